@@ -1,0 +1,382 @@
+"""Self-supervised encoders whose features do not depend on the padding.
+
+In a padded batch, Hugging Face's wav2vec 2.0 mixes padding into the features in
+three places. Here each works on the true length alone:
+
+1. the waveform's normalisation (mean and variance over the true samples, with
+   the feature extractor's formula);
+2. the first convolution's GroupNorm of "base" models (statistics over the true
+   frames);
+3. self-attention (masked, for every model).
+
+So the features of an utterance in a batch equal its features alone, up to
+floating-point error. Parameter names stay Hugging Face's.
+"""
+
+import os
+from collections import namedtuple
+
+import torch
+import torch.nn.functional as F
+
+from speechbrain.dataio.dataio import length_to_mask
+from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
+
+# What `transformers` calls the three families that share one layout.
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm")
+
+Encoded = namedtuple("Encoded", ["last_hidden", "levels", "n_frames"])
+Encoded.__doc__ = """What an encoder says of a batch.
+
+`last_hidden` [batch, frames, width]; `levels`, a tuple of such tensors, one per
+level asked for; `n_frames` [batch], the true frames of each utterance.
+"""
+
+
+def default_levels(n_layers):
+    """The levels that supervise a student when none are chosen.
+
+    Arguments
+    ---------
+    n_layers : int
+        Transformer layers of the teacher.
+
+    Returns
+    -------
+    list of int
+        A third, two thirds and all of the layers.
+
+    Example
+    -------
+    >>> default_levels(12)
+    [4, 8, 12]
+    >>> default_levels(2)
+    [1, 2]
+    """
+    thirds = (round(n_layers / 3), round(2 * n_layers / 3), n_layers)
+    return sorted({max(1, level) for level in thirds})
+
+
+def check_levels(levels, n_layers):
+    """Turns the levels a user asks for into layer numbers.
+
+    Arguments
+    ---------
+    levels : list of int, or None
+        Level l is the output of transformer layer l, 0 what enters layer 1;
+        negative ones count from the end (-1 is the last); None: the defaults.
+    n_layers : int
+        Transformer layers of the teacher.
+
+    Returns
+    -------
+    list of int
+        Levels in [0, n_layers], as ordered by the user.
+
+    Raises
+    ------
+    ValueError
+        If a level does not exist or comes twice.
+
+    Example
+    -------
+    >>> check_levels([-1], 12)
+    [12]
+    """
+    if levels is None:
+        return default_levels(n_layers)
+    known = f"this encoder has levels 0 to {n_layers} (-1 is the last)"
+    if not isinstance(levels, (list, tuple)) or not levels:
+        raise ValueError(f"kd_levels: {levels!r} is no list; {known}")
+    for level in levels:
+        if not isinstance(level, int) or not -n_layers <= level <= n_layers:
+            raise ValueError(f"kd_levels: no level {level!r}; {known}")
+    levels = [n_layers + 1 + lv if lv < 0 else lv for lv in levels]
+    if len(set(levels)) < len(levels):
+        raise ValueError(f"kd_levels: {levels} names a level twice; {known}")
+    return levels
+
+
+def normalize_waveforms(wavs, n_samples, eps=1e-7):
+    """Zero mean and unit variance over each utterance's true samples.
+
+    The formula of Hugging Face's `Wav2Vec2FeatureExtractor`,
+    (x - mean) / sqrt(variance + 1e-7); the padding becomes 0 again.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Waveforms [batch, time].
+    n_samples : torch.Tensor
+        True samples [batch].
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    torch.Tensor
+        Waveforms [batch, time].
+    """
+    mask = length_to_mask(n_samples, wavs.shape[1], dtype=wavs.dtype)
+    count = n_samples[:, None].to(wavs.dtype)
+    mean = (wavs * mask).sum(1, keepdim=True) / count
+    centred = (wavs - mean) * mask
+    variance = centred.square().sum(1, keepdim=True) / count
+    return centred / torch.sqrt(variance + eps)
+
+
+def masked_group_norm(hidden, n_frames, norm):
+    """The GroupNorm of wav2vec 2.0's first layer over true frames only.
+
+    Arguments
+    ---------
+    hidden : torch.Tensor
+        Features [batch, channels, frames].
+    n_frames : torch.Tensor
+        True frames [batch].
+    norm : torch.nn.GroupNorm
+        One group per channel, as in every "group" model.
+
+    Returns
+    -------
+    torch.Tensor
+        Features [batch, channels, frames].
+    """
+    # Sums over some ten thousand frames need float32 under autocast too.
+    values = hidden.float()
+    mask = length_to_mask(n_frames, hidden.shape[2], dtype=values.dtype)
+    mask, count = mask[:, None], n_frames[:, None, None].to(values.dtype)
+    mean = (values * mask).sum(2, keepdim=True) / count
+    centred = values - mean
+    variance = (centred.square() * mask).sum(2, keepdim=True) / count
+    scale = norm.weight[:, None] * torch.rsqrt(variance + norm.eps)
+    return (centred * scale + norm.bias[:, None]).to(hidden.dtype)
+
+
+class SSLEncoder(Wav2Vec2):
+    """SpeechBrain's `Wav2Vec2`, length-exact, with levels by layer number.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder of a wav2vec 2.0, HuBERT or WavLM model.
+    save_path : str
+        Where a download is kept.
+    n_layers : int, optional
+        Keep only the first transformer layers (a student of its teacher).
+    freeze_feature_extractor : bool
+        Whether the convolutional front end stays as it is.
+
+    Example
+    -------
+    >>> from transformers import Wav2Vec2Config, Wav2Vec2Model
+    >>> from transformers import Wav2Vec2FeatureExtractor
+    >>> folder = str(getfixture("tmp_path"))
+    >>> config = Wav2Vec2Config(
+    ...     hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+    ...     intermediate_size=32, conv_dim=[8] * 7,
+    ...     num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+    ... )
+    >>> Wav2Vec2Model(config).save_pretrained(folder)
+    >>> _ = Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    >>> encoder = SSLEncoder(folder, folder)
+    >>> out = encoder(torch.rand(2, 16000), torch.tensor([1.0, 0.5]), (1, 3))
+    >>> out.last_hidden.shape, out.n_frames.tolist(), len(out.levels)
+    (torch.Size([2, 49, 16]), [49, 24], 2)
+    """
+
+    def __init__(
+        self, source, save_path, n_layers=None, freeze_feature_extractor=True
+    ):
+        # `override_config` needs it, and is called by the base class.
+        self.keep_layers = n_layers
+        _check_source(source)
+        super().__init__(
+            source=source,
+            save_path=save_path,
+            freeze_feature_extractor=freeze_feature_extractor,
+        )
+        # Without SpecAugment it never gets a gradient, which DDP refuses.
+        if hasattr(self.model, "masked_spec_embed"):
+            self.model.masked_spec_embed.requires_grad_(False)
+
+    @property
+    def n_layers(self):
+        """Number of transformer layers."""
+        return self.config.num_hidden_layers
+
+    @property
+    def width(self):
+        """Dimension of the hidden states."""
+        return self.config.hidden_size
+
+    @property
+    def receptive_field(self):
+        """Samples that the first frame sees (400 for all known models)."""
+        field = 1
+        shape = zip(self.config.conv_kernel, self.config.conv_stride)
+        for kernel, stride in reversed(list(shape)):
+            field = (field - 1) * stride + kernel
+        return field
+
+    def override_config(self, config):
+        """Shrinks the model and switches off what shifts levels.
+
+        Arguments
+        ---------
+        config : transformers.PretrainedConfig
+            The source's configuration.
+
+        Returns
+        -------
+        transformers.PretrainedConfig
+            The one to build.
+
+        Raises
+        ------
+        ValueError
+            If it is no model of a known kind, or has too few layers.
+        """
+        if config.model_type not in MODEL_TYPES:
+            raise ValueError(
+                f"model type '{config.model_type}' is none of the known "
+                f"encoders: {', '.join(MODEL_TYPES)}"
+            )
+        if getattr(config, "conv_pos_batch_norm", False):
+            raise ValueError(
+                "a positional convolution with batch norm (HuBERT's "
+                "conv_pos_batch_norm) sees the padding and is not supported"
+            )
+        # Hidden states are counted by layer: none may be skipped at random.
+        config.layerdrop = 0.0
+        if self.keep_layers is not None:
+            if not 1 <= self.keep_layers <= config.num_hidden_layers:
+                raise ValueError(
+                    f"student_layers: {self.keep_layers} is not between 1 and "
+                    f"the teacher's {config.num_hidden_layers} layers"
+                )
+            config.num_hidden_layers = self.keep_layers
+        return config
+
+    def frame_counts(self, n_samples):
+        """True frames of utterances, floor((L - k) / s) + 1 layer by layer.
+
+        Arguments
+        ---------
+        n_samples : torch.Tensor
+            True samples [batch], at least `receptive_field`.
+
+        Returns
+        -------
+        torch.Tensor
+            True frames [batch].
+        """
+        for kernel, stride in zip(
+            self.config.conv_kernel, self.config.conv_stride
+        ):
+            n_samples = (
+                torch.div(n_samples - kernel, stride, rounding_mode="floor") + 1
+            )
+        return n_samples
+
+    def forward(self, wav, wav_lens=None, levels=()):
+        """Encodes a batch of waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms [batch, time] at 16 kHz. Shorter than one frame's
+            receptive field (25 ms): filled up with silence.
+        wav_lens : torch.Tensor, optional
+            True lengths [batch] relative to the longest, SpeechBrain's way.
+        levels : sequence of int
+            Whose hidden states to return beside the last ones.
+
+        Returns
+        -------
+        Encoded
+            `last_hidden`, `levels`, `n_frames`.
+        """
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wav), device=wav.device)
+        n_samples = torch.round(wav_lens * wav.shape[1]).long()
+        if self.normalize_wav:
+            wav = normalize_waveforms(wav, n_samples)
+        else:
+            wav = wav * length_to_mask(n_samples, wav.shape[1], dtype=wav.dtype)
+        missing = self.receptive_field - wav.shape[1]
+        wav = F.pad(wav, (0, max(0, missing)))
+        n_samples = n_samples.clamp(min=self.receptive_field)
+        n_frames = self.frame_counts(n_samples)
+        hidden = self._project(self._convolve(wav, n_samples))
+        mask = length_to_mask(n_frames, hidden.shape[1]).bool()
+        return self._transform(hidden, mask, n_frames, tuple(levels))
+
+    def _convolve(self, wav, n_samples):
+        """Front end: waveforms [batch, time] to [batch, frames, channels]."""
+        layers = self.model.feature_extractor.conv_layers
+        trainable = not self.freeze_feature_extractor
+        with torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
+            hidden = wav[:, None]
+            if self.config.feat_extract_norm == "group":
+                hidden = self._first_layer(layers[0], hidden, n_samples)
+                layers = layers[1:]
+            for layer in layers:
+                hidden = layer(hidden)
+        return hidden.transpose(1, 2)
+
+    def _first_layer(self, layer, hidden, n_samples):
+        kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
+        n_frames = (
+            torch.div(n_samples - kernel, stride, rounding_mode="floor") + 1
+        )
+        hidden = masked_group_norm(
+            layer.conv(hidden), n_frames, layer.layer_norm
+        )
+        return layer.activation(hidden)
+
+    def _project(self, features):
+        projected = self.model.feature_projection(features)
+        # HuBERT returns the projection alone, the others a pair.
+        return projected[0] if isinstance(projected, tuple) else projected
+
+    def _transform(self, hidden, mask, n_frames, levels):
+        """Transformer: collects the levels with hooks on the layers."""
+        caught = {}
+        hooks = [self._hook(level, caught) for level in levels]
+        try:
+            out = self.model.encoder(hidden, attention_mask=mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        last = out.last_hidden_state
+        # Layer-norm models normalise once more behind the last layer: only
+        # the result of that is the last level.
+        caught[self.n_layers] = last
+        return Encoded(last, tuple(caught[level] for level in levels), n_frames)
+
+    def _hook(self, level, caught):
+        layers = self.model.encoder.layers
+
+        def catch_input(module, args):
+            caught[0] = args[0]
+
+        def catch_output(module, args, output):
+            hidden = output[0] if isinstance(output, tuple) else output
+            caught[level] = hidden
+
+        if level == 0:
+            return layers[0].register_forward_pre_hook(catch_input)
+        return layers[level - 1].register_forward_hook(catch_output)
+
+
+def _check_source(source):
+    """A mistyped folder must not be looked up on the hub."""
+    if os.path.isdir(source):
+        if not os.path.isfile(os.path.join(source, "config.json")):
+            raise FileNotFoundError(
+                f"{source}: no config.json in it; a Hugging Face model folder "
+                "is expected"
+            )
+    elif source.count("/") > 1 or source.startswith((".", "~", "/")):
+        raise FileNotFoundError(f"{source}: no such model folder")

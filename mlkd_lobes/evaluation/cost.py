@@ -1,0 +1,67 @@
+"""What a model costs: parameters, multiply-accumulates, time, memory."""
+
+import resource
+import sys
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def macs_per_second(model, seconds=10, sample_rate=16000):
+    """Multiply-accumulates per second of audio.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        Takes waveforms [batch, time].
+    seconds : int
+        Length of the trial signal; attention grows with it.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    float
+        Of convolutions, matrix products and attention, by PyTorch's counter.
+    """
+    device = next(model.parameters()).device
+    signal = torch.zeros(1, seconds * sample_rate, device=device)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(signal)
+    return counter.get_total_flops() / 2 / seconds
+
+
+def n_parameters(module):
+    """Number of parameters, trained or not.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    int
+        Their number.
+    """
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def peak_memory_mb(device):
+    """Most memory in use so far.
+
+    Arguments
+    ---------
+    device : str
+        "cpu": resident memory of this process; else of the GPU.
+
+    Returns
+    -------
+    float
+        In MiB.
+    """
+    if str(device).startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

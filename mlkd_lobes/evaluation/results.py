@@ -1,0 +1,261 @@
+"""What a run leaves behind: results.json, predictions.csv.gz, cost.json.
+
+results.json holds the metrics of every condition, predictions.csv.gz what they
+were computed from, utterance by utterance, and cost.json what may differ between
+two equal runs: time, memory, machine.
+"""
+
+import gzip
+import io
+import json
+import pathlib
+
+import pandas as pd
+
+from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
+from mlkd_lobes.files import atomic_path, write_json
+from mlkd_lobes.noise import CLEAN, UNSEEN_PREFIX, Condition
+
+SCHEMA = 1
+RESULTS, PREDICTIONS, COST = "results.json", "predictions.csv.gz", "cost.json"
+
+
+def prediction_columns(labels):
+    """Columns of predictions.csv.gz.
+
+    Arguments
+    ---------
+    labels : sequence of str
+        The classes.
+
+    Returns
+    -------
+    list of str
+        Column names.
+    """
+    columns = ["id", "speaker", "noise", "snr_db", "true", "predicted"]
+    return columns + [f"p_{label}" for label in labels]
+
+
+def summarize(predictions, labels, grid):
+    """Metrics of every condition from the predictions.
+
+    Arguments
+    ---------
+    predictions : pandas.DataFrame
+        Columns as `prediction_columns` says.
+    labels : sequence of str
+        The classes, in order.
+    grid : sequence of Condition
+        The conditions, in the order wanted; "clean" among them.
+
+    Returns
+    -------
+    list of dict
+        One per condition: noise, snr_db, the metrics, and consistency with
+        the clean predictions (None for clean itself).
+    """
+    by_condition = {
+        (noise, None if pd.isna(snr) else snr): rows.set_index("id")
+        for (noise, snr), rows in predictions.groupby(
+            ["noise", "snr_db"], dropna=False, sort=False
+        )
+    }
+    clean = by_condition[CLEAN]["predicted"]
+    summary = []
+    for condition in grid:
+        rows = by_condition[condition]
+        entry = {"noise": condition.noise, "snr_db": condition.snr_db}
+        entry.update(emotion_metrics(rows["true"], rows["predicted"], labels))
+        entry["consistency"] = None
+        if condition != CLEAN:
+            same = clean.loc[rows.index]
+            entry["consistency"] = consistency(rows["predicted"], same)
+        summary.append(entry)
+    return summary
+
+
+def write_run(folder, header, predictions, grid, cost):
+    """Writes a run's three files; results.json last, so that it means "done".
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The run's folder.
+    header : dict
+        system, corpus, protocol, fold, seed, noise_corpus, labels, epoch and
+        the hashes.
+    predictions : pandas.DataFrame
+        Columns as `prediction_columns` says.
+    grid : sequence of Condition
+        The conditions.
+    cost : dict
+        Whatever was measured.
+
+    Returns
+    -------
+    dict
+        The content of results.json.
+    """
+    folder = pathlib.Path(folder)
+    columns = prediction_columns(header["labels"])
+    text = predictions[columns].to_csv(index=False, lineterminator="\n")
+    with atomic_path(folder / PREDICTIONS) as temporary:
+        # No time stamp, no name: equal predictions are equal files.
+        buffer = io.BytesIO()
+        with gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as file:
+            file.write(text.encode())
+        temporary.write_bytes(buffer.getvalue())
+    write_json(folder / COST, cost)
+    results = {"schema": SCHEMA}
+    results.update(header)
+    results["conditions"] = summarize(predictions, header["labels"], grid)
+    write_json(folder / RESULTS, results)
+    return results
+
+
+def read_results(folder):
+    """A run's results.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The run's folder.
+
+    Returns
+    -------
+    dict
+        The content of results.json.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run has none.
+    ValueError
+        If it is of another schema.
+    """
+    path = pathlib.Path(folder) / RESULTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; is the run finished?")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if results.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{path}: schema {results.get('schema')}, expected {SCHEMA}"
+        )
+    return results
+
+
+def read_predictions(folder):
+    """A run's predictions.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The run's folder.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per utterance and condition.
+    """
+    path = pathlib.Path(folder) / PREDICTIONS
+    return pd.read_csv(path, dtype={"id": str, "speaker": str})
+
+
+def find_runs(folders):
+    """All finished runs below some folders.
+
+    Arguments
+    ---------
+    folders : sequence of str or pathlib.Path
+        Where to look.
+
+    Returns
+    -------
+    list of dict
+        Their results, in the order of their paths.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    paths = [p for f in folders for p in pathlib.Path(f).rglob(RESULTS)]
+    if not paths:
+        raise FileNotFoundError(
+            f"no {RESULTS} below {', '.join(map(str, folders))}"
+        )
+    return [read_results(path.parent) for path in sorted(paths)]
+
+
+def metric(results, condition, name="UA"):
+    """One number of a run.
+
+    Arguments
+    ---------
+    results : dict
+        The content of results.json.
+    condition : Condition
+        Which condition.
+    name : str
+        Which metric.
+
+    Returns
+    -------
+    float
+        A fraction.
+    """
+    for entry in results["conditions"]:
+        if Condition(entry["noise"], entry["snr_db"]) == condition:
+            return entry[name]
+    raise KeyError(f"no condition {tuple(condition)} in these results")
+
+
+def noise_types(results, unseen=False):
+    """Noise types of a run, in the order evaluated.
+
+    Arguments
+    ---------
+    results : dict
+        The content of results.json.
+    unseen : bool
+        Those never met in training instead of the others.
+
+    Returns
+    -------
+    list of str
+        Noise types.
+    """
+    names = [c["noise"] for c in results["conditions"] if c["noise"] != "clean"]
+    names = list(dict.fromkeys(names))
+    return [n for n in names if n.startswith(UNSEEN_PREFIX) == unseen]
+
+
+def noisy_mean(results, name="UA", noise=None, snr=None):
+    """Plain mean of a metric over noise types and SNRs.
+
+    Arguments
+    ---------
+    results : dict
+        The content of results.json.
+    name : str
+        Which metric.
+    noise : str, optional
+        Only this type; default: all seen in training.
+    snr : float, optional
+        Only this SNR; default: all.
+
+    Returns
+    -------
+    float
+        A fraction.
+    """
+    kinds = [noise] if noise else noise_types(results)
+    values = [
+        entry[name]
+        for entry in results["conditions"]
+        if entry["noise"] in kinds and (snr is None or entry["snr_db"] == snr)
+    ]
+    if not values:
+        raise KeyError(f"no noisy condition for noise {noise}, SNR {snr}")
+    return sum(values) / len(values)

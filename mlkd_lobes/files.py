@@ -1,0 +1,194 @@
+"""Files that are whole or absent, and hashes that are equal in every process.
+
+A reader must never meet a half-written file: everything is written beside its
+destination and renamed into place, which the file system does at once.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import uuid
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Gives a temporary path that becomes `path` if the block succeeds.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Destination, a file or a folder; its parent is created.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write; it keeps the destination's suffix.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with atomic_path(folder / "a.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> (folder / "a.txt").read_text()
+    'whole'
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = f".partial-{uuid.uuid4().hex[:8]}-{path.name}"
+    temporary = path.with_name(name)
+    try:
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        elif temporary.exists():
+            temporary.unlink()
+
+
+def write_json(path, content):
+    """Writes JSON whole or not at all, keys in the order given.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Destination.
+    content : dict or list
+        Anything `json` takes; NaN is refused.
+    """
+    with atomic_path(path) as temporary:
+        text = json.dumps(content, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path, header, rows):
+    """Writes a CSV file whole or not at all.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Destination.
+    header : sequence of str
+        Column names.
+    rows : iterable of sequences
+        One sequence of values per row.
+    """
+    with atomic_path(path) as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+
+def read_csv(path, required=()):
+    """Reads a CSV file with a header into dictionaries.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file, UTF-8 (a byte order mark is skipped).
+    required : sequence of str
+        Columns that must exist.
+
+    Returns
+    -------
+    list of dict
+        One per row, values stripped of white space.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a required column is missing, or a row has more or fewer fields
+        than the header.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    rows = []
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        header = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        missing = [name for name in required if name not in header]
+        if missing:
+            raise ValueError(
+                f"{path}: column {', '.join(missing)} is missing; "
+                f"it has: {', '.join(header) or 'nothing'}"
+            )
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: expected "
+                    f"{len(header)} fields, as in the header"
+                )
+            rows.append({key: value.strip() for key, value in row.items()})
+    return rows
+
+
+def file_sha256(path):
+    """Hash of a file's bytes.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def text_sha256(content):
+    """Hash of anything JSON takes, independent of the order of its keys.
+
+    Arguments
+    ---------
+    content : object
+        What to hash.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stable_seed(*key):
+    """A seed that is the same in every process (Python's `hash` is not).
+
+    Arguments
+    ---------
+    *key : str, int, float or None
+        What the draw depends on.
+
+    Returns
+    -------
+    int
+        In [0, 2**63).
+
+    Example
+    -------
+    >>> stable_seed(1, "utterance") == stable_seed(1, "utterance")
+    True
+    >>> stable_seed(1, "utterance") == stable_seed(2, "utterance")
+    False
+    """
+    digest = hashlib.sha256(json.dumps(key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,434 @@
+"""Noise whose every draw is a function of what it is for.
+
+`KeyedAddNoise` is SpeechBrain's `AddNoise` with another choice of recordings:
+called per unpadded utterance, it draws noise type, recording, position and SNR
+from a generator seeded by (seed, epoch, utterance) in training and by (noise
+type, utterance) in evaluation. So the noise heard does not depend on the number
+of workers, the order of batches or the process, and in evaluation neither on
+the system, the seed or the SNR. The mixing itself is AddNoise's.
+
+First draw, then apply: a `Draw` says everything, mixing adds no chance.
+"""
+
+import math
+import os
+from collections import OrderedDict, namedtuple
+
+import torch
+
+from mlkd_lobes.audio import AudioError, audio_info, read_frames
+from mlkd_lobes.files import stable_seed, text_sha256
+from speechbrain.augment.time_domain import AddNoise
+from speechbrain.dataio.legacy import load_sb_extended_csv
+
+UNSEEN_PREFIX = "unseen-"
+
+Segment = namedtuple("Segment", ["path", "start", "stop", "rate"])
+Segment.__doc__ = """A part of a recording, in frames of its own rate."""
+
+Draw = namedtuple("Draw", ["noise", "snr"])
+Draw.__doc__ = """A noise waveform [time] and an SNR in dB; (None, None): clean."""
+
+Condition = namedtuple("Condition", ["noise", "snr_db"])
+Condition.__doc__ = """A noise type and an SNR in dB; ("clean", None): no noise."""
+
+CLEAN = Condition("clean", None)
+
+# A draw that meets silence is repeated so often before it is an error.
+MAX_DRAWS = 20
+# Below this RMS (-100 dBFS) a stretch of noise is silence.
+SILENCE = 1e-5
+
+
+def read_noise_csv(csv_file, replacements=None):
+    """Reads a SpeechBrain noise CSV.
+
+    Arguments
+    ---------
+    csv_file : str
+        Columns ID, duration, wav, wav_format, wav_opts, as for AddNoise. The
+        options may hold "start:N stop:M" in frames of the file; a further
+        triplet noise_type, noise_type_format, noise_type_opts names the type
+        (without it every row is of type "noise").
+    replacements : dict, optional
+        Values of `$name` in the paths.
+
+    Returns
+    -------
+    dict
+        Per noise type a dict of recording path to its segments, both ordered.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the CSV does not exist.
+    AudioError
+        If a file in it cannot be used.
+    ValueError
+        If the CSV is malformed or empty.
+    """
+    if not os.path.isfile(csv_file):
+        raise FileNotFoundError(f"{csv_file}: no such noise CSV")
+    try:
+        rows, _, names = load_sb_extended_csv(csv_file, replacements or {})
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{csv_file}: no SpeechBrain noise CSV ({error})")
+    if not rows or "wav" not in names:
+        raise ValueError(f"{csv_file}: has no rows with a 'wav'")
+    types = {}
+    for row_id, row in rows.items():
+        kind = "noise"
+        if "noise_type_data" in row:
+            kind = row["noise_type_data"].data.strip()
+        segment = _segment(row["wav_data"], f"{csv_file}, row {row_id}")
+        recordings = types.setdefault(kind, OrderedDict())
+        recordings.setdefault(segment.path, []).append(segment)
+    return OrderedDict(sorted(types.items()))
+
+
+def _segment(item, where):
+    """The segment that a CSV entry speaks of."""
+    path = item.data.strip()
+    try:
+        info = audio_info(path)
+        options = dict(part.split(":") for part in item.opts.split())
+        start = int(options.get("start", 0))
+        stop = int(options.get("stop", info.frames))
+    except ValueError as error:
+        raise AudioError(f"{where}: {error}")
+    if not 0 <= start < stop <= info.frames:
+        raise AudioError(
+            f"{where}: start {start} and stop {stop} are no part of {path}, "
+            f"which has {info.frames} frames"
+        )
+    return Segment(path, start, stop, info.sample_rate)
+
+
+def noise_fingerprint(csv_file, replacements=None):
+    """What a noise CSV holds, wherever it lies.
+
+    Arguments
+    ---------
+    csv_file : str
+        A SpeechBrain noise CSV.
+    replacements : dict, optional
+        Values of `$name` in the paths.
+
+    Returns
+    -------
+    str
+        Hash of types, file names and segments.
+    """
+    return text_sha256(
+        [
+            [kind, os.path.basename(path), [s[1:] for s in segments]]
+            for kind, recordings in read_noise_csv(
+                csv_file, replacements
+            ).items()
+            for path, segments in recordings.items()
+        ]
+    )
+
+
+def conditions(noise_types, snrs):
+    """The grid a system is evaluated on: clean, then every type at every SNR.
+
+    Arguments
+    ---------
+    noise_types : sequence of str
+        Noise types.
+    snrs : sequence of float
+        SNRs in dB.
+
+    Returns
+    -------
+    list of Condition
+        In a fixed order.
+
+    Example
+    -------
+    >>> [tuple(c) for c in conditions(["rain"], [0, 10])]
+    [('clean', None), ('rain', 0), ('rain', 10)]
+    """
+    noisy = [Condition(kind, snr) for kind in noise_types for snr in snrs]
+    return [CLEAN] + noisy
+
+
+class KeyedAddNoise(AddNoise):
+    """AddNoise with draws keyed by seed, epoch and utterance.
+
+    Arguments
+    ---------
+    csv_file : str
+        A SpeechBrain noise CSV, see `read_noise_csv`; read on first use.
+    snr_low : float
+        Lowest SNR in dB of a training draw.
+    snr_high : float
+        Highest SNR in dB; drawn uniformly in between.
+    clean_share : float
+        Share of training draws without noise, in [0, 1].
+    noise_types : list of str, optional
+        Restricts the types, all equally likely; default: all in the CSV.
+    seed : int
+        Part of the key of every training draw.
+    replacements : dict
+        Values of `$name` in the CSV's paths.
+    sample_rate : int
+        Of the speech, in Hz; noise of any rate is resampled to it.
+    """
+
+    def __init__(
+        self,
+        csv_file,
+        snr_low=0,
+        snr_high=0,
+        clean_share=0.0,
+        noise_types=None,
+        seed=0,
+        replacements={},
+        sample_rate=16000,
+    ):
+        super().__init__(
+            csv_file=csv_file,
+            snr_low=snr_low,
+            snr_high=snr_high,
+            replacements=replacements,
+            clean_sample_rate=sample_rate,
+        )
+        if snr_low > snr_high:
+            raise ValueError(f"snr_low {snr_low} is above snr_high {snr_high}")
+        if not 0 <= clean_share <= 1:
+            raise ValueError(f"clean_share: {clean_share} is not in [0, 1]")
+        self.clean_share = clean_share
+        self.noise_types = noise_types
+        self.seed = seed
+        self.epoch = 0
+        self._types = None
+
+    @property
+    def types(self):
+        """Per noise type its recordings, restricted to `noise_types`."""
+        if self._types is None:
+            found = read_noise_csv(self.csv_file, self.replacements)
+            wanted = self.noise_types or list(found)
+            for kind in wanted:
+                if kind not in found:
+                    raise ValueError(
+                        f"{self.csv_file}: no noise of type '{kind}'; it has: "
+                        f"{', '.join(found)}"
+                    )
+            self._types = OrderedDict((kind, found[kind]) for kind in wanted)
+        return self._types
+
+    def set_epoch(self, epoch):
+        """Makes the draws those of an epoch; call it before loaders start.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch that begins.
+        """
+        self.epoch = epoch
+
+    def draw(self, utterance, n_samples):
+        """What an utterance meets in the current epoch.
+
+        Arguments
+        ---------
+        utterance : str
+            Its ID.
+        n_samples : int
+            Its length.
+
+        Returns
+        -------
+        Draw
+            Noise [n_samples] and SNR, or (None, None).
+        """
+        generator = _generator("train", self.seed, self.epoch, utterance)
+        # All chances are taken in a fixed order, used or not, so that changing
+        # one setting leaves the draws of the others as they were.
+        clean, level = torch.rand(2, generator=generator).tolist()
+        if clean < self.clean_share:
+            return Draw(None, None)
+        kinds = list(self.types)
+        kind = kinds[_pick(len(kinds), generator)]
+        noise = self._draw_noise(kind, n_samples, generator)
+        snr = self.snr_low + level * (self.snr_high - self.snr_low)
+        return Draw(noise, snr)
+
+    def corrupt(self, wav, utterance):
+        """A training utterance as heard in the current epoch.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Clean waveform [time], unpadded.
+        utterance : str
+            Its ID.
+
+        Returns
+        -------
+        wav : torch.Tensor
+            Noisy waveform [time].
+        snr : float
+            The SNR measured on it, in dB; infinite where nothing was added.
+        """
+        drawn = self.draw(utterance, len(wav))
+        if drawn.noise is None:
+            return wav, math.inf
+        noisy = mix(wav, drawn.noise, [drawn.snr])[0]
+        return noisy, measured_snr(wav, noisy, drawn.snr)
+
+    def grid(self, wav, utterance, grid_conditions):
+        """An evaluation utterance under many conditions.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Clean waveform [time], unpadded.
+        utterance : str
+            Its ID.
+        grid_conditions : sequence of Condition
+            Which conditions.
+
+        Returns
+        -------
+        torch.Tensor
+            Waveforms [conditions, time].
+        """
+        out = wav.expand(len(grid_conditions), -1).clone()
+        for kind in {c.noise for c in grid_conditions} - {CLEAN.noise}:
+            rows = [i for i, c in enumerate(grid_conditions) if c.noise == kind]
+            generator = _generator("evaluation", kind, utterance)
+            noise = self._draw_noise(kind, len(wav), generator)
+            snrs = [grid_conditions[i].snr_db for i in rows]
+            out[rows] = mix(wav, noise, snrs)
+        return out
+
+    def forward(self, waveforms, lengths):
+        """AddNoise's call: draws follow torch's global generator.
+
+        Arguments
+        ---------
+        waveforms : torch.Tensor
+            Waveforms [batch, time].
+        lengths : torch.Tensor
+            True lengths [batch] relative to the longest.
+
+        Returns
+        -------
+        torch.Tensor
+            Noisy waveforms [batch, time], silent where padded.
+        """
+        noisy = torch.zeros_like(waveforms)
+        for i, wav in enumerate(waveforms):
+            n = int(torch.round(lengths[i] * waveforms.shape[1]))
+            key = str(torch.randint(2**62, ()).item())
+            noisy[i, :n] = self.corrupt(wav[:n], key)[0]
+        return noisy
+
+    def _draw_noise(self, kind, n_samples, generator):
+        """Noise [n_samples] of a type, from somewhere in its recordings."""
+        recordings = self.types.get(kind)
+        if recordings is None:
+            raise ValueError(
+                f"{self.csv_file}: no noise of type '{kind}'; it has: "
+                f"{', '.join(self.types)}"
+            )
+        for _ in range(MAX_DRAWS):
+            path = list(recordings)[_pick(len(recordings), generator)]
+            segment = _pick_segment(recordings[path], generator)
+            noise = self._read(segment, n_samples, generator)
+            if noise.square().mean().sqrt() > SILENCE:
+                return noise
+        raise AudioError(
+            f"{path}: silent wherever it was read; leave it out of "
+            f"{self.csv_file}"
+        )
+
+    def _read(self, segment, n_samples, generator):
+        """A stretch of a segment, repeated where it is too short."""
+        rate = self.clean_sample_rate
+        needed = math.ceil(n_samples * segment.rate / rate) + 1
+        length = segment.stop - segment.start
+        position = torch.rand((), generator=generator).item()
+        offset = int(position * max(0, length - needed))
+        noise = read_frames(
+            segment.path, segment.start + offset, min(needed, length), rate
+        )
+        repeats = math.ceil(n_samples / len(noise))
+        return noise.repeat(repeats)[:n_samples]
+
+
+def mix(wav, noise, snrs):
+    """Adds a noise to a waveform at given SNRs, by AddNoise itself.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Waveform [time].
+    noise : torch.Tensor
+        Noise [time].
+    snrs : sequence of float
+        SNRs in dB (RMS over the whole length).
+
+    Returns
+    -------
+    torch.Tensor
+        Waveforms [SNRs, time]. AddNoise scales speech and noise to a convex
+        sum: at 0 dB both are halved.
+
+    Example
+    -------
+    >>> wav, noise = torch.rand(2, 100) - 0.5
+    >>> round(measured_snr(wav, mix(wav, noise, [5.0])[0], 5.0), 3)
+    5.0
+    """
+    levels = torch.tensor(snrs, dtype=wav.dtype)[:, None]
+    adder = AddNoise(
+        snr_low=levels,
+        snr_high=levels,
+        noise_funct=lambda wavs: noise.expand_as(wavs).clone(),
+    )
+    return adder(wav.expand(len(snrs), -1), torch.ones(len(snrs)))
+
+
+def measured_snr(wav, noisy, snr):
+    """The SNR that a mixture really has.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Clean waveform [time].
+    noisy : torch.Tensor
+        What `mix` made of it [time].
+    snr : float
+        The SNR asked for, from which AddNoise's scale of the speech follows.
+
+    Returns
+    -------
+    float
+        10 log10 of the ratio of powers, in dB; infinite without noise.
+    """
+    share = 1 / (10 ** (snr / 20) + 1)
+    speech = (1 - share) * wav.double()
+    noise = noisy.double() - speech
+    power = noise.square().sum().item()
+    if power == 0:
+        return math.inf
+    return 10 * math.log10(max(speech.square().sum().item() / power, 1e-30))
+
+
+def _generator(*key):
+    return torch.Generator().manual_seed(stable_seed(*key))
+
+
+def _pick(n, generator):
+    return torch.randint(n, (), generator=generator).item()
+
+
+def _pick_segment(segments, generator):
+    """A segment of a recording, long ones more often."""
+    lengths = torch.tensor([float(s.stop - s.start) for s in segments])
+    return segments[torch.multinomial(lengths, 1, generator=generator).item()]

@@ -1,0 +1,229 @@
+"""Any corpus with a CSV: manifests for this recipe.
+
+The folder holds a manifest.csv with the columns path, speaker, emotion and
+optionally session, gender, start, end (seconds). Folds are groups of sessions
+where the column exists, else of speakers; the test is one group, validation the
+next, training the rest.
+"""
+
+import pathlib
+from collections import Counter
+
+from manifests import (
+    CorpusError,
+    file_states,
+    is_prepared,
+    listing,
+    measure,
+    relative_wav,
+    write_manifests,
+)
+
+from mlkd_lobes.files import file_sha256, read_csv
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+REQUIRED = ("path", "speaker", "emotion")
+OPTIONAL = ("session", "gender", "start", "end")
+UNLABELLED = "unlabelled"
+
+
+def prepare_csv(
+    data_folder,
+    save_folder,
+    labels,
+    label_map,
+    columns,
+    n_folds,
+    fold,
+):
+    """Writes train.json, valid.json and test.json of a fold.
+
+    Arguments
+    ---------
+    data_folder : str
+        Folder with manifest.csv.
+    save_folder : str
+        Where the manifests go.
+    labels : list of str
+        The classes.
+    label_map : dict
+        The corpus' emotions to one of the classes, to null (left out) or to
+        "unlabelled". Every emotion must be in it.
+    columns : dict
+        Columns of manifest.csv to the names above.
+    n_folds : int
+        Number of groups.
+    fold : int
+        Which group is the test, from 1.
+
+    Raises
+    ------
+    CorpusError
+        If the corpus is not as described.
+    """
+    manifest = pathlib.Path(data_folder) / "manifest.csv"
+    rows = _read_rows(manifest, columns)
+    stamp = {
+        "corpus": "csv",
+        "manifest_sha256": file_sha256(manifest),
+        "audio": file_states(manifest.parent / row["path"] for row in rows),
+        "settings": [labels, label_map, columns, n_folds, fold],
+    }
+    if is_prepared(save_folder, stamp):
+        logger.info(f"Corpus: {save_folder} is prepared already.")
+        return
+    kept = _label(rows, labels, label_map, manifest)
+    unit = "session" if "session" in rows[0] else "speaker"
+    folds = deal(kept, unit, n_folds)
+    splits = _split(kept, unit, folds, n_folds, fold)
+    for entries in splits.values():
+        measure(entries, data_folder)
+    write_manifests(save_folder, splits, labels, stamp)
+
+
+def _read_rows(manifest, columns):
+    """Rows of manifest.csv under this recipe's column names."""
+    known = REQUIRED + OPTIONAL
+    for name in columns.values():
+        if name not in known:
+            raise CorpusError(
+                f"columns: no column '{name}'; the known ones are: "
+                f"{', '.join(known)}"
+            )
+    rows = read_csv(manifest, required=list(columns))
+    if not rows:
+        raise CorpusError(f"{manifest}: has no rows")
+    rows = [{columns.get(k, k): v for k, v in row.items()} for row in rows]
+    missing = [name for name in REQUIRED if name not in rows[0]]
+    if missing:
+        raise CorpusError(
+            f"{manifest}: column {', '.join(missing)} is missing; it has: "
+            f"{', '.join(rows[0])} (rename with the key columns)"
+        )
+    return rows
+
+
+def _label(rows, labels, label_map, manifest):
+    """Entries by ID, with emotions mapped and dropped ones left out."""
+    targets = {*labels, UNLABELLED, None}
+    for emotion, label in label_map.items():
+        if label not in targets:
+            raise CorpusError(
+                f"label_map: {emotion} maps to '{label}'; expected one of "
+                f"{', '.join(labels)}, {UNLABELLED} or null"
+            )
+    unknown = Counter(r["emotion"] for r in rows if r["emotion"] not in label_map)
+    if unknown:
+        counts = [f"{name!r}: {n} rows" for name, n in unknown.items()]
+        raise CorpusError(
+            f"{manifest}: "
+            + listing("emotions that label_map does not list", counts)
+            + f"\nlabel_map lists: {', '.join(map(str, label_map))}"
+        )
+    entries = {}
+    for number, row in enumerate(rows, start=2):
+        label = label_map[row["emotion"]]
+        if label is None:
+            continue
+        entry = _entry(row, label, f"{manifest}, line {number}")
+        name = _identity(entry, row["path"])
+        if name in entries:
+            raise CorpusError(
+                f"{manifest}, line {number}: {row['path']} comes twice"
+            )
+        entries[name] = entry
+    return entries
+
+
+def _entry(row, label, where):
+    if not row["path"] or not row["speaker"]:
+        raise CorpusError(f"{where}: path and speaker must not be empty")
+    return {
+        "wav": relative_wav(row["path"]),
+        "start": _seconds(row.get("start"), "start", where),
+        "stop": _seconds(row.get("end"), "end", where),
+        "length": None,
+        "emo": None if label == UNLABELLED else label,
+        "speaker": row["speaker"],
+        "session": row.get("session") or None,
+        "gender": row.get("gender") or None,
+    }
+
+
+def _seconds(text, column, where):
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise CorpusError(f"{where}: {column} is {text!r}, expected seconds")
+
+
+def _identity(entry, path):
+    """An ID: the path without suffix, with the times where they are given."""
+    name = str(pathlib.PurePosixPath(path).with_suffix(""))
+    if entry["start"] is None and entry["stop"] is None:
+        return name
+    return f"{name}@{entry['start'] or 0:.2f}-{entry['stop'] or 0:.2f}"
+
+
+def deal(entries, unit, n_folds):
+    """Deals sessions or speakers to folds, genders evenly where known.
+
+    Arguments
+    ---------
+    entries : dict of str to dict
+        Entries by ID.
+    unit : str
+        "session" or "speaker".
+    n_folds : int
+        Number of folds.
+
+    Returns
+    -------
+    dict
+        Unit to fold, from 1.
+
+    Raises
+    ------
+    CorpusError
+        If there are fewer units than folds.
+
+    Example
+    -------
+    >>> people = [("a", "f"), ("b", "f"), ("c", "f"), ("d", "m"), ("e", "m"),
+    ...           ("f", "m")]
+    >>> entries = {s: {"speaker": s, "gender": g} for s, g in people}
+    >>> deal(entries, "speaker", 3)
+    {'a': 1, 'b': 2, 'c': 3, 'd': 1, 'e': 2, 'f': 3}
+    """
+    nameless = [name for name, e in entries.items() if not e[unit]]
+    if nameless:
+        raise CorpusError(listing(f"utterances without {unit}", nameless))
+    genders = {e[unit]: e["gender"] or "" for e in entries.values()}
+    units = sorted(genders, key=lambda name: (genders[name], name))
+    if not 3 <= n_folds <= len(units):
+        raise CorpusError(
+            f"n_folds: {n_folds} is not between 3 and the number of "
+            f"{unit}s, {len(units)}"
+        )
+    return {name: i % n_folds + 1 for i, name in enumerate(units)}
+
+
+def _split(entries, unit, folds, n_folds, fold):
+    """Test: the fold; validation: the next; training: the rest.
+
+    Unlabelled utterances of the training speakers stay, others' do not.
+    """
+    if not isinstance(fold, int) or not 1 <= fold <= n_folds:
+        raise CorpusError(f"fold: {fold} is not between 1 and {n_folds}")
+    roles = {fold: "test", fold % n_folds + 1: "valid"}
+    splits = {"train": {}, "valid": {}, "test": {}}
+    for name in sorted(entries):
+        entry = entries[name]
+        role = roles.get(folds[entry[unit]], "train")
+        if entry["emo"] or role == "train":
+            splits[role][name] = entry
+    return splits

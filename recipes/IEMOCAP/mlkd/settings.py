@@ -1,0 +1,252 @@
+"""From a YAML file, a settings file, a system and a command line to one run.
+
+Later ones win: the YAML's defaults, then `--settings=FILE`, then the entry of
+the chosen system, then the command line. A key that the YAML does not know is
+an error, wherever it comes from.
+"""
+
+import json
+import pathlib
+import subprocess
+
+from hyperpyyaml.core import recursive_update
+from ruamel.yaml import YAML
+
+from mlkd_lobes.files import write_json
+
+# What the teacher on clean speech does not depend on.
+STUDENT_KEYS = (
+    "unlabelled",
+    "student_freeze_cnn",
+    "student_layers",
+    "kd_levels",
+    "loss_weights",
+    "distillation_epochs",
+    "student_epochs",
+    "student_lr",
+)
+# What systems trained on clean speech do not depend on.
+NOISE_KEYS = (
+    "noise_corpus",
+    "noise_types",
+    "snr_low",
+    "snr_high",
+    "clean_share",
+    "valid_snrs",
+)
+# What a student depends on through its teacher alone.
+TEACHER_KEYS = ("teacher_epochs", "teacher_lr", "teacher_freeze_cnn")
+# What only evaluation depends on, or nothing but time and place.
+OTHER_KEYS = (
+    "settings",
+    "systems",
+    "system",
+    "data_folder",
+    "output_folder",
+    "skip_prep",
+    "train_annotation",
+    "valid_annotation",
+    "test_annotation",
+    "noise_folder",
+    "babble_folder",
+    "noise_annotation",
+    "noise_valid_annotation",
+    "noise_test_annotation",
+    "wav2vec2_hub",
+    "wav2vec2_folder",
+    "teacher_folder",
+    "unseen_noise",
+    "test_snrs",
+    "eval_batch_length",
+    "num_workers",
+)
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown, or not that of an earlier run."""
+
+
+def resolve_overrides(hparams_file, command_line, system=None):
+    """All overrides of a run, as one mapping.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The recipe's YAML file.
+    command_line : str
+        Overrides in YAML, as `speechbrain.parse_arguments` returns them.
+    system : str, optional
+        Instead of the one that these choose.
+
+    Returns
+    -------
+    dict
+        What to load the YAML file with.
+
+    Raises
+    ------
+    SettingsError
+        If a key or the system is not known.
+    """
+    defaults = _load(pathlib.Path(hparams_file))
+    typed = _parse(command_line, "the command line")
+    merged = {}
+    if typed.get("settings"):
+        path = pathlib.Path(typed["settings"])
+        merged = _check_keys(_load(path), defaults, str(path))
+    systems = dict(defaults["systems"])
+    recursive_update(systems, merged.get("systems", {}))
+    recursive_update(systems, typed.get("systems", {}))
+    for source in (typed, merged, defaults):
+        system = system or source.get("system")
+    if system not in systems:
+        raise SettingsError(
+            f"system: no system '{system}'; the known ones are: "
+            f"{', '.join(systems)}"
+        )
+    for source, where in (
+        (systems[system], f"system {system}"),
+        (typed, "the command line"),
+    ):
+        recursive_update(merged, _check_keys(source, defaults, where))
+    merged["system"] = system
+    return merged
+
+
+def _load(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such settings file")
+    return _parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _parse(text, where):
+    # Only the structure is needed: tags such as !ref stay unread.
+    content = YAML().load(text or "{}")
+    if not isinstance(content, dict):
+        raise SettingsError(f"{where}: expected 'key: value' pairs")
+    return content
+
+
+def _check_keys(source, defaults, where):
+    for key in source:
+        if key not in defaults:
+            known = [name for name in defaults if not name.startswith("__")]
+            raise SettingsError(
+                f"{where}: no key '{key}'; the known ones are: "
+                f"{', '.join(known)}"
+            )
+    return json.loads(json.dumps(source))
+
+
+def stage_settings(hparams, content):
+    """What a trained network depends on.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded hyperparameters of a system.
+    content : dict
+        Further things it depends on, e.g. hashes of the manifests.
+
+    Returns
+    -------
+    dict
+        Plain values; two equal ones mean the same training.
+    """
+    ignored = set(OTHER_KEYS)
+    if hparams["network"] == "teacher":
+        ignored.update(STUDENT_KEYS)
+    else:
+        ignored.update(TEACHER_KEYS)
+    if hparams["speech"] == "clean":
+        ignored.update(NOISE_KEYS)
+    settings = {
+        key: value
+        for key, value in hparams.items()
+        if key not in ignored and _is_plain(value)
+    }
+    settings.update(content)
+    return json.loads(json.dumps(settings))
+
+
+def _is_plain(value):
+    if isinstance(value, dict):
+        return all(_is_plain(v) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(v) for v in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def claim_folder(folder, settings):
+    """Makes a folder that of one training; another may not continue in it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where the training keeps its state.
+    settings : dict
+        What it depends on.
+
+    Raises
+    ------
+    SettingsError
+        If the folder belongs to a training with other settings.
+    """
+    path = pathlib.Path(folder) / "settings.json"
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found != settings:
+        changed = [
+            f"{key}: {found.get(key)!r} there, {settings.get(key)!r} now"
+            for key in sorted({*found, *settings})
+            if found.get(key) != settings.get(key)
+        ]
+        raise SettingsError(
+            f"{folder} holds a training with other settings "
+            f"({'; '.join(changed)}). Give another --output_folder, or delete "
+            "that folder to train again."
+        )
+
+
+def check_choices(key, value, known):
+    """Refuses a value that is none of the known ones.
+
+    Arguments
+    ---------
+    key : str
+        The setting.
+    value : str
+        Its value.
+    known : sequence of str
+        The known values.
+
+    Raises
+    ------
+    SettingsError
+        Listing them.
+    """
+    if value not in known:
+        raise SettingsError(
+            f"{key}: no {key} '{value}'; the known ones are: {', '.join(known)}"
+        )
+
+
+def code_version():
+    """The commit this code is of, for the results.
+
+    Returns
+    -------
+    str or None
+        Hash, with "-dirty" if files differ from it; None outside of git.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    folder = pathlib.Path(__file__).parent
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
