@@ -47,13 +47,13 @@ def summarize(predictions, labels, grid):
     labels : sequence of str
         The classes, in order.
     grid : sequence of Condition
-        The conditions, in the order wanted; "clean" among them.
+        The conditions, in the order wanted.
 
     Returns
     -------
     list of dict
         One per condition: noise, snr_db, the metrics, and consistency with
-        the clean predictions (None for clean itself).
+        the clean predictions (None for clean itself, or without it).
     """
     by_condition = {
         (noise, None if pd.isna(snr) else snr): rows.set_index("id")
@@ -61,15 +61,15 @@ def summarize(predictions, labels, grid):
             ["noise", "snr_db"], dropna=False, sort=False
         )
     }
-    clean = by_condition[CLEAN]["predicted"]
+    clean = by_condition.get(CLEAN)
     summary = []
     for condition in grid:
         rows = by_condition[condition]
         entry = {"noise": condition.noise, "snr_db": condition.snr_db}
         entry.update(emotion_metrics(rows["true"], rows["predicted"], labels))
         entry["consistency"] = None
-        if condition != CLEAN:
-            same = clean.loc[rows.index]
+        if condition != CLEAN and clean is not None:
+            same = clean.loc[rows.index, "predicted"]
             entry["consistency"] = consistency(rows["predicted"], same)
         summary.append(entry)
     return summary
