@@ -102,9 +102,7 @@ def mean_over_frames(values, n_frames):
     tensor([2., 5.])
     """
     mask = length_to_mask(n_frames, values.shape[-1], dtype=values.dtype)
-    # `where`, since 0 x inf from a padded frame would be NaN.
-    values = torch.where(mask.bool(), values, torch.zeros_like(values))
-    return values.sum(-1) / n_frames.to(values.dtype)
+    return (values * mask).sum(-1) / n_frames.to(values.dtype)
 
 
 class EmotionLoss(nn.Module):

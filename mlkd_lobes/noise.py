@@ -27,10 +27,14 @@ Segment = namedtuple("Segment", ["path", "start", "stop", "rate"])
 Segment.__doc__ = """A part of a recording, in frames of its own rate."""
 
 Draw = namedtuple("Draw", ["noise", "snr"])
-Draw.__doc__ = """A noise waveform [time] and an SNR in dB; (None, None): clean."""
+Draw.__doc__ = (
+    """A noise waveform [time] and an SNR in dB; (None, None): clean."""
+)
 
 Condition = namedtuple("Condition", ["noise", "snr_db"])
-Condition.__doc__ = """A noise type and an SNR in dB; ("clean", None): no noise."""
+Condition.__doc__ = (
+    """A noise type and an SNR in dB; ("clean", None): no noise."""
+)
 
 CLEAN = Condition("clean", None)
 
@@ -88,6 +92,8 @@ def read_noise_csv(csv_file, replacements=None):
 
 def _segment(item, where):
     """The segment that a CSV entry speaks of."""
+    if None in item:
+        raise ValueError(f"{where}: fewer fields than the header")
     path = item.data.strip()
     try:
         info = audio_info(path)

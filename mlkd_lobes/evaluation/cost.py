@@ -65,3 +65,31 @@ def peak_memory_mb(device):
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def model_cost(model, device):
+    """What a classifier costs, and where that was measured.
+
+    Arguments
+    ---------
+    model : mlkd_lobes.classifier.EmotionClassifier
+        The classifier.
+    device : str
+        Where it runs.
+
+    Returns
+    -------
+    dict
+        Parameters of encoder and head, MACs per second of audio, peak memory,
+        device and threads.
+    """
+    device = str(device)
+    gpu = device.startswith("cuda")
+    return {
+        "parameters": n_parameters(model.encoder),
+        "head_parameters": n_parameters(model.head),
+        "macs_per_second": macs_per_second(model),
+        "peak_memory_mb": peak_memory_mb(device),
+        "device": torch.cuda.get_device_name() if gpu else device,
+        "threads": torch.get_num_threads(),
+    }

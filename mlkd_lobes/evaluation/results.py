@@ -37,6 +37,37 @@ def prediction_columns(labels):
     return columns + [f"p_{label}" for label in labels]
 
 
+def prediction_table(records, grid, labels, speakers):
+    """Predictions as they are stored.
+
+    Arguments
+    ---------
+    records : iterable of (str, int, torch.Tensor)
+        Utterance, index of its label, logits [conditions, classes].
+    grid : sequence of Condition
+        The conditions.
+    labels : sequence of str
+        The classes.
+    speakers : dict
+        Speaker of each utterance.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns as `prediction_columns` says; one row per utterance and
+        condition, probabilities to six digits.
+    """
+    rows = []
+    for utterance, label, logits in records:
+        said = logits.argmax(-1).tolist()
+        posteriors = logits.softmax(-1).tolist()
+        for condition, best, p in zip(grid, said, posteriors):
+            row = [utterance, speakers[utterance], *condition]
+            row += [labels[label], labels[best]]
+            rows.append(row + [round(value, 6) for value in p])
+    return pd.DataFrame(rows, columns=prediction_columns(labels))
+
+
 def summarize(predictions, labels, grid):
     """Metrics of every condition from the predictions.
 

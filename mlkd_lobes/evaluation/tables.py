@@ -65,7 +65,9 @@ def run_table(results, name="UA"):
     seen, unseen = noise_types(results), noise_types(results, unseen=True)
     for kind in seen + unseen:
         cells = [_percent(results, Condition(kind, s), name) for s in snrs]
-        rows.append([kind, *cells, f"{100 * noisy_mean(results, name, kind):.1f}"])
+        rows.append(
+            [kind, *cells, f"{100 * noisy_mean(results, name, kind):.1f}"]
+        )
     if seen:
         cells = [f"{100 * noisy_mean(results, name, snr=s):.1f}" for s in snrs]
         mean = f"{100 * noisy_mean(results, name):.1f}"
@@ -127,7 +129,12 @@ def plot_systems(runs, path, name="UA"):
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     snrs = sorted(
-        {c["snr_db"] for r in runs for c in r["conditions"] if c["noise"] != "clean"}
+        {
+            c["snr_db"]
+            for r in runs
+            for c in r["conditions"]
+            if c["noise"] != "clean"
+        }
     )
     ticks = [*snrs, snrs[-1] + 5]
     colours = plt.get_cmap("tab10")

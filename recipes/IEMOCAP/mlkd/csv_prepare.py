@@ -78,8 +78,9 @@ def prepare_csv(
     unit = "session" if "session" in rows[0] else "speaker"
     folds = deal(kept, unit, n_folds)
     splits = _split(kept, unit, folds, n_folds, fold)
-    for entries in splits.values():
-        measure(entries, data_folder)
+    measure(
+        {k: v for rows in splits.values() for k, v in rows.items()}, data_folder
+    )
     write_manifests(save_folder, splits, labels, stamp)
 
 
@@ -114,7 +115,9 @@ def _label(rows, labels, label_map, manifest):
                 f"label_map: {emotion} maps to '{label}'; expected one of "
                 f"{', '.join(labels)}, {UNLABELLED} or null"
             )
-    unknown = Counter(r["emotion"] for r in rows if r["emotion"] not in label_map)
+    unknown = Counter(
+        r["emotion"] for r in rows if r["emotion"] not in label_map
+    )
     if unknown:
         counts = [f"{name!r}: {n} rows" for name, n in unknown.items()]
         raise CorpusError(
@@ -202,7 +205,11 @@ def deal(entries, unit, n_folds):
     nameless = [name for name, e in entries.items() if not e[unit]]
     if nameless:
         raise CorpusError(listing(f"utterances without {unit}", nameless))
-    genders = {e[unit]: e["gender"] or "" for e in entries.values()}
+    # A session has people of both genders: only speakers are sorted by it.
+    genders = {
+        e[unit]: (unit == "speaker" and e["gender"]) or ""
+        for e in entries.values()
+    }
     units = sorted(genders, key=lambda name: (genders[name], name))
     if not 3 <= n_folds <= len(units):
         raise CorpusError(

@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 
 import speechbrain as sb
 from mlkd_lobes.audio import read_audio
+from speechbrain.dataio.dataio import load_data_json
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
@@ -46,19 +47,18 @@ def read_manifest(path, data_folder, labels, unlabelled=False):
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such manifest")
-    dataset = DynamicItemDataset.from_json(
-        path, replacements={"data_root": data_folder}
-    )
-    if len(dataset) == 0:
+    data = load_data_json(path, replacements={"data_root": data_folder})
+    if not data:
         raise ValueError(f"{path}: has no utterances")
-    for name, entry in dataset.data.items():
-        for key in ("start", "stop", "speaker"):
+    for name, entry in data.items():
+        for key in ("start", "stop", "speaker", "emo"):
             entry.setdefault(key, None)
-        if entry.setdefault("emo", None) not in [None, *labels]:
+        if entry["emo"] not in [None, *labels]:
             raise ValueError(
                 f"{path}: utterance {name} is labelled '{entry['emo']}'; the "
                 f"known labels are: {', '.join(labels)}"
             )
+    dataset = DynamicItemDataset(data)
     if not unlabelled:
         dataset.data_ids = [n for n in dataset.data if dataset.data[n]["emo"]]
     return dataset

@@ -11,7 +11,14 @@ import re
 from collections import defaultdict, namedtuple
 
 import torch
-from manifests import SPLITS, STAMP, CorpusError, file_states, is_prepared, listing
+from manifests import (
+    SPLITS,
+    STAMP,
+    CorpusError,
+    file_states,
+    is_prepared,
+    listing,
+)
 
 from mlkd_lobes.audio import AudioError, audio_info, list_audio, read_frames
 from mlkd_lobes.evaluation.leakage import refuse_overlaps
@@ -92,30 +99,40 @@ def prepare_noise(
             f"noise_corpus: no corpus '{noise_corpus}'; the known ones are: "
             f"{', '.join(READERS)}"
         )
-    folders = [noise_folder, babble_folder, *(unseen_noise or {}).values()]
-    files = [file for f in folders if f for file in list_audio(f)]
-    stamp = {
-        "settings": [noise_corpus, noise_types, unseen_noise],
-        "folders": [str(folder) for folder in folders],
-        "audio": file_states(files),
-    }
+    recordings = _of_types(READERS[noise_corpus](noise_folder), noise_types)
+    recordings += [
+        Recording(path, UNSEEN_PREFIX + name, str(path), "test")
+        for name, folder in (unseen_noise or {}).items()
+        for path in list_audio(folder)
+    ]
+    talkers = {}
+    if "babble" in noise_types:
+        talkers = _talkers(babble_folder, corpus_files, corpus_speakers)
+    stamp = _stamp(recordings, talkers, noise_types)
     save_folder = pathlib.Path(save_folder)
     if is_prepared(save_folder, stamp, ".csv"):
         logger.info(f"Noise: {save_folder} is prepared already.")
         return
-    recordings = _of_types(READERS[noise_corpus](noise_folder), noise_types)
     rows = _deal(recordings)
     if "babble" in noise_types:
-        talkers = _talkers(babble_folder, corpus_files, corpus_speakers)
         rows += _generate("babble", save_folder, _babble(talkers))
     if "white" in noise_types:
         rows += _generate("white", save_folder, _white)
-    for name, folder in (unseen_noise or {}).items():
-        rows += [
-            Recording(path, UNSEEN_PREFIX + name, str(path), "test")
-            for path in list_audio(folder)
-        ]
     _write(save_folder, rows, stamp)
+
+
+def _stamp(recordings, talkers, noise_types):
+    """From what the CSVs are made; a change of it makes them anew."""
+    rows = [[str(r.path), r.kind, r.group, r.split] for r in recordings]
+    voices = {name: [str(p) for p in paths] for name, paths in talkers.items()}
+    files = [r.path for r in recordings]
+    files += [path for paths in talkers.values() for path in paths]
+    return {
+        "noise_types": noise_types,
+        "recordings": rows,
+        "talkers": voices,
+        "audio": file_states(files),
+    }
 
 
 def read_folder(folder):
@@ -447,7 +464,10 @@ def _lines(recordings, problems):
     for recording in sorted(recordings, key=lambda r: (r.kind, str(r.path))):
         path = recording.path.resolve()
         try:
-            segments, rate = audible_segments(path), audio_info(path).sample_rate
+            segments, rate = (
+                audible_segments(path),
+                audio_info(path).sample_rate,
+            )
         except AudioError as error:
             problems.append(str(error))
             continue

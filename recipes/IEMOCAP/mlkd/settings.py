@@ -7,12 +7,9 @@ an error, wherever it comes from.
 
 import json
 import pathlib
-import subprocess
 
 from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
-
-from mlkd_lobes.files import write_json
 
 # What the teacher on clean speech does not depend on.
 STUDENT_KEYS = (
@@ -63,7 +60,7 @@ OTHER_KEYS = (
 
 
 class SettingsError(ValueError):
-    """A setting that is unknown, or not that of an earlier run."""
+    """A setting that is unknown, or differs from that of an earlier run."""
 
 
 def resolve_overrides(hparams_file, command_line, system=None):
@@ -177,39 +174,6 @@ def _is_plain(value):
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def claim_folder(folder, settings):
-    """Makes a folder that of one training; another may not continue in it.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where the training keeps its state.
-    settings : dict
-        What it depends on.
-
-    Raises
-    ------
-    SettingsError
-        If the folder belongs to a training with other settings.
-    """
-    path = pathlib.Path(folder) / "settings.json"
-    if not path.is_file():
-        write_json(path, settings)
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found != settings:
-        changed = [
-            f"{key}: {found.get(key)!r} there, {settings.get(key)!r} now"
-            for key in sorted({*found, *settings})
-            if found.get(key) != settings.get(key)
-        ]
-        raise SettingsError(
-            f"{folder} holds a training with other settings "
-            f"({'; '.join(changed)}). Give another --output_folder, or delete "
-            "that folder to train again."
-        )
-
-
 def check_choices(key, value, known):
     """Refuses a value that is none of the known ones.
 
@@ -231,22 +195,3 @@ def check_choices(key, value, known):
         raise SettingsError(
             f"{key}: no {key} '{value}'; the known ones are: {', '.join(known)}"
         )
-
-
-def code_version():
-    """The commit this code is of, for the results.
-
-    Returns
-    -------
-    str or None
-        Hash, with "-dirty" if files differ from it; None outside of git.
-    """
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    folder = pathlib.Path(__file__).parent
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

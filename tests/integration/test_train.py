@@ -1,0 +1,329 @@
+"""The main job end to end: what it leaves, and what it may not do."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+import train
+from brains import MLKDBrain
+from helpers import write_noise
+from safetensors.torch import load_file
+from settings import SettingsError
+from transformers import AutoModelForAudioClassification
+
+from mlkd_lobes.classifier import state_sha256
+from mlkd_lobes.evaluation.leakage import LeakageError
+from mlkd_lobes.evaluation.results import read_predictions, summarize
+from mlkd_lobes.noise import Condition
+
+LABELS = ["neu", "hap", "sad", "ang"]
+
+
+def weights(experiment, system):
+    folder = experiment.arguments["output_folder"] / system / "model"
+    return load_file(folder / "model.safetensors")
+
+
+def stage(experiment, system):
+    path = experiment.arguments["output_folder"] / system / "stage.json"
+    return json.loads(path.read_text())
+
+
+def test_results_follow_the_schema(finished):
+    for system, results in finished.results.items():
+        assert results["schema"] == 1
+        assert results["system"] == system
+        assert (results["corpus"], results["protocol"]) == ("tiny", "groups")
+        assert (results["fold"], results["seed"]) == (1, 1)
+        assert results["noise_corpus"] == "folder"
+        assert results["labels"] == LABELS
+        conditions = [(c["noise"], c["snr_db"]) for c in results["conditions"]]
+        noisy = [(kind, snr) for kind in ("rain", "wind") for snr in (0, 10)]
+        assert conditions == [("clean", None), *noisy]
+        for condition in results["conditions"]:
+            assert condition["n"] == 16
+            assert 0 <= condition["UA"] <= 1
+        assert len(results["hparams_sha256"]) == 64
+
+
+def test_predictions_are_what_the_metrics_were_computed_from(finished):
+    for system, results in finished.results.items():
+        folder = finished.arguments["output_folder"] / system
+        rows = read_predictions(folder)
+        assert len(rows) == 16 * 5
+        grid = [
+            Condition(c["noise"], c["snr_db"]) for c in results["conditions"]
+        ]
+        assert summarize(rows, LABELS, grid) == results["conditions"]
+        total = rows[[f"p_{label}" for label in LABELS]].sum(axis=1)
+        assert (total - 1).abs().max() < 1e-5
+        cost = json.loads((folder / "cost.json").read_text())
+        assert cost["parameters"] > 0 and cost["macs_per_second"] > 0
+
+
+def test_one_teacher_serves_all_students(finished):
+    teacher = stage(finished, "teacher")["model_sha256"]
+    for system in ("student_clean", "student_noisy", "kd_last", "mlkd"):
+        assert finished.results[system]["teacher_sha256"] == teacher
+    assert finished.results["teacher_noisy"]["teacher_sha256"] != teacher
+
+
+def test_nothing_but_the_run_is_left(finished):
+    folder = finished.arguments["output_folder"]
+    for system in finished.results:
+        names = {path.name for path in (folder / system).iterdir()}
+        assert {"model", "stage.json", "hyperparams.yaml"} < names
+        assert "train_log.txt" in names or system == "random"
+        assert not {"save", "targets"} & names
+        assert not any(name.startswith(".partial") for name in names)
+
+
+def test_released_student_is_a_plain_hugging_face_model(finished):
+    folder = finished.arguments["output_folder"]
+    for system in ("mlkd", "mlkd_semi", "student_noisy"):
+        native = AutoModelForAudioClassification.from_pretrained(
+            folder / system / "model"
+        )
+        assert native.config.num_hidden_layers == 2
+        assert weights(finished, system).keys() == native.state_dict().keys()
+
+
+def test_student_starts_from_the_teacher(finished, experiment):
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    experiment.run("mlkd", student_epochs=0)
+    teacher, student = weights(finished, "teacher"), weights(experiment, "mlkd")
+    assert len(student) < len(teacher)
+    assert all(torch.equal(student[name], teacher[name]) for name in student)
+    assert not (experiment.arguments["output_folder"] / "teacher").exists()
+
+
+def test_frozen_front_end_stays_the_teachers(finished):
+    teacher, student = weights(finished, "teacher"), weights(finished, "mlkd")
+    cnn = [n for n in student if "feature_extractor" in n]
+    assert cnn and all(torch.equal(student[n], teacher[n]) for n in cnn)
+    moved = [n for n in student if n not in cnn and "masked_spec" not in n]
+    assert not any(torch.equal(student[n], teacher[n]) for n in moved)
+
+
+def test_teacher_is_frozen_and_in_no_checkpoint(experiment, monkeypatch):
+    seen = []
+    forward = MLKDBrain.compute_forward
+
+    def watch(self, batch, stage):
+        teacher = self.modules.teacher
+        training = [m.training for m in teacher.modules()]
+        seen.append((any(training), state_sha256(teacher), stage))
+        return forward(self, batch, stage)
+
+    saved = {}
+    finish = train.finish_stage
+
+    def look(folder, *rest):
+        for path in folder.glob("save/CKPT*/*.ckpt"):
+            saved.setdefault(path.stem, path.stat().st_size)
+        return finish(folder, *rest)
+
+    monkeypatch.setattr(MLKDBrain, "compute_forward", watch)
+    monkeypatch.setattr(train, "finish_stage", look)
+    experiment.run("mlkd")
+    assert {stage.name for _, _, stage in seen} == {"TRAIN", "VALID"}
+    assert not any(training for training, _, _ in seen)
+    assert len({digest for _, digest, _ in seen}) == 1
+    assert {"model", "projection", "history"} <= set(saved)
+    assert "teacher" not in saved
+
+
+def test_every_loss_is_logged(finished):
+    log = finished.arguments["output_folder"] / "mlkd/train_log.txt"
+    text = log.read_text()
+    for term in ("emotion", "features", "snr_mean", "valid UA", "lr_encoder"):
+        assert text.count(term) == 2
+    history = stage(finished, "mlkd")["history"]
+    assert [epoch["epoch"] for epoch in history] == [1, 2]
+    assert "features" not in stage(finished, "student_noisy")["history"][0]
+
+
+def test_same_seed_same_files_and_another_seed_another_model(
+    finished, experiment
+):
+    out = experiment.folder / "again"
+    experiment.run("mlkd", output_folder=out, num_workers=2)
+    first = finished.arguments["output_folder"]
+    for name in ("results.json", "predictions.csv.gz"):
+        one = (first / "mlkd" / name).read_bytes()
+        assert one == (out / "mlkd" / name).read_bytes()
+    other = experiment.run("mlkd", seed=2)
+    assert other["seed"] == 2
+    assert (
+        stage(experiment, "mlkd")["model_sha256"]
+        != stage(finished, "mlkd")["model_sha256"]
+    )
+
+
+def test_evaluation_hears_the_same_noise_whatever_the_batch(
+    finished, experiment
+):
+    before = read_predictions(finished.arguments["output_folder"] / "mlkd")
+    experiment.run(
+        "mlkd",
+        "--test_only",
+        output_folder=finished.arguments["output_folder"],
+        eval_batch_length=1,
+    )
+    after = read_predictions(finished.arguments["output_folder"] / "mlkd")
+    pd.testing.assert_frame_equal(before, after, atol=1e-5, rtol=0)
+
+
+def test_two_stages_first_distil_then_classify(finished, experiment):
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    experiment.run("mlkd", distillation_epochs=1)
+    first, second = stage(experiment, "mlkd")["history"]
+    assert "features" in first and "emotion" not in first
+    assert "emotion" in second and "features" not in second
+    assert stage(experiment, "mlkd")["epoch"] == 2
+
+
+@pytest.mark.parametrize("kind,norm", [("hubert", "group"), ("wavlm", "layer")])
+def test_other_teachers(experiment, encoder_folder, kind, norm):
+    encoder = encoder_folder(kind, norm)
+    results = experiment.run(
+        "mlkd", wav2vec2_hub=encoder, teacher_epochs=1, student_epochs=1
+    )
+    assert results["conditions"][0]["n"] == 16
+
+
+def test_other_losses_and_a_trained_front_end(finished, experiment):
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    experiment.run(
+        "mlkd",
+        loss_weights="{features: 0.0, logits: 1.0}",
+        student_freeze_cnn=False,
+        student_epochs=1,
+    )
+    assert set(stage(experiment, "mlkd")["history"][0]) >= {"logits", "emotion"}
+    teacher, student = weights(finished, "teacher"), weights(experiment, "mlkd")
+    name = next(n for n in student if "conv_layers.0.conv" in n)
+    assert not torch.equal(student[name], teacher[name])
+
+
+def test_finished_work_is_not_done_again(finished, experiment, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("trained or evaluated again")
+
+    monkeypatch.setattr(train.EmotionBrain, "fit", fail)
+    monkeypatch.setattr(train.EmotionBrain, "evaluate", fail)
+    out = finished.arguments["output_folder"]
+    assert experiment.run("mlkd", output_folder=out) == finished.results["mlkd"]
+
+
+def test_other_settings_may_not_go_on_in_the_same_folder(finished, experiment):
+    out = finished.arguments["output_folder"]
+    with pytest.raises(SettingsError, match="student_lr: 0.003 there, 0.1 now"):
+        experiment.run("mlkd", output_folder=out, student_lr=0.1)
+    with pytest.raises(SettingsError, match="teacher_epochs: 2 there, 3 now"):
+        experiment.run("kd_last", output_folder=out, teacher_epochs=3)
+
+
+def test_own_noise_annotation_replaces_the_training_noise(
+    finished, experiment, tmp_path
+):
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    folder = write_noise(tmp_path / "own", ["siren"])
+    lines = ["ID,duration,wav,wav_format,wav_opts"]
+    for i, path in enumerate(sorted(folder.rglob("*.wav"))):
+        lines.append(f"{i},0.75,{path},wav,")
+    csv = tmp_path / "my.csv"
+    csv.write_text("\n".join(lines) + "\n")
+    results = experiment.run("mlkd", noise_annotation=csv)
+    settings = {
+        name: json.loads((path / "mlkd/settings.json").read_text())
+        for name, path in (
+            ("own", experiment.arguments["output_folder"]),
+            ("corpus", finished.arguments["output_folder"]),
+        )
+    }
+    assert settings["own"]["train_noise"] != settings["corpus"]["train_noise"]
+    assert settings["own"]["valid_noise"] == settings["corpus"]["valid_noise"]
+    own = stage(experiment, "mlkd")["model_sha256"]
+    assert own != stage(finished, "mlkd")["model_sha256"]
+    kinds = {c["noise"] for c in results["conditions"]}
+    assert kinds == {"clean", "rain", "wind"}
+
+
+def test_training_noise_may_not_be_the_tests(finished, experiment):
+    out = finished.arguments["output_folder"]
+    with pytest.raises(LeakageError, match="train and test share .* noise rec"):
+        experiment.run("mlkd", noise_annotation=out / "noise/test.csv")
+
+
+def test_given_manifests_get_a_warning_only(finished, experiment, monkeypatch):
+    import prepare
+
+    said = []
+    monkeypatch.setattr(prepare.logger, "warning", said.append)
+    out = finished.arguments["output_folder"]
+    given = {
+        f"{split}_annotation": out / f"manifests/{split}.json"
+        for split in ("train", "valid", "test")
+    }
+    given["train_annotation"] = given["test_annotation"]
+    noise = {
+        "noise_annotation": out / "noise/train.csv",
+        "noise_valid_annotation": out / "noise/valid.csv",
+        "noise_test_annotation": out / "noise/test.csv",
+    }
+    experiment.run(
+        "student_noisy",
+        skip_prep=True,
+        noise_folder="null",
+        teacher_folder=out / "teacher/model",
+        student_epochs=1,
+        **given,
+        **noise,
+    )
+    assert any("train and test share 2 speaker" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"corpus": "msp"}, "no corpus 'msp'; the known ones are: csv"),
+        ({"protocol": "random"}, "no protocol 'random'.*groups"),
+        ({"noise_corpus": "x"}, "no corpus 'x'.*folder, csv, esc"),
+        ({"noise_types": "[hail]"}, "no type 'hail'.*rain, wind"),
+        ({"noise_folder": "null"}, "noise_folder: expected the folder"),
+        ({"noise_folder": "nowhere"}, "nowhere: no such folder"),
+        ({"noise_annotation": "nowhere.csv"}, "nowhere.csv: no such noise CSV"),
+        ({"data_folder": "nowhere"}, "nowhere/manifest.csv: no such file"),
+        ({"kd_levels": "[9]"}, "no level 9.*levels 0 to 4"),
+        ({"student_layers": 9}, "student_layers: 9 is not between 1 and"),
+        (
+            {"loss_weights": "{kd: 1}"},
+            "no loss 'kd'.*emotion, features, logits",
+        ),
+        ({"network": "both"}, "no network 'both'.*teacher, student"),
+        ({"speech": "loud"}, "no speech 'loud'.*clean, noisy"),
+        ({"teacher_folder": "./nowhere"}, "nowhere"),
+        ({"student_layer": 2}, "no key 'student_layer'"),
+    ],
+)
+def test_bad_settings_stop_the_command(finished, experiment, changes, message):
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        experiment.run("mlkd", **changes)
+
+
+def test_test_only_needs_a_trained_model(experiment):
+    with pytest.raises(SettingsError, match="holds no trained model"):
+        experiment.run("mlkd", "--test_only")

@@ -1,0 +1,149 @@
+"""Batches and pipelines: the same speech and noise however they are loaded."""
+
+import json
+
+import pytest
+import torch
+from csv_prepare import prepare_csv
+from data import (
+    TrainingBatchSampler,
+    add_grid_pipeline,
+    add_training_pipeline,
+    read_manifest,
+)
+from helpers import write_noise
+from noise_prepare import prepare_noise
+from test_csv_prepare import LABEL_MAP, LABELS
+
+from mlkd_lobes.noise import KeyedAddNoise, conditions
+from speechbrain.dataio.dataloader import make_dataloader
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus, noise_corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare_csv(corpus, folder, LABELS, LABEL_MAP, {}, 3, 1)
+    prepare_noise("folder", noise_corpus, folder, ["rain", "wind"])
+    return corpus, folder
+
+
+def dataset(prepared, split="train", unlabelled=True):
+    corpus, folder = prepared
+    return read_manifest(
+        folder / f"{split}.json", str(corpus), LABELS, unlabelled
+    )
+
+
+def mixer(prepared, split="train", **options):
+    csv = str(prepared[1] / f"{split}.csv")
+    return KeyedAddNoise(csv, snr_low=-5, snr_high=20, seed=1, **options)
+
+
+def heard(prepared, epoch, workers=0, batch=3, reverse=False):
+    data, noise = dataset(prepared), mixer(prepared, clean_share=0.2)
+    noise.set_epoch(epoch)
+    add_training_pipeline(data, LABELS, noise)
+    order = list(range(len(data)))[:: -1 if reverse else 1]
+    loader = make_dataloader(
+        data, batch_size=batch, num_workers=workers, sampler=order
+    )
+    found = {}
+    for items in loader:
+        for i, name in enumerate(items.id):
+            n = round(items.sig.lengths[i].item() * items.sig.data.shape[1])
+            assert not items.sig.data[i, n:].any()
+            found[name] = items.sig.data[i, :n].clone()
+    return found
+
+
+def test_noise_is_the_same_for_workers_batches_and_order(prepared):
+    reference = heard(prepared, epoch=1)
+    for options in (
+        {"workers": 2},
+        {"batch": 7, "reverse": True},
+        {"workers": 1, "batch": 2},
+    ):
+        other = heard(prepared, epoch=1, **options)
+        assert other.keys() == reference.keys()
+        assert all(torch.equal(other[n], reference[n]) for n in reference)
+    later = heard(prepared, epoch=2, workers=2)
+    changed = [not torch.equal(later[n], reference[n]) for n in reference]
+    assert sum(changed) > len(changed) / 2
+
+
+def test_evaluation_hears_the_same_with_any_worker_count(prepared):
+    grids = []
+    for workers in (0, 2):
+        data, noise = dataset(prepared, "test", False), mixer(prepared, "test")
+        add_grid_pipeline(data, LABELS, conditions(["rain"], [0, 9]), noise)
+        loader = make_dataloader(data, batch_size=1, num_workers=workers)
+        grids.append({b.id[0]: b.grid.data[0].clone() for b in loader})
+    assert all(torch.equal(grids[0][n], grids[1][n]) for n in grids[0])
+    assert next(iter(grids[0].values())).shape[0] == 3
+
+
+def test_labels_and_clean_speech(prepared):
+    data = dataset(prepared)
+    add_training_pipeline(data, LABELS)
+    for item in data:
+        emotion = data.data[item["id"]]["emo"]
+        assert item["label"] == (LABELS.index(emotion) if emotion else -1)
+        assert torch.equal(item["clean"], item["sig"])
+
+
+def batches(data, epoch):
+    sampler = TrainingBatchSampler(data, 2.5, 3, seed=1)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_unlabelled_speech_leaves_the_labelled_batches_as_they_were(prepared):
+    alone, mixed = dataset(prepared, unlabelled=False), dataset(prepared)
+    for epoch in (1, 2):
+        first = [
+            [alone.data_ids[i] for i in batch]
+            for batch in batches(alone, epoch)
+        ]
+        second = [
+            [mixed.data_ids[i] for i in batch]
+            for batch in batches(mixed, epoch)
+        ]
+        labelled = [
+            [n for n in batch if mixed.data[n]["emo"]] for batch in second
+        ]
+        assert labelled == first
+        assert all(len(b) > len(c) for b, c in zip(second, labelled))
+
+
+def test_every_utterance_once_an_epoch_in_another_order(prepared):
+    data = dataset(prepared, unlabelled=False)
+    one, two = batches(data, 1), batches(data, 2)
+    for epoch in (one, two):
+        assert sorted(i for batch in epoch for i in batch) == list(range(16))
+    assert one != two and one == batches(data, 1)
+    for batch in one:
+        lengths = [data.data[data.data_ids[i]]["length"] for i in batch]
+        assert max(lengths) * len(lengths) <= 2.5 + 0.01
+
+
+def test_bad_manifests_are_named(tmp_path):
+    path = tmp_path / "train.json"
+    with pytest.raises(FileNotFoundError, match="train.json"):
+        read_manifest(path, "", LABELS)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="has no utterances"):
+        read_manifest(path, "", LABELS)
+    entry = {"wav": "x", "length": "1.0", "emo": "bored"}
+    path.write_text(json.dumps({"u": entry}))
+    with pytest.raises(ValueError, match="'bored'.*neu, hap, sad, ang"):
+        read_manifest(path, "", LABELS)
+
+
+def test_new_noise_is_heard(prepared, tmp_path):
+    folder = write_noise(tmp_path / "snow", ["snow"])
+    prepare_noise("folder", folder, tmp_path, ["snow"])
+    wav = torch.randn(9000)
+    own = KeyedAddNoise(str(tmp_path / "train.csv"), -5, 20, seed=1)
+    assert list(own.types) == ["snow"]
+    assert not torch.equal(own.corrupt(wav, "u")[0],
+                           mixer(prepared).corrupt(wav, "u")[0])  # fmt: skip

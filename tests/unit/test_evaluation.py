@@ -1,0 +1,161 @@
+"""Metrics, results files, tables and the leakage guard."""
+
+import gzip
+import json
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import (
+    given,
+    strategies as st,
+)
+from sklearn.metrics import accuracy_score, recall_score
+
+from mlkd_lobes.evaluation import results, tables
+from mlkd_lobes.evaluation.leakage import (
+    LeakageError,
+    find_overlaps,
+    refuse_overlaps,
+)
+from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
+from mlkd_lobes.noise import CLEAN, Condition, conditions
+
+LABELS = ["neu", "hap", "sad", "ang"]
+GRID = conditions(["rain", "unseen-room"], [0, 10])
+
+
+@given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)),
+                min_size=1, max_size=40))  # fmt: skip
+def test_metrics_are_those_of_their_definitions(pairs):
+    true, predicted = zip(*pairs)
+    found = emotion_metrics(true, predicted, LABELS)
+    assert found["n"] == len(pairs)
+    assert found["WA"] == pytest.approx(accuracy_score(true, predicted))
+    present = sorted(set(true))
+    recall = recall_score(
+        true, predicted, labels=present, average=None, zero_division=0
+    )
+    assert found["UA"] == pytest.approx(recall.mean())
+    for label, value in zip(present, recall):
+        assert found["recall"][label] == pytest.approx(value)
+    assert {k for k, v in found["recall"].items() if v is not None} == set(true)
+    matrix = torch.tensor(found["confusion"])
+    assert matrix.shape == (4, 4) and matrix.sum() == len(pairs)
+    for true_label, said in set(pairs):
+        cell = matrix[LABELS.index(true_label), LABELS.index(said)]
+        assert cell == pairs.count((true_label, said))
+
+
+def test_empty_and_consistency():
+    with pytest.raises(ValueError, match="no utterance"):
+        emotion_metrics([], [], LABELS)
+    assert consistency(["a", "b", "c", "c"], ["a", "b", "b", "c"]) == 0.75
+
+
+def records():
+    """Utterance i has label i, is right when clean, says 'ang' in rain at 0."""
+    for i in range(4):
+        logits = torch.zeros(len(GRID), 4)
+        logits[:, i] = 2.0
+        logits[GRID.index(Condition("rain", 0)), 3] = 9.0
+        yield f"u{i}", i, logits
+
+
+def table():
+    speakers = {f"u{i}": "s" for i in range(4)}
+    return results.prediction_table(records(), GRID, LABELS, speakers)
+
+
+HEADER = {"system": "mlkd", "labels": LABELS, "hparams_sha256": "0"}
+
+
+def test_run_is_written_and_read(tmp_path):
+    cost = {"parameters": 1}
+    written = results.write_run(tmp_path, HEADER, table(), GRID, cost)
+    assert results.read_results(tmp_path) == json.loads(json.dumps(written))
+    assert written["schema"] == 1
+    rows = results.read_predictions(tmp_path)
+    assert list(rows.columns) == results.prediction_columns(LABELS)
+    pd.testing.assert_frame_equal(rows, table(), check_dtype=False)
+    again = results.summarize(rows, LABELS, GRID)
+    assert again == written["conditions"]
+    assert json.loads((tmp_path / "cost.json").read_text()) == cost
+
+
+def test_conditions_and_consistency(tmp_path):
+    run = results.write_run(tmp_path, HEADER, table(), GRID, {})
+    assert [(c["noise"], c["snr_db"]) for c in run["conditions"]] == GRID
+    assert results.metric(run, CLEAN) == 1.0
+    assert run["conditions"][0]["consistency"] is None
+    assert results.metric(run, Condition("rain", 0)) == 0.25
+    assert results.metric(run, Condition("rain", 0), "consistency") == 0.25
+    assert results.noise_types(run) == ["rain"]
+    assert results.noise_types(run, unseen=True) == ["unseen-room"]
+    assert results.noisy_mean(run) == pytest.approx(0.625)
+    assert results.noisy_mean(run, snr=0) == 0.25
+    assert results.noisy_mean(run, noise="unseen-room") == 1.0
+    with pytest.raises(KeyError):
+        results.metric(run, Condition("rain", 5))
+
+
+def test_equal_predictions_are_equal_files(tmp_path):
+    for name in ("a", "b"):
+        results.write_run(tmp_path / name, HEADER, table(), GRID, {})
+    first, second = (tmp_path / n / results.PREDICTIONS for n in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+    assert gzip.decompress(first.read_bytes()).startswith(b"id,speaker,noise")
+
+
+def test_finding_and_refusing_runs(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        results.find_runs([tmp_path])
+    results.write_run(tmp_path / "x/mlkd", HEADER, table(), GRID, {})
+    assert len(results.find_runs([tmp_path])) == 1
+    path = tmp_path / "x/mlkd/results.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(ValueError, match="schema 2, expected 1"):
+        results.read_results(path.parent)
+
+
+def test_tables_show_the_numbers(tmp_path):
+    run = results.write_run(tmp_path, HEADER, table(), GRID, {})
+    shown = tables.run_table(run)
+    lines = {line.split("|")[1].strip(): line for line in shown.splitlines()}
+    assert [c.strip() for c in lines["rain"].split("|")[2:5]] == [
+        "25.0",
+        "100.0",
+        "62.5",
+    ]
+    assert "100.0" in lines["clean"]
+    assert len({len(line) for line in shown.splitlines()}) == 1
+    many = tables.systems_table([run, run])
+    assert many.count("mlkd") == 2 and "62.5" in many
+    tables.plot_systems([run], tmp_path / "figure.svg")
+    assert (tmp_path / "figure.svg").read_text().count("<path") > 10
+
+
+def entry(speaker, session=None, wav="x"):
+    return {"speaker": speaker, "session": session, "wav": wav}
+
+
+def test_overlaps_are_found_and_refused():
+    splits = {
+        "train": [entry("a", 1), entry("b", 1)],
+        "valid": [entry("b", 2)],
+        "test": [entry("c", 3)],
+    }
+    assert [o.key for o in find_overlaps(splits, ["speaker", "session"])] == [
+        "speaker"
+    ]
+    with pytest.raises(LeakageError, match="train and valid share 1 speaker"):
+        refuse_overlaps(splits, ["speaker"])
+    refuse_overlaps(splits, ["speaker"], declared=[("train", "valid")])
+    splits["test"].append(entry("a", 3))
+    with pytest.raises(LeakageError, match="train and test share.*: a"):
+        # Nobody may declare that away.
+        refuse_overlaps(
+            splits,
+            ["speaker"],
+            declared=[("train", "valid"), ("train", "test")],
+        )

@@ -1,0 +1,232 @@
+"""Noise corpora: types, splits by recording, audible segments, babble."""
+
+import pytest
+import torch
+from helpers import seeded, write_corpus, write_noise, write_wav
+from manifests import CorpusError
+from noise_prepare import audible_segments, prepare_noise, read_esc
+
+from mlkd_lobes.evaluation.leakage import LeakageError
+from mlkd_lobes.files import write_csv
+from mlkd_lobes.noise import read_noise_csv
+from speechbrain.augment.time_domain import AddNoise
+
+SPLITS = ("train", "valid", "test")
+
+
+def prepare(folder, out, kinds=("rain", "wind"), corpus="folder", **options):
+    prepare_noise(corpus, str(folder), out, list(kinds), **options)
+    return {s: read_noise_csv(str(out / f"{s}.csv")) for s in SPLITS}
+
+
+def recordings(split, kind):
+    return set(split.get(kind, ()))
+
+
+def test_no_recording_is_heard_in_two_splits(noise_corpus, tmp_path):
+    splits = prepare(noise_corpus, tmp_path)
+    for kind in ("rain", "wind"):
+        parts = [recordings(splits[s], kind) for s in SPLITS]
+        assert [len(part) for part in parts] == [3, 1, 1]
+        assert len(set.union(*parts)) == 5
+
+
+def test_split_is_the_same_wherever_the_corpus_lies(noise_corpus, tmp_path):
+    moved = write_noise(tmp_path / "elsewhere")
+    one = prepare(noise_corpus, tmp_path / "one")
+    two = prepare(moved, tmp_path / "two")
+    for split in SPLITS:
+        names = [
+            {p.rsplit("/", 1)[1] for p in recordings(s[split], "rain")}
+            for s in (one, two)
+        ]
+        assert names[0] == names[1]
+
+
+def test_stock_add_noise_reads_the_csv(noise_corpus, tmp_path):
+    prepare(noise_corpus, tmp_path)
+    stock = AddNoise(str(tmp_path / "train.csv"), csv_keys=["wav"])
+    noisy = stock(torch.randn(2, 4000), torch.ones(2))
+    assert torch.isfinite(noisy).all()
+
+
+def test_few_recordings_are_unseen(tmp_path):
+    folder = write_noise(tmp_path / "n")
+    write_noise(folder, ["snow"], files=2)
+    splits = prepare(folder, tmp_path / "out", ["rain", "snow"])
+    assert "snow" not in splits["train"] and "snow" not in splits["test"]
+    assert len(recordings(splits["test"], "unseen-snow")) == 2
+
+
+def test_unseen_folders_are_for_the_test_alone(noise_corpus, tmp_path):
+    rooms = write_noise(tmp_path / "rooms", ["a", "b"], files=1)
+    splits = prepare(
+        noise_corpus, tmp_path / "out", unseen_noise={"rooms": str(rooms)}
+    )
+    assert len(recordings(splits["test"], "unseen-rooms")) == 2
+    assert list(splits["train"]) == list(splits["valid"]) == ["rain", "wind"]
+
+
+def test_a_recording_in_two_splits_is_refused(noise_corpus, tmp_path):
+    path = sorted((noise_corpus / "rain").iterdir())[0]
+    rows = [[str(path), "rain", split] for split in SPLITS]
+    write_csv(tmp_path / "manifest.csv", ["path", "noise_type", "split"], rows)
+    with pytest.raises(LeakageError, match="train and test share 1 noise"):
+        prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+
+
+def test_csv_corpus_keeps_groups_together(noise_corpus, tmp_path):
+    files = sorted((noise_corpus / "rain").iterdir())
+    rows = [
+        [str(p), "rain", f"g{i // 2}"]
+        for i, p in enumerate([*files, *files[:1]])
+    ]
+    rows = rows[:5]
+    header = ["path", "noise_type", "group"]
+    write_csv(tmp_path / "manifest.csv", header, rows)
+    splits = prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+    found = [len(recordings(splits[s], "rain")) for s in SPLITS]
+    assert sorted(found) == [1, 2, 2]
+    pairs = [{str(p) for p in files[:2]}, {str(p) for p in files[2:4]}]
+    for pair in pairs:
+        assert any(pair == recordings(splits[s], "rain") for s in SPLITS)
+    rows[0][2] = "nowhere"
+    write_csv(tmp_path / "manifest.csv", ["path", "noise_type", "split"], rows)
+    with pytest.raises(CorpusError, match="split 'nowhere' is none of"):
+        prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+
+
+@pytest.mark.parametrize("layout", ["esc50", "prefix", "folder"])
+def test_esc_clips_of_one_source_share_a_split(tmp_path, layout):
+    rows = []
+    for fold in range(1, 6):
+        for take in "AB":
+            name = f"{fold}-{1000 + fold}-{take}"
+            place = {
+                "esc50": f"audio/{name}-10.wav",
+                "prefix": f"audio/sea_waves_{name}.wav",
+                "folder": f"003 - Sea waves/{name}.wav",
+            }[layout]
+            write_wav(tmp_path / place, 0.1 * torch.randn(8000))
+            rows.append([f"{name}-10.wav", "sea_waves"])
+    if layout == "esc50":
+        header = ["filename", "category"]
+        write_csv(tmp_path / "meta/esc50.csv", header, rows)
+    assert {r.kind for r in read_esc(tmp_path)} == {"sea_waves"}
+    splits = prepare(tmp_path, tmp_path / "out", ["sea_waves"], "esc")
+    for split, folds in zip(SPLITS, ("123", "4", "5")):
+        paths = recordings(splits[split], "sea_waves")
+        assert len(paths) == 2 * len(folds)
+        names = [path.rsplit("/", 1)[1].split("waves_")[-1] for path in paths]
+        assert {name[0] for name in names} == set(folds)
+
+
+def test_strange_names_in_esc_are_listed(noise_corpus, tmp_path):
+    with pytest.raises(CorpusError, match="(?s)10 files.*rain_0.wav"):
+        prepare(noise_corpus, tmp_path, ["rain"], "esc")
+
+
+def test_silence_is_left_out(tmp_path):
+    burst = 0.3 * torch.randn(8000, generator=seeded("burst"))
+    gap = torch.zeros(16000)
+    write_wav(tmp_path / "a.wav", torch.cat([gap, burst, gap, burst, gap]))
+    found = audible_segments(tmp_path / "a.wav")
+    assert [(a / 16000, b / 16000) for a, b in found] == [
+        (1.0, 1.5),
+        (2.5, 3.0),
+    ]
+    write_wav(tmp_path / "quiet.wav", 1e-6 * burst)
+    assert audible_segments(tmp_path / "quiet.wav") == []
+
+
+def test_long_recordings_are_read_in_blocks(tmp_path):
+    wave = torch.zeros(16000 * 130)
+    wave[16000 * 59 : 16000 * 61] = 0.2 * torch.randn(32000)
+    write_wav(tmp_path / "a.wav", wave)
+    assert audible_segments(tmp_path / "a.wav") == [(16000 * 59, 16000 * 61)]
+
+
+def test_silent_type_stops_before_training(tmp_path):
+    folder = write_noise(tmp_path / "n", ["rain"])
+    for n in range(4):
+        write_wav(folder / f"hush/hush_{n}.wav", torch.zeros(8000))
+    with pytest.raises(CorpusError, match="noise type hush: no audible"):
+        prepare(folder, tmp_path / "out", ["rain", "hush"])
+
+
+def test_broken_noise_is_named(tmp_path):
+    folder = write_noise(tmp_path / "n")
+    (folder / "rain/rain_0.wav").write_bytes(b"")
+    (folder / "wind/wind_3.wav").write_bytes(b"nothing")
+    with pytest.raises(CorpusError) as error:
+        prepare(folder, tmp_path / "out")
+    assert "2 unusable noise files" in str(error.value)
+    assert "rain_0.wav" in str(error.value)
+    assert not (tmp_path / "out/preparation.json").exists()
+
+
+def test_babble_has_talkers_of_its_own_split(noise_corpus, tmp_path):
+    speech = write_corpus(tmp_path / "speech")
+    kinds = ["rain", "babble", "white"]
+    splits = prepare(
+        noise_corpus, tmp_path / "out", kinds, babble_folder=str(speech)
+    )
+    counts = [len(recordings(splits[s], "babble")) for s in SPLITS]
+    assert counts == [30, 10, 10]
+    assert len(recordings(splits["train"], "white")) == 30
+    noise = splits["train"]["babble"]
+    segments = [s for parts in noise.values() for s in parts]
+    assert sum(s.stop - s.start for s in segments) > 30 * 19 * 16000
+    again = tmp_path / "again"
+    prepare(noise_corpus, again, kinds, babble_folder=str(speech))
+    for kind in ("babble", "white"):
+        name = f"{kind}/valid_03.flac"
+        first, second = (tmp_path / "out" / name), again / name
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_talkers_of_the_corpus_may_not_babble(noise_corpus, tmp_path):
+    speech = write_corpus(tmp_path / "speech")
+    options = {"babble_folder": str(speech)}
+    with pytest.raises(CorpusError, match="talker s1 is also a speaker"):
+        prepare(
+            noise_corpus,
+            tmp_path,
+            ["babble"],
+            corpus_speakers={"s1"},
+            **options,
+        )
+    file = str(speech / "audio/s2_0.wav")
+    with pytest.raises(CorpusError, match="talker s2 is also a speaker"):
+        prepare(
+            noise_corpus, tmp_path, ["babble"], corpus_files={file}, **options
+        )
+    with pytest.raises(CorpusError, match="needs a folder with speech"):
+        prepare(noise_corpus, tmp_path, ["babble"])
+    two = write_noise(tmp_path / "two", ["talk"], files=2)
+    with pytest.raises(CorpusError, match="2 talker.s.; at least 3"):
+        prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(two))
+
+
+def test_unknown_corpus_and_types_are_listed(noise_corpus, tmp_path):
+    with pytest.raises(CorpusError, match="folder, csv, esc"):
+        prepare(noise_corpus, tmp_path, corpus="noisex")
+    with pytest.raises(CorpusError, match="no type 'snow'.*rain, wind"):
+        prepare(noise_corpus, tmp_path, ["snow"])
+    with pytest.raises(CorpusError, match="names none.*rain, wind"):
+        prepare(noise_corpus, tmp_path, [])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        prepare(tmp_path / "nowhere", tmp_path)
+
+
+def test_prepared_noise_is_kept_until_something_changes(tmp_path):
+    folder, out = write_noise(tmp_path / "n"), tmp_path / "out"
+    prepare(folder, out)
+    stamp = (out / "train.csv").stat().st_mtime_ns
+    prepare(folder, out)
+    assert (out / "train.csv").stat().st_mtime_ns == stamp
+    prepare(folder, out, ["rain"])
+    assert list(prepare(folder, out, ["rain"])["train"]) == ["rain"]
+    write_noise(folder, ["rain"], files=6)
+    splits = prepare(folder, out, ["rain"])
+    assert sum(len(recordings(splits[s], "rain")) for s in SPLITS) == 6
