@@ -13,6 +13,7 @@ So the features of an utterance in a batch equal its features alone, up to
 floating-point error. Parameter names stay Hugging Face's.
 """
 
+import logging
 import os
 from collections import namedtuple
 
@@ -31,6 +32,22 @@ Encoded.__doc__ = """What an encoder says of a batch.
 `last_hidden` [batch, frames, width]; `levels`, a tuple of such tensors, one per
 level asked for; `n_frames` [batch], the true frames of each utterance.
 """
+
+
+class _UnexpectedOnly(logging.Filter):
+    """Drops reports of weights that a model does not need.
+
+    A student leaves most of its teacher's layers behind, an encoder the head;
+    a weight that is missing is still reported.
+    """
+
+    def filter(self, record):
+        text = record.getMessage()
+        missing = "MISSING" in text or "MISMATCH" in text
+        return "LOAD REPORT" not in text or missing
+
+
+logging.getLogger("transformers.modeling_utils").addFilter(_UnexpectedOnly())
 
 
 def default_levels(n_layers):

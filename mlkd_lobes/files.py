@@ -13,6 +13,8 @@ import pathlib
 import shutil
 import uuid
 
+PARTIAL_PREFIX = ".partial-"
+
 
 @contextlib.contextmanager
 def atomic_path(path):
@@ -38,7 +40,7 @@ def atomic_path(path):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = f".partial-{uuid.uuid4().hex[:8]}-{path.name}"
+    name = f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}"
     temporary = path.with_name(name)
     try:
         yield temporary

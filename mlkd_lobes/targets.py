@@ -48,6 +48,8 @@ class TargetCache:
         self.root = pathlib.Path(folder)
         self.folder = self.root / key[:16]
 
+    # Under autocast a CPU cannot stack half precision.
+    @torch.autocast("cpu", enabled=False)
     def get(self, ids):
         """Targets of a batch, if all of them are there.
 

@@ -16,7 +16,7 @@ from settings import SettingsError
 
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, read_results
-from mlkd_lobes.files import text_sha256, write_json
+from mlkd_lobes.files import PARTIAL_PREFIX, text_sha256, write_json
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 
@@ -37,6 +37,7 @@ def claim_folder(folder, settings):
         If the folder belongs to a training with other settings.
     """
     path = pathlib.Path(folder) / SETTINGS
+    clear_leftovers(path.parent)
     if not path.is_file():
         write_json(path, settings)
         return
@@ -52,6 +53,24 @@ def claim_folder(folder, settings):
             f"({'; '.join(changed)}). Give another --output_folder, or delete "
             "that folder to train again."
         )
+
+
+def clear_leftovers(folder):
+    """Removes what a killed process left half-written or not cleared away.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The run's folder.
+    """
+    for path in folder.glob(PARTIAL_PREFIX + "*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if read_stage(folder):
+        for name in ("save", "targets"):
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def read_stage(folder):
@@ -99,8 +118,7 @@ def finish_stage(folder, model, best, history, teacher_sha256):
         "history": history,
     }
     write_json(folder / STAGE, stage)
-    shutil.rmtree(folder / "save", ignore_errors=True)
-    shutil.rmtree(folder / "targets", ignore_errors=True)
+    clear_leftovers(folder)
 
 
 def results_header(folder, test, **names):

@@ -20,6 +20,7 @@ import pathlib
 import sys
 
 import torch
+import transformers
 from brains import DISTILLATION, EmotionBrain, MLKDBrain, TrainingPlan
 from data import (
     add_grid_pipeline,
@@ -326,11 +327,12 @@ def evaluate(hparams, run_opts):
     brain = EmotionBrain({"model": model}, **common)
     logger.info(f"{folder.name}: {len(data)} utterances x {len(grid)}")
     brain.evaluate(data, test_loader_kwargs=grid_loader_options(hparams))
-    if if_main_process():
-        cost = model_cost(model, brain.device)
-        cost["training_seconds"] = read_stage(folder)["training_seconds"]
-        cost["real_time_factor"] = brain.seconds_computed / brain.seconds_heard
-        write_run(folder, header, brain.predictions(), grid, cost)
+    cost = model_cost(model, brain.device)
+    cost["training_seconds"] = read_stage(folder)["training_seconds"]
+    cost["real_time_factor"] = brain.seconds_computed / brain.seconds_heard
+    run_on_main(
+        write_run, args=[folder, header, brain.predictions(), grid, cost]
+    )
     return read_results(folder)
 
 
@@ -355,6 +357,7 @@ def ensure_teacher(hparams_file, command_line, hparams, run_opts):
 
 def main(argv):
     """Preparation, teacher, student and evaluation of one fold."""
+    transformers.utils.logging.disable_progress_bar()
     hparams_file, run_opts, command_line = sb.parse_arguments(argv)
     sb.utils.distributed.ddp_init_group(run_opts)
     overrides = resolve_overrides(hparams_file, command_line)

@@ -1,0 +1,34 @@
+# Every target sets up .venv by itself, once; `make PYTHON=python3.11 test`
+# chooses another interpreter.
+PYTHON ?= python3
+RUN = .venv/bin/python
+
+.PHONY: test lint estimate report clean
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check \
+		-r requirements.txt -e ".[dev]"
+	touch $@
+
+test: .venv/ready
+	$(RUN) -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/yamllint --no-warnings recipes examples
+	.venv/bin/codespell --ignore-words=.codespell-ignore \
+		mlkd_lobes recipes examples tests benchmarks README.md Makefile
+
+# What all folds of IEMOCAP cost, by calculation; see the script.
+estimate: .venv/ready
+	$(RUN) benchmarks/estimate.py results/estimate/iemocap.json
+
+# Tables and figure of the README, from the results files.
+report: .venv/ready
+	$(RUN) -m mlkd_lobes report results/ravdess/first \
+		--figure=results/ravdess/first/ua.svg --update=README.md
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,80 @@
+"""Killed at any moment, the same command goes on and ends the same."""
+
+import signal
+import time
+
+import pytest
+from helpers import RECIPE
+
+assert RECIPE.is_dir()
+
+
+def wait_for(process, pattern, folder, seconds=120):
+    """Waits until a file like the pattern exists while the process runs."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if any(folder.glob(pattern)):
+            return
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    raise AssertionError(f"nothing like {pattern} in {folder}")
+
+
+def kill_when(experiment, pattern, out, **changes):
+    process = experiment.start("mlkd", output_folder=out, **changes)
+    try:
+        wait_for(process, pattern, out)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+# The teacher between its epochs and while it saves, the student while the
+# cache is filled, between its epochs, and when its results are half there.
+MOMENTS = [
+    "teacher/save/CKPT*",
+    "teacher/save/partial-*",
+    "mlkd/targets/*/*/*.safetensors",
+    "mlkd/save/CKPT*",
+    "mlkd/stage.json",
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_run_again_ends_as_if_never_killed(experiment, moment):
+    changes = {"teacher_epochs": 3, "student_epochs": 4}
+    whole, torn = experiment.folder / "whole", experiment.folder / "torn"
+    experiment.run("mlkd", output_folder=whole, **changes)
+    kill_when(experiment, moment, torn, **changes)
+    assert not (torn / "mlkd/results.json").exists()
+    experiment.run("mlkd", output_folder=torn, **changes)
+    for name in ("results.json", "predictions.csv.gz"):
+        expected = (whole / "mlkd" / name).read_bytes()
+        assert (torn / "mlkd" / name).read_bytes() == expected
+    for system in ("teacher", "mlkd"):
+        model = f"{system}/model/model.safetensors"
+        assert (torn / model).read_bytes() == (whole / model).read_bytes()
+
+
+def test_damaged_checkpoint_is_passed_over(experiment):
+    out = experiment.folder / "out"
+    changes = {"teacher_epochs": 1, "student_epochs": 30}
+    kill_when(experiment, "mlkd/save/CKPT*", out, **changes)
+    # Two more, then cut every file of the newest.
+    process = experiment.start("mlkd", **changes)
+    try:
+        time.sleep(0.1)
+        wait_for(process, "mlkd/save/CKPT*", out)
+        while len(list(out.glob("mlkd/save/CKPT*"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    newest = max(
+        out.glob("mlkd/save/CKPT*"), key=lambda path: path.stat().st_mtime
+    )
+    for path in newest.glob("*.ckpt"):
+        path.write_bytes(path.read_bytes()[:10])
+    results = experiment.run("mlkd", **changes)
+    assert results["conditions"][0]["n"] == 16

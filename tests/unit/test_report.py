@@ -1,0 +1,53 @@
+"""The report of runs, and the README that holds it."""
+
+import pathlib
+
+import pytest
+from test_evaluation import GRID, HEADER, table
+
+from mlkd_lobes.__main__ import main
+from mlkd_lobes.evaluation.report import report_text, update_text
+from mlkd_lobes.evaluation.results import find_runs, write_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+FIRST = "results/ravdess/first"
+RUN = {**HEADER, "corpus": "tiny", "protocol": "groups", "fold": 1, "seed": 1}
+
+
+def test_readme_shows_the_committed_results():
+    report = report_text(find_runs([ROOT / FIRST]))
+    readme = (ROOT / "README.md").read_text()
+    assert update_text(readme, FIRST, report) == readme
+
+
+def test_report_command(tmp_path, capsys):
+    write_run(tmp_path / "runs/mlkd", RUN, table(), GRID, {})
+    readme = tmp_path / "README.md"
+    folder = str(tmp_path / "runs")
+    readme.write_text(
+        f"a\n<!-- report: {folder} -->\n<!-- end of report -->\nb\n"
+    )
+    figure = tmp_path / "ua.svg"
+    code = main(["report", folder, f"--figure={figure}", f"--update={readme}"])
+    assert code == 0
+    assert "| mlkd" in readme.read_text() and "62.5" in capsys.readouterr().out
+    assert readme.read_text().startswith("a\n") and figure.stat().st_size > 5000
+    first = figure.read_bytes()
+    main(["report", folder, f"--figure={figure}", f"--update={readme}"])
+    assert figure.read_bytes() == first
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, capsys):
+    write_run(tmp_path / "a", RUN, table(), GRID, {})
+    write_run(tmp_path / "b", {**RUN, "fold": 2}, table(), GRID, {})
+    assert main(["report", str(tmp_path)]) == 1
+    assert "fold 2, but 1" in capsys.readouterr().err
+    write_run(tmp_path / "b", RUN, table(), GRID[:3], {})
+    assert main(["report", str(tmp_path)]) == 1
+    assert "other conditions" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "nowhere")]) == 1
+
+
+def test_missing_marks_are_an_error():
+    with pytest.raises(ValueError, match="found 0"):
+        update_text("nothing here", "x", "new")
