@@ -8,6 +8,7 @@ file.
 import functools
 import math
 import pathlib
+import struct
 
 import torch
 import torchaudio
@@ -67,7 +68,7 @@ def audio_info(path):
     Raises
     ------
     AudioError
-        If the file is missing, empty, or no audio.
+        If the file is missing, empty, truncated, or no audio.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -80,7 +81,26 @@ def audio_info(path):
         raise AudioError(f"{path}: not readable as audio ({error.__cause__})")
     if info.frames <= 0:
         raise AudioError(f"{path}: holds a header but no samples")
+    if info.format == "WAV" and _is_cut(path):
+        raise AudioError(f"{path}: truncated, shorter than its header says")
     return info
+
+
+def _is_cut(path):
+    """Whether a WAV file ends before its data do; libsndfile does not tell."""
+    with open(path, "rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return False
+        while True:
+            chunk = file.read(8)
+            if len(chunk) < 8:
+                return False
+            name, size = struct.unpack("<4sI", chunk)
+            if name == b"data":
+                # Programs that write to a pipe leave the size at its maximum.
+                left = path.stat().st_size - file.tell()
+                return left < size < 0xFFFFFFFF - 4096
+            file.seek(size + size % 2, 1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -71,6 +71,7 @@ def test_unusable_files_are_named(tmp_path):
         "missing.wav": None,
         "empty.wav": b"",
         "header.wav": good.read_bytes()[:44],
+        "cut.wav": good.read_bytes()[:20000],
         "text.wav": b"this is no audio at all" * 9,
         "cut.flac": flac.read_bytes()[: flac.stat().st_size // 2],
     }

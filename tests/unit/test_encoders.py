@@ -100,10 +100,18 @@ def test_normalization_is_the_feature_extractors():
         assert not found[i, len(wav) :].any()
 
 
-def test_silence_stays_finite(make_encoder):
-    for norm in ("group", "layer"):
-        out = make_encoder(norm=norm)(torch.zeros(2, 8000))
-        assert torch.isfinite(out.last_hidden).all()
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_silence_offset_and_clipping_stay_finite(make_encoder, norm):
+    strange = torch.stack(
+        [
+            torch.zeros(8000),
+            torch.full((8000,), 0.9),
+            (9 * torch.randn(8000)).clamp(-1, 1),
+            torch.eye(1, 8000)[0],
+        ]
+    )
+    out = make_encoder(norm=norm)(strange)
+    assert torch.isfinite(out.last_hidden).all()
 
 
 def test_one_frame_for_the_shortest_audio(make_encoder):
