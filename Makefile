@@ -12,7 +12,7 @@ RUN = .venv/bin/python
 	touch $@
 
 test: .venv/ready
-	$(RUN) -m pytest
+	HF_HUB_OFFLINE=1 $(RUN) -m pytest
 
 lint: .venv/ready
 	.venv/bin/ruff format --check .

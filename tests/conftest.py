@@ -1,14 +1,11 @@
-"""Fixtures of all tests; nothing is fetched from anywhere."""
+"""Fixtures of all tests."""
 
-import os
 import sys
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+import pytest
+from helpers import save_encoder, tiny_config, write_corpus, write_noise
 
-import pytest  # noqa: E402
-from helpers import save_encoder, tiny_config, write_corpus, write_noise  # noqa: E402
-
-from speechbrain.utils.importutils import LazyModule  # noqa: E402
+from speechbrain.utils.importutils import LazyModule
 
 
 @pytest.hookimpl(tryfirst=True)
