@@ -1,13 +1,15 @@
-"""Command line of the lobes: `python -m mlkd_lobes report RESULTS_FOLDER…`."""
+"""Command line of the lobes: `python -m mlkd_lobes report | doctor …`."""
 
 import argparse
 import pathlib
 import sys
 
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.doctor import doctor_text, examine
 from mlkd_lobes.evaluation.report import report_text, update_text
 from mlkd_lobes.evaluation.results import find_runs
 from mlkd_lobes.evaluation.tables import plot_systems
-from mlkd_lobes.files import atomic_path
+from mlkd_lobes.files import atomic_path, write_json
 
 
 def build_parser():
@@ -30,6 +32,17 @@ def build_parser():
         help="text file that holds the tables between "
         "<!-- report: FOLDER --> and <!-- end of report -->",
     )
+    doctor = commands.add_parser(
+        "doctor", help="look at speech, noise and splits before training"
+    )
+    doctor.add_argument(
+        "target",
+        help="what `train.py … --prepare_only=True` leaves, or a folder with "
+        "manifest.csv, or any folder of audio",
+    )
+    doctor.add_argument("--data_folder", help="what {data_root} stands for")
+    doctor.add_argument("--noise_folder", help="what $noise_folder stands for")
+    doctor.add_argument("--json", help="write all facts and findings here")
     return parser
 
 
@@ -40,6 +53,11 @@ def report(options):
     ---------
     options : argparse.Namespace
         Of the command line.
+
+    Returns
+    -------
+    int
+        The exit code.
     """
     runs = find_runs(options.folders)
     text = report_text(runs)
@@ -52,6 +70,31 @@ def report(options):
         updated = update_text(path.read_text(), options.folders[0], text)
         with atomic_path(path) as temporary:
             temporary.write_text(updated)
+    return 0
+
+
+def doctor(options):
+    """Prints what it found; writes all of it where asked to.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        Of the command line.
+
+    Returns
+    -------
+    int
+        The exit code: 1 if there is an error among the findings.
+    """
+    found = examine(options.target, options.data_folder, options.noise_folder)
+    print(doctor_text(found))
+    if options.json:
+        write_json(options.json, found)
+    levels = {finding["level"] for finding in found["findings"]}
+    return int("error" in levels)
+
+
+COMMANDS = {"report": report, "doctor": doctor}
 
 
 def main(argv):
@@ -65,15 +108,15 @@ def main(argv):
     Returns
     -------
     int
-        The exit code: 1 if an input was not as expected.
+        The exit code: 1 if an input was not as expected, or the doctor found
+        what would spoil a result.
     """
     options = build_parser().parse_args(argv)
     try:
-        {"report": report}[options.command](options)
-    except (FileNotFoundError, ValueError) as error:
+        return COMMANDS[options.command](options)
+    except (FileNotFoundError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import struct
 import torch
 import torchaudio
 
+from mlkd_lobes.errors import InputError
 from speechbrain.dataio import audio_io
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus")
 
 
-class AudioError(ValueError):
+class AudioError(InputError):
     """An audio file that cannot be used; the message names file and reason."""
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForAudioClassification
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path
 from speechbrain.dataio.dataio import length_to_mask
 
@@ -58,10 +59,11 @@ class EmotionHead(nn.Module):
         torch.Tensor
             Logits [batch, classes].
         """
-        projected = self.projector(hidden)
+        # In float32 under autocast too: bfloat16 rounds 257 frames to 256.
+        projected = self.projector(hidden).float()
         mask = length_to_mask(n_frames, hidden.shape[1], dtype=projected.dtype)
         total = (projected * mask[:, :, None]).sum(1)
-        return self.classifier(total / n_frames[:, None].to(total.dtype))
+        return self.classifier(total / n_frames[:, None])
 
 
 class EmotionClassifier(nn.Module):
@@ -151,7 +153,7 @@ def load_classifier(folder, encoder_factory, labels):
 
     Raises
     ------
-    ValueError
+    mlkd_lobes.errors.InputError
         If it has other labels, or a head that mixes layers.
     """
     folder = str(folder)
@@ -159,11 +161,11 @@ def load_classifier(folder, encoder_factory, labels):
     native = AutoModelForAudioClassification.from_pretrained(folder)
     found = [native.config.id2label[i] for i in range(native.config.num_labels)]
     if found != list(labels):
-        raise ValueError(
+        raise InputError(
             f"{folder}: its labels are {found}, expected {list(labels)}"
         )
     if getattr(native.config, "use_weighted_layer_sum", False):
-        raise ValueError(
+        raise InputError(
             f"{folder}: its head takes a weighted sum of layers; expected one "
             "on the last layer (use_weighted_layer_sum: false)"
         )

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mlkd_lobes.errors import InputError
 from speechbrain.dataio.dataio import length_to_mask
 
 Student = namedtuple("Student", ["logits", "features", "n_frames"])
@@ -188,7 +189,7 @@ class LogitLoss(nn.Module):
     def __init__(self, temperature=2.0):
         super().__init__()
         if not temperature > 0:
-            raise ValueError(f"temperature: {temperature} is not above 0")
+            raise InputError(f"temperature: {temperature} is not above 0")
         self.temperature = temperature
 
     def forward(self, student, targets):
@@ -241,18 +242,18 @@ class WeightedLosses(nn.Module):
         self.losses = nn.ModuleDict(losses)
         for name, weight in weights.items():
             if name not in losses:
-                raise ValueError(
+                raise InputError(
                     f"loss_weights: no loss '{name}'; the known ones are: "
                     f"{', '.join(losses)}"
                 )
             if not isinstance(weight, (int, float)) or not 0 <= weight < 1e9:
-                raise ValueError(
+                raise InputError(
                     f"loss_weights: {name} is {weight!r}, expected a number "
                     "of at least 0"
                 )
         self.weights = {name: weight for name, weight in weights.items()}
         if not self.active:
-            raise ValueError("loss_weights: every weight is 0")
+            raise InputError("loss_weights: every weight is 0")
 
     @property
     def active(self):

@@ -20,11 +20,14 @@ from collections import namedtuple
 import torch
 import torch.nn.functional as F
 
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import sampled_sha256, text_sha256
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
 # What `transformers` calls the three families that share one layout.
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm")
+SAMPLE_RATE = 16000
 
 Encoded = namedtuple("Encoded", ["last_hidden", "levels", "n_frames"])
 Encoded.__doc__ = """What an encoder says of a batch.
@@ -92,7 +95,7 @@ def check_levels(levels, n_layers):
 
     Raises
     ------
-    ValueError
+    mlkd_lobes.errors.InputError
         If a level does not exist or comes twice.
 
     Example
@@ -104,13 +107,13 @@ def check_levels(levels, n_layers):
         return default_levels(n_layers)
     known = f"this encoder has levels 0 to {n_layers} (-1 is the last)"
     if not isinstance(levels, (list, tuple)) or not levels:
-        raise ValueError(f"kd_levels: {levels!r} is no list; {known}")
+        raise InputError(f"kd_levels: {levels!r} is no list; {known}")
     for level in levels:
         if not isinstance(level, int) or not -n_layers <= level <= n_layers:
-            raise ValueError(f"kd_levels: no level {level!r}; {known}")
+            raise InputError(f"kd_levels: no level {level!r}; {known}")
     levels = [n_layers + 1 + lv if lv < 0 else lv for lv in levels]
     if len(set(levels)) < len(levels):
-        raise ValueError(f"kd_levels: {levels} names a level twice; {known}")
+        raise InputError(f"kd_levels: {levels} names a level twice; {known}")
     return levels
 
 
@@ -213,6 +216,12 @@ class SSLEncoder(Wav2Vec2):
             save_path=save_path,
             freeze_feature_extractor=freeze_feature_extractor,
         )
+        rate = getattr(self.feature_extractor, "sampling_rate", SAMPLE_RATE)
+        if rate != SAMPLE_RATE:
+            raise InputError(
+                f"{source}: is a model of speech at {rate} Hz; expected "
+                f"{SAMPLE_RATE} Hz"
+            )
         # Without SpecAugment it never gets a gradient, which DDP refuses.
         if hasattr(self.model, "masked_spec_embed"):
             self.model.masked_spec_embed.requires_grad_(False)
@@ -255,12 +264,12 @@ class SSLEncoder(Wav2Vec2):
             If it is no model of a known kind, or has too few layers.
         """
         if config.model_type not in MODEL_TYPES:
-            raise ValueError(
+            raise InputError(
                 f"model type '{config.model_type}' is none of the known "
                 f"encoders: {', '.join(MODEL_TYPES)}"
             )
         if getattr(config, "conv_pos_batch_norm", False):
-            raise ValueError(
+            raise InputError(
                 "a positional convolution with batch norm (HuBERT's "
                 "conv_pos_batch_norm) sees the padding and is not supported"
             )
@@ -268,7 +277,7 @@ class SSLEncoder(Wav2Vec2):
         config.layerdrop = 0.0
         if self.keep_layers is not None:
             if not 1 <= self.keep_layers <= config.num_hidden_layers:
-                raise ValueError(
+                raise InputError(
                     f"student_layers: {self.keep_layers} is not between 1 and "
                     f"the teacher's {config.num_hidden_layers} layers"
                 )
@@ -385,6 +394,29 @@ class SSLEncoder(Wav2Vec2):
         if level == 0:
             return layers[0].register_forward_pre_hook(catch_input)
         return layers[level - 1].register_forward_hook(catch_output)
+
+
+def source_fingerprint(source):
+    """What an encoder is built from, wherever it lies.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder.
+
+    Returns
+    -------
+    str
+        The hub name, or a hash of the folder's configuration and weights.
+    """
+    _check_source(source)
+    if not os.path.isdir(source):
+        return source
+    names = sorted(os.listdir(source))
+    names = [n for n in names if n.endswith((".json", ".safetensors", ".bin"))]
+    return text_sha256(
+        [[name, sampled_sha256(os.path.join(source, name))] for name in names]
+    )
 
 
 def _check_source(source):

@@ -17,7 +17,8 @@ from collections import OrderedDict, namedtuple
 import torch
 
 from mlkd_lobes.audio import AudioError, audio_info, read_frames
-from mlkd_lobes.files import stable_seed, text_sha256
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import sampled_sha256, stable_seed, text_sha256
 from speechbrain.augment.time_domain import AddNoise
 from speechbrain.dataio.legacy import load_sb_extended_csv
 
@@ -68,7 +69,7 @@ def read_noise_csv(csv_file, replacements=None):
         If the CSV does not exist.
     AudioError
         If a file in it cannot be used.
-    ValueError
+    mlkd_lobes.errors.InputError
         If the CSV is malformed or empty.
     """
     if not os.path.isfile(csv_file):
@@ -76,27 +77,30 @@ def read_noise_csv(csv_file, replacements=None):
     try:
         rows, _, names = load_sb_extended_csv(csv_file, replacements or {})
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{csv_file}: no SpeechBrain noise CSV ({error})")
+        raise InputError(f"{csv_file}: no SpeechBrain noise CSV ({error})")
     if not rows or "wav" not in names:
-        raise ValueError(f"{csv_file}: has no rows with a 'wav'")
-    types = {}
+        raise InputError(f"{csv_file}: has no rows with a 'wav'")
+    types, infos = {}, {}
     for row_id, row in rows.items():
         kind = "noise"
         if "noise_type_data" in row:
             kind = row["noise_type_data"].data.strip()
-        segment = _segment(row["wav_data"], f"{csv_file}, row {row_id}")
+        where = f"{csv_file}, row {row_id}"
+        segment = _segment(row["wav_data"], where, infos)
         recordings = types.setdefault(kind, OrderedDict())
         recordings.setdefault(segment.path, []).append(segment)
     return OrderedDict(sorted(types.items()))
 
 
-def _segment(item, where):
-    """The segment that a CSV entry speaks of."""
+def _segment(item, where, infos):
+    """The segment that a CSV entry speaks of; `infos` saves opening twice."""
     if None in item:
-        raise ValueError(f"{where}: fewer fields than the header")
+        raise InputError(f"{where}: fewer fields than the header")
     path = item.data.strip()
     try:
-        info = audio_info(path)
+        if path not in infos:
+            infos[path] = audio_info(path)
+        info = infos[path]
         options = dict(part.split(":") for part in item.opts.split())
         start = int(options.get("start", 0))
         stop = int(options.get("stop", info.frames))
@@ -111,7 +115,7 @@ def _segment(item, where):
 
 
 def noise_fingerprint(csv_file, replacements=None):
-    """What a noise CSV holds, wherever it lies.
+    """What a noise CSV holds, wherever it lies: types, segments and audio.
 
     Arguments
     ---------
@@ -123,11 +127,11 @@ def noise_fingerprint(csv_file, replacements=None):
     Returns
     -------
     str
-        Hash of types, file names and segments.
+        Hash of it.
     """
     return text_sha256(
         [
-            [kind, os.path.basename(path), [s[1:] for s in segments]]
+            [kind, sampled_sha256(path), [s[1:] for s in segments]]
             for kind, recordings in read_noise_csv(
                 csv_file, replacements
             ).items()
@@ -202,9 +206,9 @@ class KeyedAddNoise(AddNoise):
             clean_sample_rate=sample_rate,
         )
         if snr_low > snr_high:
-            raise ValueError(f"snr_low {snr_low} is above snr_high {snr_high}")
+            raise InputError(f"snr_low {snr_low} is above snr_high {snr_high}")
         if not 0 <= clean_share <= 1:
-            raise ValueError(f"clean_share: {clean_share} is not in [0, 1]")
+            raise InputError(f"clean_share: {clean_share} is not in [0, 1]")
         self.clean_share = clean_share
         self.noise_types = noise_types
         self.seed = seed
@@ -219,7 +223,7 @@ class KeyedAddNoise(AddNoise):
             wanted = self.noise_types or list(found)
             for kind in wanted:
                 if kind not in found:
-                    raise ValueError(
+                    raise InputError(
                         f"{self.csv_file}: no noise of type '{kind}'; it has: "
                         f"{', '.join(found)}"
                     )
@@ -338,7 +342,7 @@ class KeyedAddNoise(AddNoise):
         """Noise [n_samples] of a type, from somewhere in its recordings."""
         recordings = self.types.get(kind)
         if recordings is None:
-            raise ValueError(
+            raise InputError(
                 f"{self.csv_file}: no noise of type '{kind}'; it has: "
                 f"{', '.join(self.types)}"
             )

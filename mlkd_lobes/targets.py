@@ -9,7 +9,6 @@ the first epoch sees the same numbers as all others.
 
 import hashlib
 import pathlib
-import shutil
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -45,8 +44,7 @@ class TargetCache:
         # Other weights or levels mean another folder: an old cache is never
         # met by a changed teacher.
         key = text_sha256([teacher_sha256, list(levels)])
-        self.root = pathlib.Path(folder)
-        self.folder = self.root / key[:16]
+        self.folder = pathlib.Path(folder) / key[:16]
 
     # Under autocast a CPU cannot stack half precision.
     @torch.autocast("cpu", enabled=False)
@@ -76,7 +74,7 @@ class TargetCache:
         return features.permute(2, 0, 1, 3), logits
 
     def put(self, ids, features, logits, n_frames):
-        """Keeps the targets of a batch.
+        """Keeps the targets of a batch; those there already stay as they are.
 
         Arguments
         ---------
@@ -97,6 +95,8 @@ class TargetCache:
         features = features.detach().to("cpu", torch.float16)
         logits = logits.detach().to("cpu", torch.float16)
         for i, (utterance, n) in enumerate(zip(ids, n_frames.tolist())):
+            if self._path(utterance).exists():
+                continue
             entry = {
                 "features": features[:, i, :n].contiguous(),
                 "logits": logits[i].contiguous(),
@@ -104,10 +104,6 @@ class TargetCache:
             with atomic_path(self._path(utterance)) as temporary:
                 save_file(entry, temporary)
         return self.get(ids)
-
-    def clear(self):
-        """Removes the cache from disk, with those of earlier teachers."""
-        shutil.rmtree(self.root, ignore_errors=True)
 
     def _path(self, utterance):
         # Names in a corpus may hold anything; hashes are safe file names.

@@ -8,11 +8,13 @@ must say so; between training and test nobody may.
 import itertools
 from collections import namedtuple
 
+from mlkd_lobes.errors import InputError
+
 Overlap = namedtuple("Overlap", ["key", "splits", "shared"])
 Overlap.__doc__ = """What two splits share: a key, their names, the values."""
 
 
-class LeakageError(ValueError):
+class LeakageError(InputError):
     """Splits that share what they must not."""
 
 
@@ -59,8 +61,9 @@ def refuse_overlaps(splits, keys, declared=()):
         Entries per split.
     keys : sequence of str
         What to compare.
-    declared : collection of (str, str)
-        Pairs of splits that the protocol lets share; never train and test.
+    declared : collection of (str, str, str)
+        Key and pair of splits that the protocol lets share; never train and
+        test.
 
     Raises
     ------
@@ -70,7 +73,8 @@ def refuse_overlaps(splits, keys, declared=()):
     found = [
         overlap
         for overlap in find_overlaps(splits, keys)
-        if overlap.splits not in declared or overlap.splits == ("train", "test")
+        if (overlap.key, *overlap.splits) not in set(map(tuple, declared))
+        or overlap.splits == ("train", "test")
     ]
     if found:
         raise LeakageError(describe_overlaps(found))

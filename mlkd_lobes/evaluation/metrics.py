@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 from sklearn import metrics
 
+from mlkd_lobes.errors import InputError
+
 
 def emotion_metrics(true, predicted, labels):
     """All metrics of one condition.
@@ -36,7 +38,7 @@ def emotion_metrics(true, predicted, labels):
     (0.667, 0.75, [[1, 1], [0, 1]])
     """
     if len(true) == 0:
-        raise ValueError("there is no utterance to compute metrics of")
+        raise InputError("there is no utterance to compute metrics of")
     labels = list(labels)
     confusion = metrics.confusion_matrix(true, predicted, labels=labels)
     counts = confusion.sum(1)

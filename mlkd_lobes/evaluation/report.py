@@ -2,6 +2,7 @@
 
 import re
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import noisy_mean
 from mlkd_lobes.evaluation.tables import systems_table
 
@@ -23,19 +24,19 @@ def report_text(runs):
 
     Raises
     ------
-    ValueError
+    mlkd_lobes.errors.InputError
         If the runs are not comparable.
     """
     first = runs[0]
     for run in runs:
         for key in ("corpus", "protocol", "fold", "seed"):
             if run[key] != first[key]:
-                raise ValueError(
+                raise InputError(
                     f"{run['system']}: {key} {run[key]}, but {first[key]} in "
                     f"{first['system']}; give folders of one {key}"
                 )
         if _grid(run) != _grid(first):
-            raise ValueError(
+            raise InputError(
                 f"{run['system']} was evaluated under other conditions than "
                 f"{first['system']}"
             )
@@ -75,7 +76,7 @@ def update_text(text, folder, report):
 
     Raises
     ------
-    ValueError
+    mlkd_lobes.errors.InputError
         If the marks are not there, once.
 
     Example
@@ -90,5 +91,5 @@ def update_text(text, folder, report):
     pattern = re.escape(begin) + r"\n.*?" + re.escape(END)
     found = re.findall(pattern, text, flags=re.DOTALL)
     if len(found) != 1:
-        raise ValueError(f"expected one '{begin} … {END}', found {len(found)}")
+        raise InputError(f"expected one '{begin} … {END}', found {len(found)}")
     return text.replace(found[0], f"{begin}\n{report}\n{END}")

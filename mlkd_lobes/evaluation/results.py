@@ -12,6 +12,7 @@ import pathlib
 
 import pandas as pd
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
 from mlkd_lobes.files import atomic_path, write_json
 from mlkd_lobes.noise import CLEAN, UNSEEN_PREFIX, Condition
@@ -162,7 +163,7 @@ def read_results(folder):
     ------
     FileNotFoundError
         If the run has none.
-    ValueError
+    mlkd_lobes.errors.InputError
         If it is of another schema.
     """
     path = pathlib.Path(folder) / RESULTS
@@ -170,7 +171,7 @@ def read_results(folder):
         raise FileNotFoundError(f"{path}: no such file; is the run finished?")
     results = json.loads(path.read_text(encoding="utf-8"))
     if results.get("schema") != SCHEMA:
-        raise ValueError(
+        raise InputError(
             f"{path}: schema {results.get('schema')}, expected {SCHEMA}"
         )
     return results

@@ -7,6 +7,8 @@ import sys
 import pytest
 from helpers import RECIPE, write_corpus
 
+import speechbrain as sb
+
 SETTINGS = """
 corpus: csv
 corpus_name: tiny
@@ -53,7 +55,8 @@ class Experiment:
         """In this process; returns the results."""
         import train
 
-        train.main(self.command(system, *flags, **changes))
+        command = self.command(system, *flags, **changes)
+        train.run(*sb.parse_arguments(command))
         out = changes.get("output_folder", self.arguments["output_folder"])
         return json.loads((out / system / "results.json").read_text())
 

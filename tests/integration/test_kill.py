@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+import yaml
 from helpers import RECIPE
 
 assert RECIPE.is_dir()
@@ -56,25 +57,36 @@ def test_killed_and_run_again_ends_as_if_never_killed(experiment, moment):
         assert (torn / model).read_bytes() == (whole / model).read_bytes()
 
 
-def test_damaged_checkpoint_is_passed_over(experiment):
+def test_damaged_checkpoint_is_passed_over(experiment, monkeypatch):
+    import train
+
     out = experiment.folder / "out"
-    changes = {"teacher_epochs": 1, "student_epochs": 30}
-    kill_when(experiment, "mlkd/save/CKPT*", out, **changes)
-    # Two more, then cut every file of the newest.
-    process = experiment.start("mlkd", **changes)
+    changes = {"teacher_epochs": 1, "student_epochs": 40}
+    process = experiment.start("mlkd", output_folder=out, **changes)
     try:
-        time.sleep(0.1)
-        wait_for(process, "mlkd/save/CKPT*", out)
-        while len(list(out.glob("mlkd/save/CKPT*"))) < 3:
-            assert process.poll() is None
-            time.sleep(0.01)
+        for _ in range(3):
+            before = len(list(out.glob("mlkd/save/CKPT*")))
+            while len(list(out.glob("mlkd/save/CKPT*"))) == before < 3:
+                assert process.poll() is None, process.stdout.read()
+                time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    newest = max(
-        out.glob("mlkd/save/CKPT*"), key=lambda path: path.stat().st_mtime
-    )
-    for path in newest.glob("*.ckpt"):
+    epochs = {
+        yaml.safe_load((path / "CKPT.yaml").read_text())["epoch"]: path
+        for path in out.glob("mlkd/save/CKPT*")
+    }
+    last = max(epochs)
+    for path in epochs[last].glob("*.ckpt"):
         path.write_bytes(path.read_bytes()[:10])
-    results = experiment.run("mlkd", **changes)
-    assert results["conditions"][0]["n"] == 16
+    trained = []
+    original = train.MLKDBrain.on_stage_start
+
+    def watch(self, stage, epoch=None):
+        trained.append(epoch)
+        original(self, stage, epoch)
+
+    monkeypatch.setattr(train.MLKDBrain, "on_stage_start", watch)
+    experiment.run("mlkd", output_folder=out, **changes)
+    # Neither from the beginning nor behind the damaged one.
+    assert last > 1 and trained[0] == last and max(trained[:-1]) == 40

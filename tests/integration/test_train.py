@@ -1,6 +1,7 @@
 """The main job end to end: what it leaves, and what it may not do."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -167,25 +168,41 @@ def test_evaluation_hears_the_same_noise_whatever_the_batch(
     finished, experiment
 ):
     before = read_predictions(finished.arguments["output_folder"] / "mlkd")
+    out = experiment.folder / "copy"
+    shutil.copytree(finished.arguments["output_folder"], out)
     experiment.run(
-        "mlkd",
-        "--test_only",
-        output_folder=finished.arguments["output_folder"],
-        eval_batch_length=1,
+        "mlkd", "--test_only", output_folder=out, eval_batch_length=1
     )
-    after = read_predictions(finished.arguments["output_folder"] / "mlkd")
+    after = read_predictions(out / "mlkd")
     pd.testing.assert_frame_equal(before, after, atol=1e-5, rtol=0)
 
 
 def test_two_stages_first_distil_then_classify(finished, experiment):
-    experiment.arguments["teacher_folder"] = (
-        finished.arguments["output_folder"] / "teacher/model"
-    )
-    experiment.run("mlkd", distillation_epochs=1)
+    results = experiment.run("mlkd", distillation_epochs=1)
     first, second = stage(experiment, "mlkd")["history"]
     assert "features" in first and "emotion" not in first
     assert "emotion" in second and "features" not in second
     assert stage(experiment, "mlkd")["epoch"] == 2
+    # Who has no teacher has one stage.
+    teacher = finished.results["teacher"]["teacher_sha256"]
+    assert results["teacher_sha256"] == teacher
+    experiment.run("student_noisy", distillation_epochs=1)
+    name = "model_sha256"
+    alone = stage(experiment, "student_noisy")[name]
+    assert alone == stage(finished, "student_noisy")[name]
+
+
+def test_options_of_students_leave_the_teacher_as_it_is(finished, experiment):
+    """Unlabelled speech serves distillation alone."""
+    results = experiment.run("mlkd", unlabelled=True, student_epochs=1)
+    teacher = finished.results["teacher"]["teacher_sha256"]
+    assert results["teacher_sha256"] == teacher
+
+
+def test_the_random_system_is_never_trained(finished, experiment):
+    results = experiment.run("random", teacher_epochs=3)
+    assert results["epoch"] is None
+    assert results["conditions"] == finished.results["random"]["conditions"]
 
 
 @pytest.mark.parametrize("kind,norm", [("hubert", "group"), ("wavlm", "layer")])
@@ -225,8 +242,21 @@ def test_finished_work_is_not_done_again(finished, experiment, monkeypatch):
 
 def test_other_settings_may_not_go_on_in_the_same_folder(finished, experiment):
     out = finished.arguments["output_folder"]
-    with pytest.raises(SettingsError, match="student_lr: 0.003 there, 0.1 now"):
-        experiment.run("mlkd", output_folder=out, student_lr=0.1)
+    saved = (out / "mlkd/hyperparams.yaml").read_bytes()
+    manifest = (out / "manifests/train.json").read_bytes()
+    for flags, changes, message in (
+        ([], {"student_lr": 0.1}, "student_lr: 0.003 there, 0.1 now"),
+        ([], {"temperature": 9.0}, "temperature: 2.0 there, 9.0 now"),
+        (["--precision=bf16"], {}, "precision: 'fp32' there, 'bf16' now"),
+        (["--max_grad_norm=9"], {}, "max_grad_norm: 1.0 there, 9.0 now"),
+        (["--test_only"], {"fold": 2}, "fold: 1 there, 2 now"),
+        (["--test_only"], {"student_layers": 1}, "student_layers: 2 there"),
+        ([], {"fold": 2}, "fold: 1 there, 2 now"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            experiment.run("mlkd", *flags, output_folder=out, **changes)
+    assert (out / "mlkd/hyperparams.yaml").read_bytes() == saved
+    assert (out / "manifests/train.json").read_bytes() == manifest
     with pytest.raises(SettingsError, match="teacher_epochs: 2 there, 3 now"):
         experiment.run("kd_last", output_folder=out, teacher_epochs=3)
 
@@ -296,9 +326,9 @@ def test_given_manifests_get_a_warning_only(finished, experiment, monkeypatch):
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"corpus": "msp"}, "no corpus 'msp'; the known ones are: csv"),
+        ({"corpus": "msp"}, "no corpus 'msp'.*iemocap, csv"),
         ({"protocol": "random"}, "no protocol 'random'.*groups"),
-        ({"noise_corpus": "x"}, "no corpus 'x'.*folder, csv, esc"),
+        ({"noise_corpus": "x"}, "no noise_corpus 'x'.*musan, demand, esc"),
         ({"noise_types": "[hail]"}, "no type 'hail'.*rain, wind"),
         ({"noise_folder": "null"}, "noise_folder: expected the folder"),
         ({"noise_folder": "nowhere"}, "nowhere: no such folder"),
@@ -310,8 +340,6 @@ def test_given_manifests_get_a_warning_only(finished, experiment, monkeypatch):
             {"loss_weights": "{kd: 1}"},
             "no loss 'kd'.*emotion, features, logits",
         ),
-        ({"network": "both"}, "no network 'both'.*teacher, student"),
-        ({"speech": "loud"}, "no speech 'loud'.*clean, noisy"),
         ({"teacher_folder": "./nowhere"}, "nowhere"),
         ({"student_layer": 2}, "no key 'student_layer'"),
     ],
@@ -322,6 +350,23 @@ def test_bad_settings_stop_the_command(finished, experiment, changes, message):
     )
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         experiment.run("mlkd", **changes)
+
+
+def test_accumulated_gradients_keep_the_schedule(finished, experiment):
+    """The rate falls to 0 however many batches make an update."""
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    experiment.run("student_noisy", "--grad_accumulation_factor=3")
+    log = experiment.arguments["output_folder"] / "student_noisy/train_log.txt"
+    assert "lr_encoder: 0.000e+00" in log.read_text().splitlines()[-1]
+
+
+def test_bad_input_ends_in_one_line(experiment):
+    process = experiment.start("mlkd", noise_corpus="x")
+    said, _ = process.communicate()
+    assert process.returncode == 1
+    assert "no noise_corpus 'x'" in said and "Traceback" not in said
 
 
 def test_test_only_needs_a_trained_model(experiment):

@@ -152,8 +152,28 @@ def test_braces_in_paths_survive(own_corpus, tmp_path):
         lambda r: {**r, "path": r["path"].replace("s0_0", "s0 {0}")},
     )
     prepare(own_corpus, tmp_path / "out")
-    data = read_manifest(tmp_path / "out/test.json", str(own_corpus), LABELS)
+    data = read_manifest(
+        tmp_path / "out/test.json", str(own_corpus), LABELS, 32
+    )
     assert data.data["audio/s0 {0}"]["wav"].endswith("/audio/s0 {0}.wav")
+
+
+def test_emotions_may_be_numbers_and_paths_absolute(own_corpus, tmp_path):
+    def number(row):
+        path = str(own_corpus / row["path"])
+        emotion = str(list(LABEL_MAP).index(row["emotion"]))
+        return {**row, "path": path, "emotion": emotion}
+
+    before = prepare(own_corpus, tmp_path / "out")
+    rewrite(own_corpus, number)
+    label_map = dict(enumerate(LABEL_MAP.values()))
+    splits = prepare(own_corpus, tmp_path / "out", label_map=label_map)
+    for split, entries in splits.items():
+        old = before[split].values()
+        assert [e["emo"] for e in entries.values()] == [e["emo"] for e in old]
+        assert [e["sha256"] for e in entries.values()] == [
+            e["sha256"] for e in old
+        ]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +186,8 @@ def test_braces_in_paths_survive(own_corpus, tmp_path):
             lambda r: {**r, "start": "early"},
             "start is 'early', expected seconds",
         ),
+        (lambda r: {**r, "end": "nan"}, "line 2: end is 'nan', expected sec"),
+        (lambda r: {**r, "start": "-1"}, "start is '-1', expected seconds"),
         (lambda r: {**r, "start": "9"}, "60 unusable|unusable audio files"),
         (lambda r: {k: r[k] for k in ("path", "speaker")}, "column emotion is"),
         (lambda r: {**r, "emotion": "sad"}, "labelled ang, hap, neu"),
@@ -188,6 +210,7 @@ def test_bad_manifests_are_named(own_corpus, tmp_path, change, message):
         ({"n_folds": 2}, "n_folds: 2"),
         ({"label_map": {**LABEL_MAP, "sad": "blue"}}, "maps to 'blue'"),
         ({"columns": {"path": "file"}}, "no column 'file'.*path, speaker"),
+        ({"columns": {"gender": "emotion"}}, "has a column emotion already"),
     ],
 )
 def test_bad_settings_are_named(corpus, tmp_path, settings, message):

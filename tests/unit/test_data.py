@@ -11,12 +11,17 @@ from data import (
     add_training_pipeline,
     read_manifest,
 )
-from helpers import write_noise
+from helpers import seeded, write_noise
+from hypothesis import (
+    given,
+    strategies as st,
+)
 from noise_prepare import prepare_noise
 from test_csv_prepare import LABEL_MAP, LABELS
 
 from mlkd_lobes.noise import KeyedAddNoise, conditions
 from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.dataio.dataset import DynamicItemDataset
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,7 @@ def prepared(corpus, noise_corpus, tmp_path_factory):
 def dataset(prepared, split="train", unlabelled=True):
     corpus, folder = prepared
     return read_manifest(
-        folder / f"{split}.json", str(corpus), LABELS, unlabelled
+        folder / f"{split}.json", str(corpus), LABELS, 32, unlabelled
     )
 
 
@@ -112,7 +117,38 @@ def test_unlabelled_speech_leaves_the_labelled_batches_as_they_were(prepared):
             [n for n in batch if mixed.data[n]["emo"]] for batch in second
         ]
         assert labelled == first
-        assert all(len(b) > len(c) for b, c in zip(second, labelled))
+        assert sum(map(len, second)) > sum(map(len, labelled))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 60))
+def test_no_batch_exceeds_its_seconds(seed, n_labelled, n_others):
+    """Lengths with a long tail, as in conversations: 0.6 to 30 s."""
+    draw = torch.rand(n_labelled + n_others, generator=seeded(seed)).tolist()
+    lengths = [0.6 + 29.4 * share**4 for share in draw]
+    data = {
+        f"u{i}": {"length": x, "emo": "neu" if i < n_labelled else None}
+        for i, x in enumerate(lengths)
+    }
+    sampler = TrainingBatchSampler(DynamicItemDataset(data), 32, 5, seed=1)
+    heard = set()
+    for epoch in range(1, 4):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            own = [i for i in batch if i < n_labelled]
+            assert max(lengths[i] for i in own) * len(own) <= 32.1
+            assert max(lengths[i] for i in batch) * len(batch) <= 64.1
+            assert len(set(batch)) == len(batch)
+            heard.update(batch)
+    assert heard >= set(range(n_labelled))
+
+
+def test_unlabelled_speech_is_heard_in_turn(prepared):
+    data = dataset(prepared)
+    others = {i for i, n in enumerate(data.data_ids) if not data.data[n]["emo"]}
+    heard = {
+        i for epoch in range(5) for b in batches(data, epoch) for i in b
+    } & others
+    assert heard == others
 
 
 def test_every_utterance_once_an_epoch_in_another_order(prepared):
@@ -129,14 +165,18 @@ def test_every_utterance_once_an_epoch_in_another_order(prepared):
 def test_bad_manifests_are_named(tmp_path):
     path = tmp_path / "train.json"
     with pytest.raises(FileNotFoundError, match="train.json"):
-        read_manifest(path, "", LABELS)
+        read_manifest(path, "", LABELS, 32)
     path.write_text("{}")
     with pytest.raises(ValueError, match="has no utterances"):
-        read_manifest(path, "", LABELS)
+        read_manifest(path, "", LABELS, 32)
     entry = {"wav": "x", "length": "1.0", "emo": "bored"}
     path.write_text(json.dumps({"u": entry}))
     with pytest.raises(ValueError, match="'bored'.*neu, hap, sad, ang"):
-        read_manifest(path, "", LABELS)
+        read_manifest(path, "", LABELS, 32)
+    entry = {"wav": "x", "length": "1800.0", "emo": "neu"}
+    path.write_text(json.dumps({"u": entry}))
+    with pytest.raises(ValueError, match="u lasts 1800.0 s, more than the 32"):
+        read_manifest(path, "", LABELS, 32)
 
 
 def test_new_noise_is_heard(prepared, tmp_path):

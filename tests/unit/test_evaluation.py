@@ -150,12 +150,13 @@ def test_overlaps_are_found_and_refused():
     ]
     with pytest.raises(LeakageError, match="train and valid share 1 speaker"):
         refuse_overlaps(splits, ["speaker"])
-    refuse_overlaps(splits, ["speaker"], declared=[("train", "valid")])
+    declared = [("speaker", "train", "valid")]
+    refuse_overlaps(splits, ["speaker"], declared)
+    splits["valid"].append(entry("d", 1))
+    with pytest.raises(LeakageError, match="train and valid share 1 session"):
+        refuse_overlaps(splits, ["speaker", "session"], declared)
     splits["test"].append(entry("a", 3))
     with pytest.raises(LeakageError, match="train and test share.*: a"):
         # Nobody may declare that away.
-        refuse_overlaps(
-            splits,
-            ["speaker"],
-            declared=[("train", "valid"), ("train", "test")],
-        )
+        declared.append(("speaker", "train", "test"))
+        refuse_overlaps(splits, ["speaker"], declared)

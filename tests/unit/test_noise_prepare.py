@@ -4,18 +4,23 @@ import pytest
 import torch
 from helpers import seeded, write_corpus, write_noise, write_wav
 from manifests import CorpusError
-from noise_prepare import audible_segments, prepare_noise, read_esc
+from noise_corpora import DEMAND, read_esc, read_folder
+from noise_generated import read_talkers
+from noise_prepare import audible_segments, prepare_noise
+from settings import SettingsError
 
+from mlkd_lobes.audio import read_audio
 from mlkd_lobes.evaluation.leakage import LeakageError
 from mlkd_lobes.files import write_csv
-from mlkd_lobes.noise import read_noise_csv
+from mlkd_lobes.noise import noise_fingerprint, read_noise_csv
 from speechbrain.augment.time_domain import AddNoise
 
 SPLITS = ("train", "valid", "test")
 
 
 def prepare(folder, out, kinds=("rain", "wind"), corpus="folder", **options):
-    prepare_noise(corpus, str(folder), out, list(kinds), **options)
+    kinds = kinds and list(kinds)
+    prepare_noise(corpus, str(folder), out, kinds, **options)
     return {s: read_noise_csv(str(out / f"{s}.csv")) for s in SPLITS}
 
 
@@ -204,17 +209,17 @@ def test_talkers_of_the_corpus_may_not_babble(noise_corpus, tmp_path):
     with pytest.raises(CorpusError, match="needs a folder with speech"):
         prepare(noise_corpus, tmp_path, ["babble"])
     two = write_noise(tmp_path / "two", ["talk"], files=2)
-    with pytest.raises(CorpusError, match="2 talker.s.; at least 3"):
+    with pytest.raises(CorpusError, match="1 talker.s.; at least 3"):
         prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(two))
 
 
 def test_unknown_corpus_and_types_are_listed(noise_corpus, tmp_path):
-    with pytest.raises(CorpusError, match="folder, csv, esc"):
+    with pytest.raises(SettingsError, match="musan, demand, esc, folder, csv"):
         prepare(noise_corpus, tmp_path, corpus="noisex")
     with pytest.raises(CorpusError, match="no type 'snow'.*rain, wind"):
         prepare(noise_corpus, tmp_path, ["snow"])
     with pytest.raises(CorpusError, match="names none.*rain, wind"):
-        prepare(noise_corpus, tmp_path, [])
+        prepare(noise_corpus, tmp_path, None)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         prepare(tmp_path / "nowhere", tmp_path)
 
@@ -230,3 +235,180 @@ def test_prepared_noise_is_kept_until_something_changes(tmp_path):
     write_noise(folder, ["rain"], files=6)
     splits = prepare(folder, out, ["rain"])
     assert sum(len(recordings(splits[s], "rain")) for s in SPLITS) == 6
+
+
+def test_splits_that_a_corpus_gives_are_kept(noise_corpus, tmp_path):
+    files = sorted((noise_corpus / "rain").iterdir())
+    header = ["path", "noise_type", "split"]
+    rows = [[str(path), "rain", ""] for path in files]
+    rows[0][2] = "test"
+    write_csv(tmp_path / "manifest.csv", header, rows)
+    splits = prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+    assert str(files[0]) in recordings(splits["test"], "rain")
+    assert len(recordings(splits["train"], "rain")) == 2
+    rows = [*rows[:3], *([str(p), "wind", "test"] for p in files[3:])]
+    write_csv(tmp_path / "manifest.csv", header, rows)
+    with pytest.raises(CorpusError, match="type rain: .* to .* none; give it"):
+        prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+    rows[1][2], rows[2][2] = "valid", "train"
+    write_csv(tmp_path / "manifest.csv", header, rows)
+    splits = prepare(tmp_path, tmp_path / "out", ["rain", "wind"], "csv")
+    assert len(recordings(splits["test"], "unseen-wind")) == 2
+
+
+def test_other_audio_of_the_same_name_is_other_noise(noise_corpus, tmp_path):
+    prints = []
+    for name in ("one", "two"):
+        speech = tmp_path / name
+        for talker in range(4):
+            wav = torch.randn(8000, generator=seeded(name, talker))
+            write_wav(speech / f"{talker}.wav", 0.1 * wav)
+        out = tmp_path / "out" / name
+        prepare(noise_corpus, out, ["babble"], babble_folder=str(speech))
+        prints.append(
+            [noise_fingerprint(str(out / f"{s}.csv")) for s in SPLITS]
+        )
+    assert not set(prints[0]) & set(prints[1])
+
+
+def test_failed_preparation_is_not_taken_for_whole(noise_corpus, tmp_path):
+    out, speech = tmp_path / "out", tmp_path / "speech"
+    for talker in range(4):
+        write_wav(speech / f"{talker}.wav", 0.1 * torch.randn(8000))
+    options = {"babble_folder": str(speech)}
+    prepare(noise_corpus, out, ["rain", "babble"], **options)
+    babble = out / "babble/train_00.flac"
+    before = babble.read_bytes()
+    broken = write_noise(tmp_path / "broken")
+    (broken / "rain/rain_0.wav").write_bytes(b"nothing")
+    other = {"babble_folder": str(noise_corpus / "wind")}
+    with pytest.raises(CorpusError, match="rain_0.wav"):
+        prepare(broken, out, ["rain", "babble"], **other)
+    assert not (out / "preparation.json").exists()
+    prepare(noise_corpus, out, ["rain", "babble"], **options)
+    assert babble.read_bytes() == before
+    babble.unlink()
+    prepare(noise_corpus, out, ["rain", "babble"], **options)
+    assert babble.read_bytes() == before
+
+
+def test_a_folder_of_a_talker_is_one_talker(tmp_path):
+    for talker in range(5):
+        for take in range(3):
+            write_wav(tmp_path / f"{talker}/a/{take}.wav", torch.ones(800))
+    splits = read_talkers(str(tmp_path), (), ())
+    assert sorted(t for s in SPLITS for t in splits[s]) == list("01234")
+    assert all(len(paths) == 3 for s in SPLITS for paths in splits[s].values())
+
+
+def test_unseen_noise_without_audio_is_refused(noise_corpus, tmp_path):
+    (tmp_path / "empty").mkdir()
+    unseen = {"rooms": str(tmp_path / "empty")}
+    with pytest.raises(CorpusError, match="unseen_noise: rooms: no audio"):
+        prepare(noise_corpus, tmp_path / "out", unseen_noise=unseen)
+
+
+def write_musan(folder, files=5):
+    for place in ("noise/free-sound", "music/fma", "speech/librivox"):
+        for n in range(files):
+            wav = 0.1 * torch.randn(12000, generator=seeded(place, n))
+            kind, source = place.split("/")
+            write_wav(folder / place / f"{kind}-{source}-{n:04d}.wav", wav)
+        (folder / place / "ANNOTATIONS").write_text("x")
+    return folder
+
+
+def test_musan_as_its_owners_ship_it(tmp_path):
+    musan = write_musan(tmp_path / "musan")
+    (musan / "noise/free-sound/._noise-free-sound-0000.wav").write_text("x")
+    splits = prepare(musan, tmp_path / "out", None, "musan")
+    kinds = ["babble", "music", "noise", "speech", "white"]
+    for split, n in zip(SPLITS, (3, 1, 1)):
+        assert list(splits[split]) == kinds
+        for kind in ("music", "noise", "speech"):
+            paths = recordings(splits[split], kind)
+            assert len(paths) == n
+            assert all(f"/musan/{kind}/" in path for path in paths)
+    again = prepare(musan, tmp_path / "two", ["noise", "white"], "musan")
+    assert list(again["train"]) == ["noise", "white"]
+    with pytest.raises(CorpusError, match=r"did you mean .*/musan\?"):
+        prepare(tmp_path, tmp_path / "out", None, "musan")
+
+
+def test_babble_of_musan_speaks_with_the_voices_of_its_split(tmp_path):
+    """Each speech file is a tone: the babble of a split holds its tones."""
+    musan = write_musan(tmp_path / "musan", files=10)
+    time = torch.arange(16000 * 30) / 16000
+    for n in range(10):
+        name = f"speech/librivox/speech-librivox-{n:04d}.wav"
+        tone = 0.1 * torch.sin(6.2832 * 200 * (n + 1) * time)
+        write_wav(musan / name, tone)
+    splits = prepare(musan, tmp_path / "out", ["babble", "speech"], "musan")
+    for split in SPLITS:
+        own = {int(path[-8:-4]) for path in recordings(splits[split], "speech")}
+        heard = set()
+        for path in recordings(splits[split], "babble"):
+            wav = read_audio(path)
+            spectrum = torch.fft.rfft(wav[:16000]).abs()
+            heard |= {n for n in range(10) if spectrum[200 * (n + 1)] > 100}
+        assert heard == own
+
+
+def write_demand(folder, rate=48000, channels=(1, 2, 16), archives=False):
+    for kind, places in DEMAND.items():
+        for place in places:
+            if rate == 16000 and place == "SCAFE":
+                continue
+            inner = f"{place}_{rate // 1000}k/{place}" if archives else place
+            for channel in channels:
+                wav = 0.1 * torch.randn(rate // 2)
+                path = folder / inner / f"ch{channel:02d}.wav"
+                write_wav(path, wav, rate)
+    return folder
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+@pytest.mark.parametrize("archives", [False, True])
+def test_demand_as_its_owners_ship_it(tmp_path, rate, archives):
+    demand = write_demand(tmp_path / "demand", rate, archives=archives)
+    splits = prepare(demand, tmp_path / "out", None, "demand")
+    usual = ["domestic", "office", "public", "street", "transport"]
+    assert list(splits["test"]) == sorted(
+        "unseen-street" if rate == 16000 and kind == "street" else kind
+        for kind in usual
+    )
+    for kind in splits["train"]:
+        places = [
+            {path.split("/")[-2] for path in recordings(splits[split], kind)}
+            for split in SPLITS
+        ]
+        assert [len(names) for names in places] == [1, 1, 1]
+        assert set.union(*places) == set(DEMAND[kind])
+        for split in SPLITS:
+            assert len(recordings(splits[split], kind)) == 3
+    segments = [s for p in splits["train"]["office"].values() for s in p]
+    assert {s.rate for s in segments} == {rate}
+    every = prepare(demand, tmp_path / "out", [*usual, "nature"], "demand")
+    assert len(recordings(every["train"], "nature")) == 3
+
+
+def test_what_is_not_demand_is_named(noise_corpus, tmp_path):
+    with pytest.raises(CorpusError, match="(?s)10 files.*rain_0.*DKITCHEN"):
+        prepare(noise_corpus, tmp_path, None, "demand")
+
+
+def test_types_in_file_names(tmp_path):
+    names = ["babble", "f16", "factory1", "factory2", "m109", "volvo"]
+    names += ["AirConditioner_1", "AirConditioner_12", "Typing_3"]
+    for name in names:
+        write_wav(tmp_path / "n" / f"{name}.wav", 0.1 * torch.randn(8000))
+    kinds = [recording.kind for recording in read_folder(tmp_path / "n")]
+    assert sorted(kinds) == sorted(
+        ["babble", "f16", "factory", "factory", "m109", "volvo"]
+        + ["AirConditioner", "AirConditioner", "Typing"]
+    )
+    # NOISEX-92 has a recording or two per type: nothing could be split.
+    with pytest.raises(CorpusError, match="Give this corpus as unseen_noise"):
+        prepare(tmp_path / "n", tmp_path / "out", ["factory", "babble"])
+    splits = prepare(tmp_path, tmp_path / "out", ["n"])
+    assert [len(recordings(splits[s], "n")) for s in SPLITS] == [5, 2, 2]

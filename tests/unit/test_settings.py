@@ -2,8 +2,14 @@
 
 import pytest
 from helpers import RECIPE
-from runs import claim_folder
-from settings import SettingsError, resolve_overrides, stage_settings
+from runs import check_claims, claim_folder
+from settings import (
+    SettingsError,
+    check_values,
+    object_definitions,
+    resolve_overrides,
+    stage_settings,
+)
 
 YAML = str(RECIPE / "hparams/mlkd.yaml")
 SYSTEMS = [
@@ -32,12 +38,12 @@ def test_systems_are_overrides():
 
 def test_the_command_line_wins(tmp_path):
     path = tmp_path / "own.yaml"
-    path.write_text("seed: 5\nspeech: noisy\nstudent_epochs: 3\n")
-    text = f"settings: {path}\nsystem: student_clean"
+    path.write_text("seed: 5\nunlabelled: False\nstudent_epochs: 3\n")
+    text = f"settings: {path}\nsystem: mlkd_semi"
     found = resolve(text)
-    assert (found["seed"], found["speech"]) == (5, "clean")
-    found = resolve(text + "\nspeech: noisy\nseed: 6")
-    assert (found["seed"], found["speech"]) == (6, "noisy")
+    assert (found["seed"], found["unlabelled"]) == (5, True)
+    found = resolve(text + "\nunlabelled: False\nseed: 6")
+    assert (found["seed"], found["unlabelled"]) == (6, False)
     assert found["student_epochs"] == 3
 
 
@@ -70,6 +76,10 @@ def test_settings_may_add_systems(tmp_path):
         ),
         ("system: best", f"no system 'best'.*{', '.join(SYSTEMS)}"),
         ("- a list", "expected 'key: value' pairs"),
+        ("speech: noisy", "speech: is set by the system.*student_noisy"),
+        ("network: student", "network: is set by the system"),
+        ("opt_class: {weight_decay: 9}", "opt_class is an object"),
+        ("losses: {logits: {temperature: 9}}", "losses is an object"),
     ],
 )
 def test_unknown_things_are_refused_with_the_known_ones(text, message):
@@ -96,18 +106,61 @@ def hparams(**changes):
 
 
 def test_a_training_depends_on_what_it_uses():
-    student = stage_settings(hparams(), {"teacher_sha256": "a"})
-    assert student == {
+    assert stage_settings(hparams()) == {
         "network": "student",
         "speech": "noisy",
         "seed": 1,
         "snr_low": -5,
         "student_lr": 0.1,
-        "teacher_sha256": "a",
     }
-    teacher = stage_settings(hparams(network="teacher", speech="clean"), {})
+    teacher = stage_settings(hparams(network="teacher", speech="clean"))
     assert teacher["teacher_lr"] == 0.2
     assert "snr_low" not in teacher and "student_lr" not in teacher
+
+
+def test_objects_of_the_yaml_file_are_known(tmp_path):
+    found = object_definitions(YAML)
+    assert found["opt_class"] == [
+        "!name:torch.optim.AdamW",
+        {"weight_decay": ["!ref", "<weight_decay>"]},
+    ]
+    assert {"losses", "projection", "add_noise"} < set(found)
+    assert not {"seed", "systems", "noise_annotation"} & set(found)
+    other = tmp_path / "other.yaml"
+    text = open(YAML).read().replace("AdamW", "Adam")
+    other.write_text(text)
+    assert object_definitions(other) != found
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"valid_snrs": []}, "valid_snrs: \\[\\] is no list of SNRs"),
+        ({"test_snrs": 0}, "test_snrs: 0 is no list"),
+        ({"test_snrs": [0, "loud"]}, "test_snrs: 'loud' is no SNR"),
+        ({"distillation_epochs": 30}, "30 is not between 0 and .* 29"),
+        ({"distillation_epochs": -1}, "-1 is not between"),
+        ({"speech": "loud"}, "no speech 'loud'.*clean, noisy, none"),
+        ({"network": "both"}, "no network 'both'.*teacher, student"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_done(changes, message):
+    good = {"network": "student", "speech": "noisy", "student_epochs": 30}
+    good.update(valid_snrs=[0], test_snrs=[-5, 2.5], distillation_epochs=0)
+    check_values(good)
+    with pytest.raises(SettingsError, match=message):
+        check_values({**good, **changes})
+
+
+def test_an_output_folder_is_of_one_fold(tmp_path):
+    plain = {"seed": 1, "fold": 1, "lr": 0.1}
+    claim_folder(tmp_path / "a", {**plain, "manifest": "x"})
+    check_claims(tmp_path, "a", plain, ["fold"])
+    check_claims(tmp_path, "b", {**plain, "lr": 0.2}, ["fold"])
+    with pytest.raises(SettingsError, match="a holds .*lr: 0.1 there, 0.2"):
+        check_claims(tmp_path, "a", {**plain, "lr": 0.2}, ["fold"])
+    with pytest.raises(SettingsError, match="a holds .*fold: 1 there, 2 now"):
+        check_claims(tmp_path, "b", {**plain, "fold": 2}, ["fold"])
 
 
 def test_a_folder_belongs_to_one_training(tmp_path):

@@ -23,6 +23,25 @@ def test_cached_targets_are_the_computed_ones(make_encoder, tmp_path):
         assert torch.equal(read[0][:, i, :n], exact.half())
         assert not read[0][:, i, n:].any()
     assert torch.equal(read[1], logits.half())
+    # Computed alone, not in that batch: equal up to half precision.
+    for i, name in enumerate(ids):
+        wav = wavs[i : i + 1, : round(9000 * lengths[i].item())]
+        alone, own, n = teacher(wav, torch.ones(1))
+        cached = cache.get([name])
+        torch.testing.assert_close(
+            cached[0].float(), alone[:, :, : n[0]], atol=5e-3, rtol=2e-3
+        )
+        torch.testing.assert_close(cached[1].float(), own, atol=5e-3, rtol=2e-3)
+
+
+def test_what_is_cached_stays_as_it_is(tmp_path):
+    cache = TargetCache(tmp_path, "teacher", [1])
+    entry = torch.rand(1, 1, 5, 4), torch.rand(1, 2), torch.tensor([5])
+    first = cache.put(["a"], *entry)
+    entry = torch.rand(1, 2, 5, 4), torch.rand(2, 2), torch.tensor([5, 5])
+    again = cache.put(["a", "b"], *entry)
+    assert torch.equal(again[0][:, 0], first[0][:, 0])
+    assert torch.equal(again[1][1], entry[1][1].half())
 
 
 def test_batches_are_put_together_anew(tmp_path):

@@ -1,21 +1,26 @@
 """Any corpus with a CSV: manifests for this recipe.
 
 The folder holds a manifest.csv with the columns path, speaker, emotion and
-optionally session, gender, start, end (seconds). Folds are groups of sessions
+optionally session, gender, start, end (seconds), text (what is said). Folds are groups of sessions
 where the column exists, else of speakers; the test is one group, validation the
 next, training the rest.
 """
 
+import math
 import pathlib
 from collections import Counter
 
 from manifests import (
+    UNLABELLED,
     CorpusError,
+    Protocol,
+    check_label_map,
     file_states,
     is_prepared,
     listing,
     measure,
     relative_wav,
+    split_entries,
     write_manifests,
 )
 
@@ -25,8 +30,9 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 REQUIRED = ("path", "speaker", "emotion")
-OPTIONAL = ("session", "gender", "start", "end")
-UNLABELLED = "unlabelled"
+OPTIONAL = ("session", "gender", "start", "end", "text")
+# Folds of sessions or speakers share nothing.
+PROTOCOLS = {"groups": Protocol(split_entries, ())}
 
 
 def prepare_csv(
@@ -70,6 +76,7 @@ def prepare_csv(
         "manifest_sha256": file_sha256(manifest),
         "audio": file_states(manifest.parent / row["path"] for row in rows),
         "settings": [labels, label_map, columns, n_folds, fold],
+        "declared": PROTOCOLS["groups"].declared,
     }
     if is_prepared(save_folder, stamp):
         logger.info(f"Corpus: {save_folder} is prepared already.")
@@ -77,7 +84,11 @@ def prepare_csv(
     kept = _label(rows, labels, label_map, manifest)
     unit = "session" if "session" in rows[0] else "speaker"
     folds = deal(kept, unit, n_folds)
-    splits = _split(kept, unit, folds, n_folds, fold)
+    if not isinstance(fold, int) or not 1 <= fold <= n_folds:
+        raise CorpusError(f"fold: {fold} is not between 1 and {n_folds}")
+    splits = PROTOCOLS["groups"].split(
+        kept, lambda e: folds[e[unit]], fold, fold % n_folds + 1
+    )
     measure(
         {k: v for rows in splits.values() for k, v in rows.items()}, data_folder
     )
@@ -96,6 +107,12 @@ def _read_rows(manifest, columns):
     rows = read_csv(manifest, required=list(columns))
     if not rows:
         raise CorpusError(f"{manifest}: has no rows")
+    for old, new in columns.items():
+        if new in rows[0] and new not in columns:
+            raise CorpusError(
+                f"columns: {old} becomes {new}, but {manifest} has a column "
+                f"{new} already; rename that one or delete it"
+            )
     rows = [{columns.get(k, k): v for k, v in row.items()} for row in rows]
     missing = [name for name in REQUIRED if name not in rows[0]]
     if missing:
@@ -108,13 +125,9 @@ def _read_rows(manifest, columns):
 
 def _label(rows, labels, label_map, manifest):
     """Entries by ID, with emotions mapped and dropped ones left out."""
-    targets = {*labels, UNLABELLED, None}
-    for emotion, label in label_map.items():
-        if label not in targets:
-            raise CorpusError(
-                f"label_map: {emotion} maps to '{label}'; expected one of "
-                f"{', '.join(labels)}, {UNLABELLED} or null"
-            )
+    check_label_map(label_map, labels)
+    # YAML reads an emotion called 1 as a number.
+    label_map = {str(emotion): label for emotion, label in label_map.items()}
     unknown = Counter(
         r["emotion"] for r in rows if r["emotion"] not in label_map
     )
@@ -152,6 +165,7 @@ def _entry(row, label, where):
         "speaker": row["speaker"],
         "session": row.get("session") or None,
         "gender": row.get("gender") or None,
+        "text": row.get("text") or None,
     }
 
 
@@ -159,9 +173,12 @@ def _seconds(text, column, where):
     if not text:
         return None
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
         raise CorpusError(f"{where}: {column} is {text!r}, expected seconds")
+    return seconds
 
 
 def _identity(entry, path):
@@ -217,20 +234,3 @@ def deal(entries, unit, n_folds):
             f"{unit}s, {len(units)}"
         )
     return {name: i % n_folds + 1 for i, name in enumerate(units)}
-
-
-def _split(entries, unit, folds, n_folds, fold):
-    """Test: the fold; validation: the next; training: the rest.
-
-    Unlabelled utterances of the training speakers stay, others' do not.
-    """
-    if not isinstance(fold, int) or not 1 <= fold <= n_folds:
-        raise CorpusError(f"fold: {fold} is not between 1 and {n_folds}")
-    roles = {fold: "test", fold % n_folds + 1: "valid"}
-    splits = {"train": {}, "valid": {}, "test": {}}
-    for name in sorted(entries):
-        entry = entries[name]
-        role = roles.get(folds[entry[unit]], "train")
-        if entry["emo"] or role == "train":
-            splits[role][name] = entry
-    return splits

@@ -5,6 +5,7 @@ draw depends on nothing but seed, epoch and utterance. Evaluation reads each
 utterance once and hears it under all conditions.
 """
 
+import bisect
 import os
 
 import numpy as np
@@ -13,12 +14,14 @@ from torch.utils.data import Sampler
 
 import speechbrain as sb
 from mlkd_lobes.audio import read_audio
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import stable_seed
 from speechbrain.dataio.dataio import load_data_json
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
 
-def read_manifest(path, data_folder, labels, unlabelled=False):
+def read_manifest(path, data_folder, labels, longest, unlabelled=False):
     """A manifest as a dataset, its labels checked.
 
     Arguments
@@ -30,6 +33,8 @@ def read_manifest(path, data_folder, labels, unlabelled=False):
         What {data_root} stands for.
     labels : list of str
         The classes.
+    longest : float
+        Seconds that an utterance may last.
     unlabelled : bool
         Whether utterances without a label are kept.
 
@@ -42,21 +47,29 @@ def read_manifest(path, data_folder, labels, unlabelled=False):
     ------
     FileNotFoundError
         If the manifest does not exist.
-    ValueError
-        If it is empty or has a label that is none of the classes.
+    mlkd_lobes.errors.InputError
+        If it is empty, has a label that is none of the classes, or an
+        utterance that is too long.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such manifest")
     data = load_data_json(path, replacements={"data_root": data_folder})
     if not data:
-        raise ValueError(f"{path}: has no utterances")
+        raise InputError(f"{path}: has no utterances")
     for name, entry in data.items():
         for key in ("start", "stop", "speaker", "emo"):
             entry.setdefault(key, None)
         if entry["emo"] not in [None, *labels]:
-            raise ValueError(
+            raise InputError(
                 f"{path}: utterance {name} is labelled '{entry['emo']}'; the "
                 f"known labels are: {', '.join(labels)}"
+            )
+        if float(entry["length"]) > longest:
+            raise InputError(
+                f"{path}: utterance {name} lasts {entry['length']} s, more "
+                f"than the {longest} s that fit into a batch: cut it (columns "
+                "start and end), or raise max_batch_length and "
+                "eval_batch_length"
             )
     dataset = DynamicItemDataset(data)
     if not unlabelled:
@@ -136,9 +149,10 @@ class TrainingBatchSampler(Sampler):
     """Batches of similar lengths; unlabelled speech rides along.
 
     The labelled utterances are batched by SpeechBrain's DynamicBatchSampler.
-    Unlabelled ones, if there are any, are batched likewise and one such batch
-    is joined to each labelled one, so that every system of an experiment makes
-    the same updates on the same labelled utterances.
+    Unlabelled ones, if there are any, join batches of about their own length:
+    at most as many as a batch may hold labelled ones, and never so many that it
+    exceeds twice `max_batch_length`, padding included. So every system of an
+    experiment makes the same updates on the same labelled utterances.
 
     Arguments
     ---------
@@ -154,13 +168,30 @@ class TrainingBatchSampler(Sampler):
 
     def __init__(self, dataset, max_batch_length, num_buckets, seed):
         entries = [dataset.data[name] for name in dataset.data_ids]
-        labelled = [i for i, e in enumerate(entries) if e["emo"] is not None]
-        others = [i for i, e in enumerate(entries) if e["emo"] is None]
-        self.parts = [
-            (part, _dynamic(part, entries, max_batch_length, num_buckets, seed))
-            for part in (labelled, others)
-            if part
-        ]
+        self.lengths = [float(entry["length"]) for entry in entries]
+        self.max_batch_length, self.seed, self.epoch = max_batch_length, seed, 0
+        self.labelled = [i for i, e in enumerate(entries) if e["emo"]]
+        own = [self.lengths[i] for i in self.labelled]
+        # Boundaries from the data: batches are then as full as they may be.
+        shares = np.arange(1, num_buckets + 1) / num_buckets
+        bounds = np.unique(np.round(np.quantile(own, shares), 3)) + 1e-3
+        self.bounds = bounds.tolist()
+        self.sampler = DynamicBatchSampler(
+            self.labelled,
+            max_batch_length,
+            bucket_boundaries=self.bounds,
+            lengths_list=own,
+            seed=seed,
+        )
+        self.others = [[] for _ in self.bounds]
+        for i, entry in enumerate(entries):
+            if not entry["emo"]:
+                self.others[self._bucket(i)].append(i)
+
+    def _bucket(self, i):
+        """Of an utterance; the last bucket takes longer ones as well."""
+        place = bisect.bisect_left(self.bounds, self.lengths[i])
+        return min(place, len(self.bounds) - 1)
 
     def set_epoch(self, epoch):
         """Reorders for an epoch.
@@ -170,36 +201,44 @@ class TrainingBatchSampler(Sampler):
         epoch : int
             The epoch that begins.
         """
-        for _, sampler in self.parts:
-            sampler.set_epoch(epoch)
+        self.epoch = epoch
+        self.sampler.set_epoch(epoch)
 
     def __len__(self):
-        return len(self.parts[0][1])
+        return len(self.sampler)
 
     def __iter__(self):
-        # Copies: the sampler shuffles anew once it is exhausted.
-        batches = [
-            [[part[i] for i in batch] for batch in list(sampler)]
-            for part, sampler in self.parts
+        generator = torch.Generator()
+        generator.manual_seed(stable_seed(self.seed, self.epoch, "others"))
+        orders = [
+            [
+                bucket[i]
+                for i in torch.randperm(len(bucket), generator=generator)
+            ]
+            for bucket in self.others
         ]
-        for number, batch in enumerate(batches[0]):
-            for extra in batches[1:]:
-                batch = batch + extra[number % len(extra)]
-            yield batch
+        # A copy: the sampler shuffles anew once it is exhausted.
+        for places in list(self.sampler):
+            batch = [self.labelled[place] for place in places]
+            bucket = max(map(self._bucket, batch))
+            room = int(self.max_batch_length / self.bounds[bucket])
+            joined = self._join(batch, orders[bucket], room)
+            # Who joined goes to the back of the queue.
+            orders[bucket].sort(key=set(joined).__contains__)
+            yield joined
 
-
-def _dynamic(part, entries, max_batch_length, num_buckets, seed):
-    lengths = [float(entries[i]["length"]) for i in part]
-    # Boundaries from the data: batches are then as full as they may be.
-    shares = np.arange(1, num_buckets + 1) / num_buckets
-    bounds = np.unique(np.round(np.quantile(lengths, shares), 3)) + 1e-3
-    return DynamicBatchSampler(
-        part,
-        max_batch_length,
-        bucket_boundaries=bounds.tolist(),
-        lengths_list=lengths,
-        seed=seed,
-    )
+    def _join(self, batch, others, room):
+        """A batch with as many others as there is room for."""
+        longest = max(self.lengths[i] for i in batch)
+        joined = list(batch)
+        for i in others:
+            if len(joined) == len(batch) + room:
+                break
+            widest = max(longest, self.lengths[i])
+            if (len(joined) + 1) * widest <= 2 * self.max_batch_length:
+                joined.append(i)
+                longest = widest
+        return joined
 
 
 def training_loader_options(dataset, hparams):

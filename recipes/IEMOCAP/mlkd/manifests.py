@@ -2,17 +2,19 @@
 
 train.json, valid.json and test.json hold one entry per utterance: `wav` (below
 {data_root}), `start` and `stop` in seconds or null, `length` in seconds, `emo`
-(null: unlabelled), `speaker`, `session`, `gender`. Beside them,
-preparation.json says from what they were made, so that another fold, protocol
+(null: unlabelled), `speaker`, `session`, `gender`, `text`, and `sha256` of the decoded samples, so that a
+changed file changes the manifest. Beside them, preparation.json says from what they were made, so that another fold, protocol
 or corpus never meets manifests that are not its own.
 """
 
+import hashlib
 import json
 import os
 import pathlib
-from collections import Counter
+from collections import Counter, namedtuple
 
 from mlkd_lobes.audio import AudioError, audio_info, read_audio
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import refuse_overlaps
 from mlkd_lobes.files import write_json
 from speechbrain.utils.logger import get_logger
@@ -20,12 +22,21 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 SPLITS = ("train", "valid", "test")
+UNLABELLED = "unlabelled"
 STAMP = "preparation.json"
 # Most messages of one kind that an error lists.
 MOST_LISTED = 10
 
 
-class CorpusError(ValueError):
+Protocol = namedtuple("Protocol", ["split", "declared"])
+Protocol.__doc__ = """How a corpus is split, and which overlaps that declares.
+
+`split` makes train, valid and test of entries and a fold; `declared` lists (key,
+split, split) that may share values, e.g. ("speaker", "train", "valid").
+"""
+
+
+class CorpusError(InputError):
     """A corpus that is not as expected; the message says what differs."""
 
 
@@ -77,7 +88,7 @@ def file_states(paths):
 
 
 def measure(entries, data_folder):
-    """Decodes every utterance once and sets its `length`.
+    """Decodes every utterance once; sets its `length` and `sha256`.
 
     Arguments
     ---------
@@ -97,6 +108,8 @@ def measure(entries, data_folder):
         try:
             wav = read_audio(path, entry["start"], entry["stop"])
             entry["length"] = round(len(wav) / 16000, 4)
+            digest = hashlib.sha256(wav.numpy().tobytes())
+            entry["sha256"] = digest.hexdigest()[:16]
         except AudioError as error:
             problems.append(str(error))
             continue
@@ -127,23 +140,23 @@ def audio_path(entry, data_folder):
 
 
 def relative_wav(path):
-    """A `wav` value for a path below the data folder.
+    """A `wav` value for a path.
 
     Arguments
     ---------
     path : str
-        Relative path.
+        Below the data folder, or absolute.
 
     Returns
     -------
     str
-        With {data_root} in front and braces of the path itself escaped.
+        With {data_root} in front of a relative one; braces are escaped.
     """
     escaped = str(path).replace("{", "{{").replace("}", "}}")
-    return "{data_root}/" + escaped
+    return escaped if os.path.isabs(path) else "{data_root}/" + escaped
 
 
-def listing(what, problems):
+def listing(what, problems, most=MOST_LISTED):
     """A count and the first of many messages.
 
     Arguments
@@ -152,6 +165,8 @@ def listing(what, problems):
         What they are about.
     problems : sequence of str
         The messages.
+    most : int
+        How many are shown.
 
     Returns
     -------
@@ -159,10 +174,69 @@ def listing(what, problems):
         Text of several lines.
     """
     lines = [f"{len(problems)} {what}:"]
-    lines += [f"  {problem}" for problem in problems[:MOST_LISTED]]
-    if len(problems) > MOST_LISTED:
-        lines.append(f"  … and {len(problems) - MOST_LISTED} more")
+    lines += [f"  {problem}" for problem in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  … and {len(problems) - most} more")
     return "\n".join(lines)
+
+
+def check_label_map(label_map, labels):
+    """Refuses a mapping to what is no class.
+
+    Arguments
+    ---------
+    label_map : dict
+        The corpus' emotions to one of the classes, to null (left out) or to
+        "unlabelled".
+    labels : sequence of str
+        The classes.
+
+    Raises
+    ------
+    CorpusError
+        Naming emotion and label.
+    """
+    for emotion, label in label_map.items():
+        if label not in (*labels, UNLABELLED, None):
+            raise CorpusError(
+                f"label_map: {emotion} maps to '{label}'; expected one of "
+                f"{', '.join(labels)}, {UNLABELLED} or null"
+            )
+
+
+def split_entries(entries, group, test, valid=None):
+    """Splits by group; unlabelled utterances stay in training alone.
+
+    Arguments
+    ---------
+    entries : dict of str to dict
+        Entries by ID.
+    group : callable
+        Takes an entry, gives its group.
+    test : object
+        The group that is tested.
+    valid : object
+        The group that validates; None: nobody yet.
+
+    Returns
+    -------
+    dict
+        train, valid and test, each entries by ID, in the order of IDs.
+
+    Example
+    -------
+    >>> entries = {n: {"speaker": n, "emo": "neu"} for n in "abcd"}
+    >>> splits = split_entries(entries, lambda e: e["speaker"], "b", "c")
+    >>> {name: list(split) for name, split in splits.items()}
+    {'train': ['a', 'd'], 'valid': ['c'], 'test': ['b']}
+    """
+    splits = {name: {} for name in SPLITS}
+    for name in sorted(entries):
+        entry = entries[name]
+        role = {test: "test", valid: "valid"}.get(group(entry), "train")
+        if entry["emo"] or role == "train":
+            splits[role][name] = entry
+    return splits
 
 
 def write_manifests(save_folder, splits, labels, stamp, declared=()):
@@ -178,8 +252,8 @@ def write_manifests(save_folder, splits, labels, stamp, declared=()):
         The classes; each must occur in training.
     stamp : dict
         From what the splits were made.
-    declared : collection of (str, str)
-        Pairs of splits whose overlap the protocol declares.
+    declared : collection of (str, str, str)
+        Overlaps that the protocol declares, see `Protocol`.
 
     Raises
     ------

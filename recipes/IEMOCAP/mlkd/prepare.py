@@ -1,29 +1,47 @@
 """Which preparation serves which corpus, and what no preparation may leave."""
 
 import json
+import os
 import pathlib
+from collections import namedtuple
 
+import csv_prepare
+import iemocap_prepare
 from csv_prepare import prepare_csv
+from iemocap_prepare import prepare_iemocap
 from manifests import SPLITS, audio_path
 from noise_prepare import prepare_noise
 from settings import check_choices
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import (
-    LeakageError,
     describe_overlaps,
     find_overlaps,
+    refuse_overlaps,
 )
 from mlkd_lobes.noise import read_noise_csv
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# Corpus to its protocols, and each to what prepares it.
-CORPORA = {"csv": {"groups": prepare_csv}}
+Corpus = namedtuple("Corpus", ["prepare", "protocols", "options"])
+Corpus.__doc__ = (
+    """What prepares a corpus, its protocols, and its own options."""
+)
+
+CORPORA = {
+    "iemocap": Corpus(
+        prepare_iemocap,
+        iemocap_prepare.PROTOCOLS,
+        ("protocol", "partial_corpus"),
+    ),
+    "csv": Corpus(prepare_csv, csv_prepare.PROTOCOLS, ("columns", "n_folds")),
+}
+COMMON_OPTIONS = ("labels", "label_map", "fold")
 
 
-def prepare_corpus(corpus, protocol, data_folder, save_folder, **options):
-    """Writes the manifests of an emotion corpus.
+def find_corpus(corpus, protocol):
+    """A corpus and one of its protocols, by their names.
 
     Arguments
     ---------
@@ -31,21 +49,42 @@ def prepare_corpus(corpus, protocol, data_folder, save_folder, **options):
         One of `CORPORA`.
     protocol : str
         One of the corpus' protocols.
+
+    Returns
+    -------
+    corpus : Corpus
+        The corpus.
+    protocol : manifests.Protocol
+        The protocol.
+
+    Raises
+    ------
+    settings.SettingsError
+        If one of them is not known, listing those that are.
+    """
+    check_choices("corpus", corpus, CORPORA)
+    protocols = CORPORA[corpus].protocols
+    check_choices("protocol", protocol, protocols)
+    return CORPORA[corpus], protocols[protocol]
+
+
+def prepare_corpus(corpus, data_folder, save_folder, **options):
+    """Writes the manifests of an emotion corpus.
+
+    Arguments
+    ---------
+    corpus : str
+        One of `CORPORA`.
     data_folder : str
         The corpus.
     save_folder : str or pathlib.Path
         Where manifests go.
     **options : dict
-        What the preparation takes.
-
-    Raises
-    ------
-    SettingsError
-        If corpus or protocol is not known, listing those that are.
+        Everything that a preparation may take; each takes its own.
     """
-    check_choices("corpus", corpus, CORPORA)
-    check_choices("protocol", protocol, CORPORA[corpus])
-    CORPORA[corpus][protocol](data_folder, save_folder, **options)
+    found, _ = find_corpus(corpus, options["protocol"])
+    chosen = {k: options[k] for k in (*COMMON_OPTIONS, *found.options)}
+    found.prepare(data_folder, save_folder, **chosen)
 
 
 def prepare_noise_csvs(save_folder, csvs, manifests, data_folder, **options):
@@ -66,14 +105,14 @@ def prepare_noise_csvs(save_folder, csvs, manifests, data_folder, **options):
 
     Raises
     ------
-    ValueError
+    mlkd_lobes.errors.InputError
         If a corpus is needed and none is given.
     """
     save_folder = pathlib.Path(save_folder)
     if save_folder not in [pathlib.Path(csv).parent for csv in csvs.values()]:
         return
     if options["noise_folder"] is None:
-        raise ValueError(
+        raise InputError(
             "noise_folder: expected the folder of a noise corpus (or noise "
             "CSVs in noise_annotation, noise_valid_annotation and "
             "noise_test_annotation)"
@@ -91,7 +130,7 @@ def prepare_noise_csvs(save_folder, csvs, manifests, data_folder, **options):
     )
 
 
-def check_leakage(datasets, csvs, replacements, refuse):
+def check_leakage(datasets, csvs, replacements, declared):
     """Refuses, or warns of, speech and noise that splits share.
 
     Arguments
@@ -102,23 +141,36 @@ def check_leakage(datasets, csvs, replacements, refuse):
         Split to noise CSV.
     replacements : dict
         Values of `$name` in the CSVs.
-    refuse : bool
-        False where the user brought the manifests: then it is a warning.
+    declared : collection of (str, str, str), or None
+        Overlaps that the protocol declares; None where the user brought the
+        manifests: then any overlap is a warning.
 
     Raises
     ------
     mlkd_lobes.evaluation.leakage.LeakageError
         Naming what is shared by whom.
     """
-    speech = {split: datasets[split].data.values() for split in SPLITS}
-    overlaps = find_overlaps(speech, ["speaker", "session", "wav"])
+    speech = {
+        split: [
+            {**entry, "wav": os.path.realpath(entry["wav"])}
+            for entry in datasets[split].data.values()
+        ]
+        for split in SPLITS
+    }
     noise = {}
     for split in SPLITS:
         kinds = read_noise_csv(csvs[split], replacements)
         paths = [path for recordings in kinds.values() for path in recordings]
-        noise[split] = [{"noise recording": path} for path in paths]
-    overlaps += find_overlaps(noise, ["noise recording"])
-    if overlaps and refuse:
-        raise LeakageError(describe_overlaps(overlaps))
-    if overlaps:
-        logger.warning("Leakage: " + describe_overlaps(overlaps))
+        noise[split] = [
+            {"noise recording": os.path.realpath(path)} for path in paths
+        ]
+    for entries, keys in (
+        (speech, ["speaker", "session", "wav"]),
+        (noise, ["noise recording"]),
+    ):
+        if declared is not None:
+            refuse_overlaps(entries, keys, declared)
+            continue
+        overlaps = find_overlaps(entries, keys)
+        if overlaps:
+            logger.warning("Leakage: " + describe_overlaps(overlaps))

@@ -21,6 +21,46 @@ from mlkd_lobes.files import PARTIAL_PREFIX, text_sha256, write_json
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 
 
+def check_claims(output_folder, system, plain, shared):
+    """Refuses settings that are not those of what a folder holds.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        Holds the runs of one fold and seed.
+    system : str
+        The run that is asked for.
+    plain : dict
+        Settings known before anything is prepared; those of the run's own
+        folder must be equal.
+    shared : sequence of str
+        Which of them must be equal for all runs of the output folder.
+
+    Raises
+    ------
+    SettingsError
+        Naming folder and settings.
+    """
+    for path in sorted(pathlib.Path(output_folder).glob(f"*/{SETTINGS}")):
+        names = plain if path.parent.name == system else shared
+        found = json.loads(path.read_text(encoding="utf-8"))
+        _compare(path.parent, found, plain, names)
+
+
+def _compare(folder, found, settings, names):
+    changed = [
+        f"{key}: {found.get(key)!r} there, {settings.get(key)!r} now"
+        for key in sorted(names)
+        if found.get(key) != settings.get(key)
+    ]
+    if changed:
+        raise SettingsError(
+            f"{folder} holds a training with other settings "
+            f"({'; '.join(changed)}). Give another --output_folder, or delete "
+            "that folder to train again."
+        )
+
+
 def claim_folder(folder, settings):
     """Makes a folder that of one training; another may not continue in it.
 
@@ -42,17 +82,7 @@ def claim_folder(folder, settings):
         write_json(path, settings)
         return
     found = json.loads(path.read_text(encoding="utf-8"))
-    if found != settings:
-        changed = [
-            f"{key}: {found.get(key)!r} there, {settings.get(key)!r} now"
-            for key in sorted({*found, *settings})
-            if found.get(key) != settings.get(key)
-        ]
-        raise SettingsError(
-            f"{folder} holds a training with other settings "
-            f"({'; '.join(changed)}). Give another --output_folder, or delete "
-            "that folder to train again."
-        )
+    _compare(folder, found, settings, {*found, *settings})
 
 
 def clear_leftovers(folder):

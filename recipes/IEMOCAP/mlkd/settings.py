@@ -2,15 +2,21 @@
 
 Later ones win: the YAML's defaults, then `--settings=FILE`, then the entry of
 the chosen system, then the command line. A key that the YAML does not know is
-an error, wherever it comes from.
+an error, wherever it comes from, and so is one whose value is an object: what
+may be set of an object is a key of its own.
 """
 
 import json
+import numbers
 import pathlib
 
 from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
 
+from mlkd_lobes.errors import InputError
+
+# What makes a system: no other source may set it.
+SYSTEM_KEYS = ("network", "speech")
 # What the teacher on clean speech does not depend on.
 STUDENT_KEYS = (
     "unlabelled",
@@ -18,6 +24,8 @@ STUDENT_KEYS = (
     "student_layers",
     "kd_levels",
     "loss_weights",
+    "cosine_weight",
+    "temperature",
     "distillation_epochs",
     "student_epochs",
     "student_lr",
@@ -33,6 +41,23 @@ NOISE_KEYS = (
 )
 # What a student depends on through its teacher alone.
 TEACHER_KEYS = ("teacher_epochs", "teacher_lr", "teacher_freeze_cnn")
+# Run options that training depends on.
+TRAINING_OPTIONS = (
+    "precision",
+    "max_grad_norm",
+    "grad_accumulation_factor",
+    "optimizer_step_limit",
+)
+# What all runs of an output folder have in common.
+SHARED_KEYS = (
+    "corpus",
+    "corpus_name",
+    "protocol",
+    "fold",
+    "n_folds",
+    "seed",
+    "labels",
+)
 # What only evaluation depends on, or nothing but time and place.
 OTHER_KEYS = (
     "settings",
@@ -41,6 +66,8 @@ OTHER_KEYS = (
     "data_folder",
     "output_folder",
     "skip_prep",
+    "prepare_only",
+    "partial_corpus",
     "train_annotation",
     "valid_annotation",
     "test_annotation",
@@ -59,7 +86,7 @@ OTHER_KEYS = (
 )
 
 
-class SettingsError(ValueError):
+class SettingsError(InputError):
     """A setting that is unknown, or differs from that of an earlier run."""
 
 
@@ -101,6 +128,12 @@ def resolve_overrides(hparams_file, command_line, system=None):
             f"system: no system '{system}'; the known ones are: "
             f"{', '.join(systems)}"
         )
+    for key in SYSTEM_KEYS:
+        if key in typed or key in merged:
+            raise SettingsError(
+                f"{key}: is set by the system; choose one with --system: "
+                f"{', '.join(systems)}"
+            )
     for source, where in (
         (systems[system], f"system {system}"),
         (typed, "the command line"),
@@ -132,18 +165,65 @@ def _check_keys(source, defaults, where):
                 f"{where}: no key '{key}'; the known ones are: "
                 f"{', '.join(known)}"
             )
+        if _holds_object(defaults[key]):
+            raise SettingsError(
+                f"{where}: {key} is an object of the YAML file; set the keys "
+                "it refers to, or change a copy of that file"
+            )
     return json.loads(json.dumps(source))
 
 
-def stage_settings(hparams, content):
-    """What a trained network depends on.
+def _tag(node):
+    """The YAML tag of a node, None for plain ones."""
+    return getattr(getattr(node, "tag", None), "value", None)
+
+
+def _holds_object(node):
+    """Whether a node, or one in it, is built from a class or a function."""
+    if (_tag(node) or "").startswith(("!new:", "!name:", "!apply:")):
+        return True
+    return isinstance(node, dict) and any(map(_holds_object, node.values()))
+
+
+def object_definitions(hparams_file):
+    """What a YAML file says of its objects, references left as they are.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The recipe's YAML file.
+
+    Returns
+    -------
+    dict
+        Key to tag and arguments, as plain values.
+    """
+    content = _load(pathlib.Path(hparams_file))
+    return {
+        key: _plain(node)
+        for key, node in content.items()
+        if _holds_object(node)
+    }
+
+
+def _plain(node):
+    """A YAML node with its tag, in values that JSON takes."""
+    if isinstance(node, dict):
+        content = {key: _plain(value) for key, value in node.items()}
+    elif isinstance(node, list):
+        content = [_plain(value) for value in node]
+    else:
+        content = getattr(node, "value", node)
+    return [_tag(node), content] if _tag(node) else content
+
+
+def stage_settings(hparams):
+    """What a trained network depends on, as far as settings say it.
 
     Arguments
     ---------
     hparams : dict
         Loaded hyperparameters of a system.
-    content : dict
-        Further things it depends on, e.g. hashes of the manifests.
 
     Returns
     -------
@@ -155,14 +235,13 @@ def stage_settings(hparams, content):
         ignored.update(STUDENT_KEYS)
     else:
         ignored.update(TEACHER_KEYS)
-    if hparams["speech"] == "clean":
+    if hparams["speech"] != "noisy":
         ignored.update(NOISE_KEYS)
     settings = {
         key: value
         for key, value in hparams.items()
         if key not in ignored and _is_plain(value)
     }
-    settings.update(content)
     return json.loads(json.dumps(settings))
 
 
@@ -172,6 +251,36 @@ def _is_plain(value):
     if isinstance(value, (list, tuple)):
         return all(_is_plain(v) for v in value)
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def check_values(hparams):
+    """Refuses values with which a run could only fail later.
+
+    Arguments
+    ---------
+    hparams : dict
+        Loaded hyperparameters of a system.
+
+    Raises
+    ------
+    SettingsError
+        Naming key and value, and what is expected.
+    """
+    check_choices("network", hparams["network"], ("teacher", "student"))
+    check_choices("speech", hparams["speech"], ("clean", "noisy", "none"))
+    for key in ("valid_snrs", "test_snrs"):
+        value = hparams[key]
+        if not isinstance(value, list) or not value:
+            raise SettingsError(f"{key}: {value!r} is no list of SNRs in dB")
+        for snr in value:
+            if isinstance(snr, bool) or not isinstance(snr, numbers.Real):
+                raise SettingsError(f"{key}: {snr!r} is no SNR in dB")
+    first, epochs = hparams["distillation_epochs"], hparams["student_epochs"]
+    if first and not 0 < first < epochs:
+        raise SettingsError(
+            f"distillation_epochs: {first} is not between 0 and student_epochs "
+            f"- 1, {epochs - 1}: labels have to be learned as well"
+        )
 
 
 def check_choices(key, value, known):

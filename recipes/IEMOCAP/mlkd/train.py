@@ -16,6 +16,7 @@ Authors
  * The MLKD recipe's authors 2026
 """
 
+import math
 import pathlib
 import sys
 
@@ -30,9 +31,15 @@ from data import (
     training_loader_options,
 )
 from hyperpyyaml import load_hyperpyyaml
-from prepare import check_leakage, prepare_corpus, prepare_noise_csvs
+from prepare import (
+    check_leakage,
+    find_corpus,
+    prepare_corpus,
+    prepare_noise_csvs,
+)
 from runs import (
     MODEL,
+    check_claims,
     claim_folder,
     finish_stage,
     finished_results,
@@ -40,8 +47,11 @@ from runs import (
     results_header,
 )
 from settings import (
+    SHARED_KEYS,
+    TRAINING_OPTIONS,
     SettingsError,
-    check_choices,
+    check_values,
+    object_definitions,
     resolve_overrides,
     stage_settings,
 )
@@ -54,7 +64,8 @@ from mlkd_lobes.classifier import (
     state_sha256,
 )
 from mlkd_lobes.distillation import WeightedLosses
-from mlkd_lobes.encoders import check_levels
+from mlkd_lobes.encoders import check_levels, source_fingerprint
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.cost import model_cost
 from mlkd_lobes.evaluation.results import read_results, write_run
 from mlkd_lobes.evaluation.tables import run_table
@@ -98,9 +109,10 @@ def prepare(hparams):
             prepare_corpus,
             kwargs={
                 "corpus": hparams["corpus"],
-                "protocol": hparams["protocol"],
                 "data_folder": hparams["data_folder"],
                 "save_folder": folder / "manifests",
+                "protocol": hparams["protocol"],
+                "partial_corpus": hparams["partial_corpus"],
                 "labels": hparams["labels"],
                 "label_map": hparams["label_map"],
                 "columns": hparams["columns"],
@@ -108,38 +120,50 @@ def prepare(hparams):
                 "fold": hparams["fold"],
             },
         )
-        run_on_main(
-            prepare_noise_csvs,
-            kwargs={
-                "save_folder": folder / "noise",
-                "csvs": noise,
-                "manifests": speech,
-                "data_folder": hparams["data_folder"],
-                "noise_corpus": hparams["noise_corpus"],
-                "noise_folder": hparams["noise_folder"],
-                "noise_types": hparams["noise_types"],
-                "babble_folder": hparams["babble_folder"],
-                "unseen_noise": hparams["unseen_noise"],
-            },
-        )
+    run_on_main(
+        prepare_noise_csvs,
+        kwargs={
+            "save_folder": folder / "noise",
+            "csvs": noise,
+            "manifests": speech,
+            "data_folder": hparams["data_folder"],
+            "noise_corpus": hparams["noise_corpus"],
+            "noise_folder": hparams["noise_folder"],
+            "noise_types": hparams["noise_types"],
+            "babble_folder": hparams["babble_folder"],
+            "unseen_noise": hparams["unseen_noise"],
+        },
+    )
     datasets = {split: dataset(hparams, split) for split in speech}
-    refuse = not hparams["skip_prep"]
-    check_leakage(datasets, noise, replacements(hparams), refuse)
+    if hparams["unlabelled"] and all(
+        entry["emo"] for entry in datasets["train"].data.values()
+    ):
+        logger.warning(
+            "unlabelled: the training speakers have no unlabelled utterance"
+        )
+    declared = None
+    if not hparams["skip_prep"]:
+        _, protocol = find_corpus(hparams["corpus"], hparams["protocol"])
+        declared = protocol.declared
+    check_leakage(datasets, noise, replacements(hparams), declared)
 
 
 def dataset(hparams, split):
     """A split's utterances; unlabelled ones only where they serve training."""
+    longest = hparams["max_batch_length"]
     return read_manifest(
         annotations(hparams)[0][split],
         hparams["data_folder"],
         hparams["labels"],
         unlabelled=split == "train" and hparams["unlabelled"],
+        longest=longest if split == "train" else hparams["eval_batch_length"],
     )
 
 
 def training_set(hparams):
     """What is trained on."""
-    data = dataset(hparams, "train")
+    keep = hparams["unlabelled"] and distils(hparams)
+    data = dataset({**hparams, "unlabelled": keep}, "train")
     noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
     add_training_pipeline(data, hparams["labels"], noise)
     return data
@@ -186,19 +210,30 @@ def run_folder(hparams):
     return pathlib.Path(hparams["output_folder"]) / hparams["system"]
 
 
-def training_settings(hparams, teacher_sha256):
-    """All that the trained network depends on."""
+def plain_settings(hparams, run_opts):
+    """What the trained network depends on, as far as settings say it."""
+    # Run options of the command line win over the YAML file.
+    chosen = {
+        name: getattr(run_opts, name)
+        for name in TRAINING_OPTIONS
+        if name not in hparams or name in run_opts.overridden_args
+    }
+    return stage_settings({**hparams, **chosen})
+
+
+def training_settings(hparams, run_opts, teacher_sha256):
+    """All that the trained network depends on, contents of files as well."""
     speech, noise = annotations(hparams)
     content = {"teacher_sha256": teacher_sha256}
-    if teacher_sha256 is None:
-        content["wav2vec2_hub"] = hparams["wav2vec2_hub"]
+    if hparams["network"] == "teacher":
+        content["wav2vec2_hub"] = source_fingerprint(hparams["wav2vec2_hub"])
     for split in ("train", "valid"):
         content[f"{split}_manifest"] = file_sha256(speech[split])
         if hparams["speech"] == "noisy":
             content[f"{split}_noise"] = noise_fingerprint(
                 noise[split], replacements(hparams)
             )
-    return stage_settings(hparams, content)
+    return {**plain_settings(hparams, run_opts), **content}
 
 
 def build(hparams, teacher_folder):
@@ -220,22 +255,37 @@ def loss_weights(hparams):
     return hparams["loss_weights"]
 
 
+def distils(hparams):
+    """Whether a loss asks for a teacher."""
+    return any(loss_weights(hparams).get(name) for name in DISTILLATION)
+
+
+def n_epochs(hparams):
+    """How long a system is trained."""
+    if hparams["speech"] == "none":
+        return 0
+    teacher = hparams["network"] == "teacher"
+    return hparams["teacher_epochs"] if teacher else hparams["student_epochs"]
+
+
 def training_plan(hparams, folder, n_steps):
     """What the training of a system consists of."""
-    role = hparams["network"]
-    rates = {"encoder": hparams[f"{role}_lr"], "head": hparams["head_lr"]}
+    teacher = hparams["network"] == "teacher"
+    rate = hparams["teacher_lr"] if teacher else hparams["student_lr"]
+    rates = {"encoder": rate, "head": hparams["head_lr"]}
     warmup = round(hparams["warmup_share"] * n_steps)
+    first = hparams["distillation_epochs"] if distils(hparams) else 0
     return TrainingPlan(
         seed=hparams["seed"],
         noise=hparams["add_noise"],
         losses=WeightedLosses(hparams["losses"], loss_weights(hparams)),
-        distillation_epochs=hparams["distillation_epochs"],
+        distillation_epochs=first,
         opt_class=hparams["opt_class"],
         schedules={
             name: hparams["lr_schedule"](rate, warmup, n_steps)
             for name, rate in rates.items()
         },
-        epoch_counter=hparams["epoch_counter"](limit=hparams[f"{role}_epochs"]),
+        epoch_counter=hparams["epoch_counter"](limit=n_epochs(hparams)),
         checkpointer=hparams["checkpointer"](folder / "save"),
         loggers=[
             hparams["train_logger"](save_file=str(folder / "train_log.txt")),
@@ -247,7 +297,7 @@ def training_plan(hparams, folder, n_steps):
 def make_brain(hparams, run_opts, model, teacher, validation):
     """The Brain of a stage, with a teacher if a loss asks for one."""
     common = brain_arguments(hparams, run_opts, *validation)
-    if not any(loss_weights(hparams).get(name) for name in DISTILLATION):
+    if not distils(hparams):
         return EmotionBrain({"model": model}, **common)
     levels = check_levels(hparams["kd_levels"], teacher.encoder.n_layers)
     projection = hparams["projection"](
@@ -261,6 +311,14 @@ def make_brain(hparams, run_opts, model, teacher, validation):
     return brain
 
 
+def updates(brain, n_batches):
+    """Optimizer steps of an epoch: batches are shared by the processes."""
+    distributed = torch.distributed.is_initialized()
+    processes = torch.distributed.get_world_size() if distributed else 1
+    shared = math.ceil(n_batches / processes)
+    return shared // brain.grad_accumulation_factor
+
+
 def train_network(hparams, run_opts, teacher_folder=None):
     """Trains a system's network, or goes on, or finds it finished."""
     teacher, teacher_sha256 = None, None
@@ -269,7 +327,7 @@ def train_network(hparams, run_opts, teacher_folder=None):
         teacher = load_classifier(teacher_folder, factory, hparams["labels"])
         teacher_sha256 = state_sha256(teacher)
     folder = run_folder(hparams)
-    settings = training_settings(hparams, teacher_sha256)
+    settings = training_settings(hparams, run_opts, teacher_sha256)
     run_on_main(claim_folder, args=[folder, settings])
     if read_stage(folder):
         logger.info(f"{folder.name}: trained already.")
@@ -279,8 +337,8 @@ def train_network(hparams, run_opts, teacher_folder=None):
     brain = make_brain(hparams, run_opts, model, teacher, validation)
     loader_options = training_loader_options(data, hparams)
     sampler = loader_options["batch_sampler"]
-    n_epochs = hparams[f"{hparams['network']}_epochs"]
-    plan = training_plan(hparams, folder, n_epochs * len(sampler))
+    n_steps = n_epochs(hparams) * updates(brain, len(sampler))
+    plan = training_plan(hparams, folder, n_steps)
     brain.set_up_training(folder, plan)
     loader = brain.make_dataloader(
         data, sb.Stage.TRAIN, ckpt_prefix=None, **loader_options
@@ -340,8 +398,8 @@ def load(hparams_file, overrides):
     """Hyperparameters of a system, its choices checked."""
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
-    check_choices("network", hparams["network"], ("teacher", "student"))
-    check_choices("speech", hparams["speech"], ("clean", "noisy"))
+    check_values(hparams)
+    hparams["objects"] = object_definitions(hparams_file)
     return hparams
 
 
@@ -355,11 +413,17 @@ def ensure_teacher(hparams_file, command_line, hparams, run_opts):
     return run_folder(teacher) / MODEL
 
 
-def main(argv):
+def check_trained(hparams, run_opts):
+    """Evaluation alone needs a network trained with these very settings."""
+    folder = run_folder(hparams)
+    stage = read_stage(folder)
+    teacher = hparams["network"] == "teacher"
+    sha256 = None if teacher else stage["teacher_sha256"]
+    claim_folder(folder, training_settings(hparams, run_opts, sha256))
+
+
+def run(hparams_file, run_opts, command_line):
     """Preparation, teacher, student and evaluation of one fold."""
-    transformers.utils.logging.disable_progress_bar()
-    hparams_file, run_opts, command_line = sb.parse_arguments(argv)
-    sb.utils.distributed.ddp_init_group(run_opts)
     overrides = resolve_overrides(hparams_file, command_line)
     hparams = load(hparams_file, overrides)
     folder = run_folder(hparams)
@@ -368,11 +432,22 @@ def main(argv):
             f"--test_only: {folder} holds no trained model; run the same "
             "command without --test_only first"
         )
+    check_claims(
+        hparams["output_folder"],
+        hparams["system"],
+        plain_settings(hparams, run_opts),
+        SHARED_KEYS,
+    )
     sb.create_experiment_directory(
         folder, hyperparams_to_save=hparams_file, overrides=overrides
     )
     prepare(hparams)
-    if not run_opts["test_only"]:
+    if hparams["prepare_only"]:
+        logger.info(f"Prepared in {hparams['output_folder']}, as asked for.")
+        return
+    if run_opts["test_only"]:
+        check_trained(hparams, run_opts)
+    else:
         teacher_folder = None
         if hparams["network"] == "student":
             teacher_folder = ensure_teacher(
@@ -383,6 +458,18 @@ def main(argv):
     if if_main_process():
         print(f"\n{hparams['system']}, {folder}\n\n{run_table(results)}\n")
         print(run_table(results, "WA"))
+
+
+def main(argv):
+    """Runs the command; what a user can mend ends in one clear line."""
+    transformers.utils.logging.disable_progress_bar()
+    hparams_file, run_opts, command_line = sb.parse_arguments(argv)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    try:
+        run(hparams_file, run_opts, command_line)
+    except (FileNotFoundError, InputError) as error:
+        logger.error(error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

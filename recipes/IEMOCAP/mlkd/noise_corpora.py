@@ -1,0 +1,268 @@
+"""Noise corpora as their owners ship them: recordings, each of a type.
+
+A reader takes a corpus' folder and gives its recordings, with what is known of
+their origin and split. Nothing is opened, copied or cut here.
+"""
+
+import pathlib
+import re
+from collections import namedtuple
+
+from manifests import SPLITS, CorpusError, listing
+
+from mlkd_lobes.audio import list_audio
+from mlkd_lobes.files import read_csv, stable_seed
+
+Recording = namedtuple("Recording", ["path", "kind", "group", "split"])
+Recording.__doc__ = """A noise file.
+
+`group`: recordings of one origin, which stay together; `split` where the corpus
+says it, else None.
+"""
+
+NoiseCorpus = namedtuple("NoiseCorpus", ["read", "types"])
+NoiseCorpus.__doc__ = """A reader, and the types used where none are named."""
+
+
+MUSAN_KINDS = ("music", "noise", "speech")
+
+
+def read_musan(folder):
+    """MUSAN: folders noise, music and speech, files in sub-folders of those.
+
+    Arguments
+    ---------
+    folder : str
+        The corpus, usually called "musan".
+
+    Returns
+    -------
+    list of Recording
+        One per file, of the type of its top folder.
+
+    Raises
+    ------
+    CorpusError
+        If the three folders are not there.
+    """
+    folder = _find_root(folder, "MUSAN", MUSAN_KINDS)
+    return [
+        Recording(path, kind, str(path), None)
+        for kind in MUSAN_KINDS
+        for path in list_audio(folder / kind)
+    ]
+
+
+DEMAND = {
+    "domestic": ("DKITCHEN", "DLIVING", "DWASHING"),
+    "nature": ("NFIELD", "NPARK", "NRIVER"),
+    "office": ("OHALLWAY", "OMEETING", "OOFFICE"),
+    "public": ("PCAFETER", "PRESTO", "PSTATION"),
+    "street": ("SCAFE", "SPSQUARE", "STRAFFIC"),
+    "transport": ("TBUS", "TCAR", "TMETRO"),
+}
+DEMAND_KIND = {name: kind for kind, names in DEMAND.items() for name in names}
+DEMAND_FILE = re.compile(r"^ch(0[1-9]|1[0-6])\.(wav|flac)$")
+
+
+def read_demand(folder):
+    """DEMAND: a folder per place, in it up to 16 channels ch01 to ch16.
+
+    Every category has three places, hence one each for training, validation
+    and test. All channels of a place are one recording's, at 16 kHz and at
+    48 kHz alike, and stay together. The 16 kHz edition lacks SCAFE: there,
+    "street" is for testing only.
+
+    Arguments
+    ---------
+    folder : str
+        The corpus, or a folder of its unpacked archives.
+
+    Returns
+    -------
+    list of Recording
+        One per channel, of the type of its place's category.
+
+    Raises
+    ------
+    CorpusError
+        If there is no place of DEMAND, or a file of none.
+    """
+    folder, recordings, strange = pathlib.Path(folder), [], []
+    for path in list_audio(folder):
+        parts = path.relative_to(folder.parent).parts
+        # The archives are called DKITCHEN_16k and DKITCHEN_48k.
+        names = [re.sub(r"_(16|48)k$", "", part) for part in parts]
+        place = next((n for n in names[::-1] if n in DEMAND_KIND), None)
+        if place is None or not DEMAND_FILE.match(path.name):
+            strange.append(str(path))
+            continue
+        kind = DEMAND_KIND[place]
+        recordings.append(Recording(path, kind, f"demand-{place}", None))
+    if strange or not recordings:
+        raise CorpusError(
+            listing(f"files in {folder} that DEMAND does not have", strange)
+            + "\nexpected <place>/ch01.wav … ch16.wav with the places "
+            + ", ".join(DEMAND_KIND)
+        )
+    return recordings
+
+
+def _find_root(folder, name, expected):
+    """The folder itself, if it holds what is expected; else where it may be."""
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    missing = [part for part in expected if not (folder / part).is_dir()]
+    if not missing:
+        return folder
+    message = (
+        f"{folder}: {name} has the folders {', '.join(expected)}; missing "
+        f"here: {', '.join(missing)}"
+    )
+    inner = [p.parent for p in sorted(folder.glob(f"*/{expected[0]}"))]
+    if inner:
+        message += f" (did you mean {inner[0]}?)"
+    raise CorpusError(message)
+
+
+def read_folder(folder):
+    """A folder with a sub-folder per type, or the type in the files' names.
+
+    Arguments
+    ---------
+    folder : str
+        The corpus.
+
+    Returns
+    -------
+    list of Recording
+        Each file its own origin; files right in the folder are of the type
+        their name begins with, without its number: factory1.wav (NOISEX-92)
+        and AirConditioner_3.wav (MS-SNSD) are of types factory and
+        AirConditioner. One letter is no type: f16.wav is of type f16.
+    """
+    folder = pathlib.Path(folder)
+    recordings = []
+    for path in list_audio(folder):
+        parts = path.relative_to(folder).parts
+        plain = re.sub(r"[\W_]*\d.*$", "", path.stem)
+        kind = plain if len(plain) > 1 else path.stem
+        kind = parts[0] if len(parts) > 1 else kind
+        recordings.append(Recording(path, kind, str(path), None))
+    return recordings
+
+
+def read_csv_corpus(folder):
+    """A folder with a manifest.csv: path, noise_type, optionally group, split.
+
+    Arguments
+    ---------
+    folder : str
+        The corpus.
+
+    Returns
+    -------
+    list of Recording
+        One per row.
+    """
+    folder = pathlib.Path(folder)
+    manifest = folder / "manifest.csv"
+    recordings = []
+    for row in read_csv(manifest, required=["path", "noise_type"]):
+        path, split = folder / row["path"], row.get("split") or None
+        if split not in (None, *SPLITS):
+            raise CorpusError(
+                f"{manifest}: split '{split}' is none of {', '.join(SPLITS)}"
+            )
+        group = row.get("group") or str(path)
+        recordings.append(Recording(path, row["noise_type"], group, split))
+    return recordings
+
+
+ESC_NAME = re.compile(r"^(?:(?P<kind>.*)_)?(?P<fold>[1-5])-(?P<source>\d+)-")
+ESC_SPLITS = dict(zip("12345", ["train", "train", "train", "valid", "test"]))
+
+
+def read_esc(folder):
+    """ESC-50 or ESC-10: folds 1 to 3 train, 4 valid, 5 test.
+
+    The type is the category in meta/esc50.csv, or what precedes the fold in
+    the file's name, or the name of its folder. Clips cut from one source share
+    the fold.
+
+    Arguments
+    ---------
+    folder : str
+        The corpus.
+
+    Returns
+    -------
+    list of Recording
+        One per clip.
+    """
+    folder = pathlib.Path(folder)
+    meta = folder / "meta" / "esc50.csv"
+    category = {}
+    if meta.is_file():
+        rows = read_csv(meta, required=["filename", "category"])
+        category = {row["filename"]: row["category"] for row in rows}
+    recordings, strange = [], []
+    for path in list_audio(folder):
+        match = ESC_NAME.match(path.name)
+        if not match:
+            strange.append(str(path))
+            continue
+        place = re.sub(r"^[\d\s-]*", "", path.parent.name).lower()
+        kind = category.get(path.name) or match["kind"] or place
+        source = f"esc-{match['source']}"
+        split = ESC_SPLITS[match["fold"]]
+        recordings.append(
+            Recording(path, kind.replace(" ", "_"), source, split)
+        )
+    if strange:
+        raise CorpusError(
+            listing("files that are not named like ESC clips", strange)
+        )
+    return recordings
+
+
+NOISE_CORPORA = {
+    "musan": NoiseCorpus(
+        read_musan, ["babble", "speech", "music", "noise", "white"]
+    ),
+    "demand": NoiseCorpus(
+        read_demand, ["domestic", "office", "public", "street", "transport"]
+    ),
+    "esc": NoiseCorpus(read_esc, None),
+    "folder": NoiseCorpus(read_folder, None),
+    "csv": NoiseCorpus(read_csv_corpus, None),
+}
+
+
+def shares(names, share):
+    """Deals names to splits, the same way on every machine.
+
+    Arguments
+    ---------
+    names : sequence of str
+        Recordings, origins or talkers; of a path only the file's name counts.
+    share : float
+        Of validation and of test, at least one name each; the rest trains.
+
+    Returns
+    -------
+    dict
+        Name to split.
+
+    Example
+    -------
+    >>> sorted(shares(["a", "b", "c"], 0.2).values())
+    ['test', 'train', 'valid']
+    """
+    # Sorted by hash: random to the eye.
+    names = sorted(names, key=lambda n: stable_seed(pathlib.Path(n).name))
+    n = max(1, round(share * len(names)))
+    order = ["valid"] * n + ["test"] * n
+    order += ["train"] * (len(names) - len(order))
+    return dict(zip(names, order))

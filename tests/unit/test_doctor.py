@@ -1,0 +1,229 @@
+"""The doctor finds what would spoil a result, and says so by its exit code."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from csv_prepare import prepare_csv
+from helpers import write_wav
+from noise_prepare import prepare_noise
+from test_csv_prepare import LABEL_MAP, LABELS
+
+from mlkd_lobes.__main__ import main
+from mlkd_lobes.evaluation.doctor import examine
+from mlkd_lobes.files import write_csv
+
+SPLITS = ("train", "valid", "test")
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus, noise_corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare_csv(corpus, folder / "manifests", LABELS, LABEL_MAP, {}, 3, 1)
+    prepare_noise("folder", noise_corpus, folder / "noise", ["rain", "wind"])
+    return folder
+
+
+@pytest.fixture
+def own(prepared, corpus, noise_corpus, tmp_path):
+    """A copy of speech, noise and what was made of them."""
+    shutil.copytree(prepared, tmp_path / "out")
+    shutil.copytree(corpus, tmp_path / "corpus")
+    shutil.copytree(noise_corpus, tmp_path / "noise")
+    for split in SPLITS:
+        path = tmp_path / f"out/noise/{split}.csv"
+        text = path.read_text().replace(str(noise_corpus), "$noise_folder")
+        path.write_text(text)
+    return tmp_path
+
+
+def look(own):
+    return examine(own / "out", str(own / "corpus"), str(own / "noise"))
+
+
+def change(own, split, edit):
+    path = own / f"out/manifests/{split}.json"
+    entries = json.loads(path.read_text())
+    edit(entries)
+    path.write_text(json.dumps(entries))
+
+
+def errors(report):
+    return [f for f in report["findings"] if f["level"] == "error"]
+
+
+def test_a_good_corpus_has_no_error(prepared, corpus, tmp_path, capsys):
+    out = tmp_path / "found.json"
+    code = main(["doctor", str(prepared), f"--data_folder={corpus}",
+                 f"--json={out}"])  # fmt: skip
+    text, report = capsys.readouterr().out, json.loads(out.read_text())
+    assert code == 0 and errors(report) == []
+    test = report["speech"]["test"]
+    assert test["utterances"] == 16 and test["unreadable"] == 0
+    assert test["labels"] == {"ang": 4, "hap": 4, "neu": 4, "sad": 4}
+    assert test["speakers"] == {"s0": 8, "s1": 8}
+    assert test["sample_rates"] == {"16000": 16}
+    assert test["seconds"] == [0.56, 0.63, 0.69]
+    assert report["noise"]["train"]["rain"]["recordings"] == 3
+    hours = report["noise"]["train"]["rain"]["hours"]
+    assert hours == pytest.approx(3 * 0.75 / 3600)
+    assert "test: 16 utterances" in text and "2 speakers: s0, s1" in text
+
+
+def test_audio_is_judged(own):
+    audio = own / "corpus/audio"
+    wave = torch.linspace(-1, 1, 16000)
+    (audio / "s0_0.wav").unlink()
+    (audio / "s0_1.wav").write_bytes(b"")
+    write_wav(audio / "s0_2.wav", torch.zeros(16000))
+    write_wav(audio / "s0_3.wav", 0.1 * wave, 8000)
+    write_wav(audio / "s1_0.wav", (5 * wave).clamp(-1, 1))
+    write_wav(audio / "s1_1.wav", 0.1 * wave + 0.2)
+    write_wav(audio / "s1_2.wav", 0.1 * wave[6000:10000])
+    found = {
+        (f["level"], f["where"].rsplit("/", 1)[-1], f["text"].split(" (")[0])
+        for f in look(own)["findings"]
+        if "/" in f["where"]
+    }
+    assert found == {
+        ("error", "s0_0.wav", "no such file"),
+        ("error", "s0_1.wav", "the file is empty"),
+        ("error", "s0_2.wav", "nothing but silence"),
+        ("warning", "s0_3.wav", "only 8000 Hz"),
+        ("warning", "s1_0.wav", "80% clipped"),
+        ("warning", "s1_1.wav", "offset 0.20"),
+        ("warning", "s1_2.wav", "only 0.25 s"),
+    }
+
+
+def test_overlaps_are_errors_unless_declared(own, capsys):
+    train = json.loads((own / "out/manifests/train.json").read_text())
+    name, entry = next((n, e) for n, e in train.items() if e["emo"])
+
+    def add(entries):
+        entries["again"] = {**entry, "session": None}
+
+    change(own, "valid", add)
+    texts = [f["text"] for f in errors(look(own))]
+    assert len(texts) == 3  # the speaker, the file and what is heard in it
+    assert any(f"speaker(s): {entry['speaker']}" in text for text in texts)
+    stamp = own / "out/manifests/preparation.json"
+    content = json.loads(stamp.read_text())
+    keys = ("speaker", "wav", "audio")
+    content["declared"] = [[key, "train", "valid"] for key in keys]
+    stamp.write_text(json.dumps(content))
+    report = look(own)
+    assert errors(report) == []
+    declared = [
+        f["text"] for f in report["findings"] if "declared" in f["text"]
+    ]
+    assert len(declared) == 3
+    change(own, "test", add)
+    command = ["doctor", str(own / "out"), f"--data_folder={own / 'corpus'}"]
+    assert main([*command, f"--noise_folder={own / 'noise'}"]) == 1
+    assert "do not train on this yet" in capsys.readouterr().out
+
+
+def test_a_copied_file_is_the_same_audio(own):
+    audio = own / "corpus/audio"
+    shutil.copy(audio / "s0_0.wav", audio / "s4_0.wav")
+    found = errors(look(own))
+    assert [f["where"] for f in found] == ["train and test"]
+    assert "share 1 audio" in found[0]["text"]
+
+
+def test_missing_and_rare_classes(own):
+    def drop(label, keep):
+        def edit(entries):
+            names = [n for n, e in entries.items() if e["emo"] == label]
+            for name in names[keep:]:
+                del entries[name]
+
+        return edit
+
+    change(own, "test", drop("ang", 0))
+    change(own, "train", drop("sad", 1))
+    findings = {(f["where"], f["text"]) for f in look(own)["findings"]}
+    assert ("test", "no utterance is labelled ang") in findings
+    assert ("train", "lopsided: 1 sad, 8 of another class") not in findings
+    change(own, "valid", drop("hap", 1))
+    assert not [t for w, t in findings if "lopsided" in t]
+
+    def more(entries):
+        for n in range(9):
+            name = next(iter(entries))
+            entries[f"{n}"] = {**entries[name], "emo": "neu"}
+
+    change(own, "valid", more)
+    findings = {(f["where"], f["text"]) for f in look(own)["findings"]}
+    assert ("valid", "lopsided: 1 hap, 13 of another class") in findings
+
+
+def test_shared_texts_are_reported(own):
+    def say(entries):
+        for n, entry in enumerate(entries.values()):
+            entry["text"] = f"Sentence {n % 3}"
+
+    for split in SPLITS:
+        change(own, split, say)
+    report = look(own)
+    assert errors(report) == []
+    texts = [f["text"] for f in report["findings"] if "also said" in f["text"]]
+    assert texts == [
+        "16 of 16 test utterances say what is also said in training (3 texts)"
+    ]
+
+
+def test_noise_is_judged(own):
+    csvs = own / "out/noise"
+    lines = (csvs / "train.csv").read_text().splitlines()
+    valid = (csvs / "valid.csv").read_text()
+    row = next(line for line in lines if ",rain," in line)
+    (csvs / "valid.csv").write_text(
+        valid + "more" + row[row.index(",") :] + "\n"
+    )
+    path = row.split(",")[2].replace("$noise_folder", str(own / "noise"))
+    write_wav(own / "noise" / path, torch.zeros(12000))
+    test = [
+        line
+        for line in (csvs / "test.csv").read_text().splitlines()
+        if ",wind," not in line
+    ]
+    (csvs / "test.csv").write_text("\n".join(test) + "\n")
+    found = {(f["where"].split(":")[0], f["text"].split(" (")[0])
+             for f in errors(look(own))}  # fmt: skip
+    name = path.rsplit("/", 1)[-1]
+    assert ("noise train", "nothing but silence") in found
+    assert ("noise test", "no noise of type wind") in found
+    shared = [text for where, text in found if where == "noise"]
+    assert len(shared) == 1 and "share 1 noise recording" in shared[0], name
+
+
+def test_corpora_and_folders_that_are_not_prepared(
+    corpus, noise_corpus, tmp_path, capsys
+):
+    report = examine(str(corpus))
+    assert report["speech"]["all"]["utterances"] == 60
+    assert report["speech"]["all"]["speakers"]["s3"] == 10
+    report = examine(str(noise_corpus))
+    assert report["speech"]["all"]["utterances"] == 10
+    (tmp_path / "empty").mkdir()
+    assert main(["doctor", str(tmp_path / "empty")]) == 1
+    assert "no audio and no manifests" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path / "nowhere")]) == 1
+
+
+def test_data_folder_is_asked_for(prepared, capsys):
+    assert main(["doctor", str(prepared)]) == 1
+    assert "give --data_folder" in capsys.readouterr().err
+
+
+def test_long_lists_are_cut(own, capsys):
+    write_csv(
+        own / "corpus/manifest.csv", ["path"], [[f"{n}.wav"] for n in range(20)]
+    )
+    assert main(["doctor", str(own / "corpus")]) == 1
+    out = capsys.readouterr().out
+    assert "error: … and 12 more like these" in out
+    assert "20 errors, 0 warnings" in out
