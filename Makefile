@@ -3,13 +3,16 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: test lint estimate report clean
+.PHONY: demo test lint estimate report clean
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check \
 		-r requirements.txt -e ".[dev]"
 	touch $@
+
+demo: .venv/ready
+	HF_HUB_OFFLINE=1 $(RUN) examples/demo.py results/demo
 
 test: .venv/ready
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest

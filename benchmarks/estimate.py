@@ -31,6 +31,7 @@ LABELS = ["neu", "hap", "sad", "ang"]
 # trains on three of five sessions, validates on one, tests on one.
 UTTERANCES, SECONDS, FOLDS = 5531, 4.5, 5
 TRAIN_SHARE, EVAL_SHARE = 3 / 5, 1 / 5
+FRAMES_PER_SECOND = 50
 # A card of 16 to 24 GB: 60 TFLOP/s in bf16, of which a quarter is sustained.
 PEAK_TFLOPS, SUSTAINED = 60, 0.25
 
@@ -64,13 +65,28 @@ def saved_megabytes(model, projection, seconds):
     return sum(kept.values()) / 2**20
 
 
-def stage(model, projection, macs, epochs, batch_seconds, cache_macs=0.0):
+def head_macs(projection):
+    """Multiply-accumulates of the projection heads per second of audio."""
+    weights = [p for p in projection.parameters() if p.dim() > 1]
+    return FRAMES_PER_SECOND * sum(p.numel() for p in weights)
+
+
+def stage(
+    model,
+    projection,
+    macs,
+    epochs,
+    batch_seconds,
+    cache_macs=0.0,
+    teacher_parameters=0,
+):
     """Time and memory of training a network on one fold."""
     train_seconds = UTTERANCES * SECONDS * TRAIN_SHARE
     # Backward costs twice forward of what is trained: all but the CNN, which
     # is a third (12 layers) to two thirds (2 layers) of it.
     cnn = macs_per_second(CnnOnly(model))
-    per_epoch = train_seconds * (macs + 2 * (macs - cnn))
+    heads = head_macs(projection) if projection else 0
+    per_epoch = train_seconds * (macs + 2 * (macs - cnn) + 3 * heads)
     total = epochs * per_epoch + train_seconds * cache_macs
     kept = saved_megabytes(model, projection, batch_seconds)
     # The first convolution's output in float32, and what normalising it needs.
@@ -78,8 +94,9 @@ def stage(model, projection, macs, epochs, batch_seconds, cache_macs=0.0):
     trained = n_parameters(model) + (
         n_parameters(projection) if projection else 0
     )
-    # Weights, gradients and AdamW's two moments in float32.
-    states = 16 * trained / 2**20
+    # Weights, gradients and AdamW's two moments in float32; of a teacher that
+    # fills the cache the weights.
+    states = (16 * trained + 4 * teacher_parameters) / 2**20
     return {
         "parameters": n_parameters(model.encoder),
         "gmacs_per_second": round(macs / 1e9, 2),
@@ -144,6 +161,7 @@ def estimate(settings):
             settings["student_epochs"],
             batch,
             cache_macs=macs["teacher"],
+            teacher_parameters=n_parameters(teacher),
         ),
     }
     # Noisy validation: five types at two SNRs, every epoch; test: all SNRs.
@@ -157,7 +175,7 @@ def estimate(settings):
         hours(test * macs["student"]), 2
     )
     # Half precision, 50 frames per second, one value per level and dimension.
-    per_second = 2 * 50 * len(levels) * width
+    per_second = 2 * FRAMES_PER_SECOND * len(levels) * width
     frames = UTTERANCES * SECONDS * TRAIN_SHARE
     result["cache_gb_per_fold"] = round(per_second * frames / 1e9, 1)
     total = result["teacher"]["hours_per_fold"]

@@ -1,5 +1,6 @@
 """The report of runs, and the README that holds it."""
 
+import json
 import pathlib
 
 import pytest
@@ -51,3 +52,21 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, capsys):
 def test_missing_marks_are_an_error():
     with pytest.raises(ValueError, match="found 0"):
         update_text("nothing here", "x", "new")
+
+
+def test_the_estimate_is_of_todays_settings():
+    from ruamel.yaml import YAML
+
+    estimate = json.loads((ROOT / "results/estimate/iemocap.json").read_text())
+    path = ROOT / "recipes/IEMOCAP/mlkd/hparams/mlkd.yaml"
+    settings = YAML().load(path.read_text())
+    batch = estimate["assumes"]["batch_seconds"]
+    assert batch == settings["max_batch_length"]
+    assert estimate["teacher"]["epochs"] == settings["teacher_epochs"]
+    assert estimate["mlkd"]["epochs"] == settings["student_epochs"]
+    assert estimate["mlkd"]["parameters"] == 23_492_992
+    readme = (ROOT / "README.md").read_text()
+    for stage in ("teacher", "mlkd"):
+        assert f"{estimate[stage]['memory_gb']} GB" in readme
+    assert f"{estimate['hours_all_folds']} hours" in readme
+    assert f"{estimate['cache_gb_per_fold']} GB" in readme

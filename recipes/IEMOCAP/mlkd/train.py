@@ -7,8 +7,8 @@ level, from several layers of the teacher on the clean signal. Evaluated on
 clean speech and on noise types x SNRs (after arXiv 2312.13556).
 
 To run this recipe, do the following:
-> python train.py hparams/mlkd.yaml --data_folder=/path/to/corpus \
-    --noise_folder=/path/to/noise
+> python train.py hparams/mlkd.yaml --data_folder=IEMOCAP_full_release \
+    --noise_folder=musan
 
 Every step goes on where it was stopped; what is finished is not done again.
 
