@@ -155,7 +155,7 @@ def test_copies_from_other_systems_are_read(release, tmp_path):
     for place in ("dialog/EmoEvaluation", "sentences/wav/Ses01F_impro01"):
         folder = root / "Session1" / place
         for path in sorted(folder.iterdir()):
-            (folder / f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
+            (folder / f"._{path.name}").write_bytes(b"\0\5\n[junk\n")
     (root / "Session1/dialog/EmoEvaluation/Attribute").mkdir()
     strip = {"sha256", "wav"}
     for split, entries in prepare(root, tmp_path / "out").items():

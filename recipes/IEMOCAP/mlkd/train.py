@@ -468,7 +468,7 @@ def main(argv):
     try:
         run(hparams_file, run_opts, command_line)
     except (FileNotFoundError, InputError) as error:
-        logger.error(error)
+        logger.error(f"error: {error}")
         sys.exit(1)
 
 
