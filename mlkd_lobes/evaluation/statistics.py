@@ -1,0 +1,248 @@
+"""How sure a difference is: intervals and tests that know of speakers.
+
+Utterances of one speaker rise and fall together, so speakers, not utterances,
+are drawn (bootstrap) or flipped (sign-flip test). Folds are pooled: every
+speaker is tested once per seed. Seeds are averaged; what they differ by is shown
+beside.
+"""
+
+import itertools
+from collections import namedtuple
+
+import numpy as np
+import pandas as pd
+
+from mlkd_lobes.errors import InputError
+
+DRAWS = 10_000
+# Up to so many speakers all sign patterns are tried.
+EXACT_SPEAKERS = 14
+
+SpeakerCounts = namedtuple("SpeakerCounts", ["correct", "total", "speakers"])
+SpeakerCounts.__doc__ = """Right answers of a system, by who speaks.
+
+`correct` [seeds, speakers, conditions, classes], `total` [speakers, conditions,
+classes], `speakers`, their names in order.
+"""
+
+Comparison = namedtuple(
+    "Comparison",
+    ["difference", "low", "high", "p", "per_seed", "n_speakers"],
+)
+Comparison.__doc__ = """UA of one system minus another's on the same utterances.
+
+`difference` with the bounds of its 95 % interval, `p` of the sign-flip test,
+the difference of every seed, and how many speakers all this rests on.
+"""
+
+
+def speaker_counts(tables, labels, conditions):
+    """Counts right answers per speaker, condition and class.
+
+    Arguments
+    ---------
+    tables : sequence of pandas.DataFrame
+        Per seed the predictions of all folds, as `read_predictions` gives them.
+    labels : sequence of str
+        The classes.
+    conditions : sequence of mlkd_lobes.noise.Condition
+        The conditions that count.
+
+    Returns
+    -------
+    SpeakerCounts
+        Of these seeds.
+
+    Raises
+    ------
+    InputError
+        If the seeds were not tested on the same utterances.
+    """
+    speakers = sorted(set(tables[0]["speaker"]))
+    names = pd.MultiIndex.from_product(
+        [speakers, [_name(*c) for c in conditions], labels]
+    )
+    shape = len(speakers), len(conditions), len(labels)
+    correct, totals = [], []
+    for table in tables:
+        condition = [_name(*c) for c in zip(table["noise"], table["snr_db"])]
+        right = (table["true"] == table["predicted"]).to_numpy()
+        grouped = pd.Series(right).groupby(
+            [table["speaker"].to_numpy(), condition, table["true"].to_numpy()]
+        )
+        counted = grouped.agg(["sum", "count"]).reindex(names, fill_value=0)
+        correct.append(counted["sum"].to_numpy(float).reshape(shape))
+        totals.append(counted["count"].to_numpy(float).reshape(shape))
+        if set(table["speaker"]) != set(speakers) or not np.array_equal(
+            totals[0], totals[-1]
+        ):
+            raise InputError(
+                "seeds were tested on different utterances; give runs of the "
+                "same folds for every seed"
+            )
+    return SpeakerCounts(np.stack(correct), totals[0], speakers)
+
+
+def _name(noise, snr):
+    """A condition as a key; NaN is how a table writes no SNR."""
+    return noise if snr is None or np.isnan(snr) else f"{noise} {float(snr)}"
+
+
+def mean_ua(counts):
+    """UA, mean over conditions, of every seed.
+
+    Arguments
+    ---------
+    counts : SpeakerCounts
+        A system's.
+
+    Returns
+    -------
+    numpy.ndarray
+        Fractions [seeds].
+
+    Example
+    -------
+    >>> correct = np.array([[[[1.0, 0.0]], [[1.0, 2.0]]]])
+    >>> total = np.array([[[1.0, 2.0]], [[1.0, 2.0]]])
+    >>> mean_ua(SpeakerCounts(correct, total, ["a", "b"])).tolist()
+    [0.75]
+    """
+    return _ua(counts.correct.sum(1), counts.total.sum(0))
+
+
+def _ua(correct, total):
+    """Mean recall over classes, then over conditions: [..., conditions, K]."""
+    with np.errstate(invalid="ignore"):
+        recall = correct / total
+    return np.nanmean(recall, axis=(-2, -1))
+
+
+def interval(counts, seed=0):
+    """Bounds of the 95 % interval of the mean UA, speakers drawn anew.
+
+    Arguments
+    ---------
+    counts : SpeakerCounts
+        A system's.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    (float, float)
+        Fractions.
+    """
+    weights = _weights(len(counts.speakers), seed)
+    values = _drawn(counts.correct.mean(0), counts.total, weights)
+    return tuple(np.quantile(values, [0.025, 0.975]).tolist())
+
+
+def compare(one, other, seed=0):
+    """Compares two systems on the same utterances.
+
+    Arguments
+    ---------
+    one : SpeakerCounts
+        Of a system.
+    other : SpeakerCounts
+        Of another, with the same seeds.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    Comparison
+        `one` minus `other`.
+
+    Raises
+    ------
+    InputError
+        If they were not tested on the same utterances with the same seeds.
+    """
+    if one.speakers != other.speakers or not np.array_equal(
+        one.total, other.total
+    ):
+        raise InputError("the systems were tested on different utterances")
+    if len(one.correct) != len(other.correct):
+        raise InputError(
+            f"{len(one.correct)} seeds of one system, {len(other.correct)} of "
+            "the other"
+        )
+    per_seed = mean_ua(one) - mean_ua(other)
+    weights = _weights(len(one.speakers), seed)
+    drawn = [
+        _drawn(counts.correct.mean(0), counts.total, weights)
+        for counts in (one, other)
+    ]
+    low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
+    return Comparison(
+        float(per_seed.mean()),
+        float(low),
+        float(high),
+        sign_flip_p(_shares_of(one, other), seed),
+        per_seed.tolist(),
+        len(one.speakers),
+    )
+
+
+def _weights(n_speakers, seed):
+    """How often each speaker is drawn: [draws, speakers]."""
+    generator = np.random.default_rng(seed)
+    even = np.full(n_speakers, 1 / n_speakers)
+    return generator.multinomial(n_speakers, even, size=DRAWS)
+
+
+def _drawn(correct, total, weights):
+    """Mean UA of every draw."""
+    shape = (len(weights), *total.shape[1:])
+    flat = len(total), -1
+    drawn = [
+        (weights @ part.reshape(flat)).reshape(shape)
+        for part in (correct, total)
+    ]
+    return _ua(*drawn)
+
+
+def _shares_of(one, other):
+    """What each speaker contributes to the difference of the mean UAs."""
+    total = one.total.sum(0)
+    with np.errstate(invalid="ignore"):
+        parts = (one.correct - other.correct).mean(0) / total
+    n = np.count_nonzero(total)
+    return np.nansum(parts, axis=(-2, -1)) / n
+
+
+def sign_flip_p(shares, seed=0):
+    """Two-sided p of a sum, were each part as likely with the other sign.
+
+    Exact up to `EXACT_SPEAKERS` parts, else from `DRAWS` random patterns.
+
+    Arguments
+    ---------
+    shares : numpy.ndarray
+        What each speaker contributes [speakers].
+    seed : int
+        Of the patterns.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Example
+    -------
+    >>> sign_flip_p(np.array([0.1, 0.2, 0.1]))
+    0.25
+    """
+    n = len(shares)
+    if n <= EXACT_SPEAKERS:
+        signs = np.array(list(itertools.product([1, -1], repeat=n)))
+        extra = 0
+    else:
+        generator = np.random.default_rng(seed)
+        signs = generator.choice([1, -1], size=(DRAWS, n))
+        # The pattern that was seen is one of them.
+        extra = 1
+    reached = np.abs(signs @ shares) >= abs(shares.sum()) - 1e-12
+    return float((reached.sum() + extra) / (len(signs) + extra))
