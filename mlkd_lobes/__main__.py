@@ -8,6 +8,7 @@ from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.doctor import doctor_text, examine
 from mlkd_lobes.evaluation.report import report_text, update_text
 from mlkd_lobes.evaluation.results import find_runs
+from mlkd_lobes.evaluation.summary import pool
 from mlkd_lobes.evaluation.tables import plot_systems
 from mlkd_lobes.files import atomic_path, write_json
 
@@ -60,11 +61,12 @@ def report(options):
         The exit code.
     """
     runs = find_runs(options.folders)
-    text = report_text(runs)
+    systems = pool(runs)
+    text = report_text(systems, runs[0].results)
     print(text)
     if options.figure:
         with atomic_path(options.figure) as temporary:
-            plot_systems(runs, temporary)
+            plot_systems(systems, temporary)
     if options.update:
         path = pathlib.Path(options.update)
         updated = update_text(path.read_text(), options.folders[0], text)

@@ -3,58 +3,44 @@
 import re
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.results import noisy_mean
-from mlkd_lobes.evaluation.tables import systems_table
+from mlkd_lobes.evaluation.tables import comparisons_table, systems_table
 
+# Below so many a bootstrap over speakers promises too much.
+FEW_SPEAKERS = 10
 END = "<!-- end of report -->"
 
 
-def report_text(runs):
-    """Tables of UA and WA, one row per run, worst in noise first.
+def report_text(systems, about):
+    """Tables of UA and WA, one row per system, worst in noise first.
 
     Arguments
     ---------
-    runs : sequence of dict
-        Their results, all of one fold, seed and set of conditions.
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
+    about : dict
+        results.json of one of their runs.
 
     Returns
     -------
     str
         Markdown.
-
-    Raises
-    ------
-    mlkd_lobes.errors.InputError
-        If the runs are not comparable.
     """
-    first = runs[0]
-    for run in runs:
-        for key in ("corpus", "protocol", "fold", "seed"):
-            if run[key] != first[key]:
-                raise InputError(
-                    f"{run['system']}: {key} {run[key]}, but {first[key]} in "
-                    f"{first['system']}; give folders of one {key}"
-                )
-        if _grid(run) != _grid(first):
-            raise InputError(
-                f"{run['system']} was evaluated under other conditions than "
-                f"{first['system']}"
-            )
-    runs = sorted(runs, key=noisy_mean)
-    n = first["conditions"][0]["n"]
+    folds = sorted({fold for system in systems for fold in system.folds})
+    table = next(iter(systems[-1].seeds.values()))
+    n, speakers = table["id"].nunique(), table["speaker"].nunique()
     where = (
-        f"{first['corpus']}, {first['protocol']}, fold {first['fold']}, seed "
-        f"{first['seed']}: {n} test utterances per condition. A noise type's "
-        'column is the mean over its SNRs, "noisy" the mean over the types '
-        "met in training."
+        f"{about['corpus']}, {about['protocol']}, fold(s) "
+        f"{', '.join(map(str, folds))}: {n} test utterances of {speakers} "
+        "speakers under every condition, folds pooled, mean over seeds. A "
+        'noise type\'s column is the mean over its SNRs, "noisy" the mean over '
+        "the types met in training. Intervals draw speakers anew; p is that of "
+        "a sign-flip test over speakers."
     )
-    return "\n\n".join(
-        [where, systems_table(runs, "UA"), systems_table(runs, "WA")]
-    )
-
-
-def _grid(run):
-    return [(c["noise"], c["snr_db"], c["n"]) for c in run["conditions"]]
+    if speakers < FEW_SPEAKERS:
+        where += f" Of {speakers} speakers, intervals are too narrow."
+    parts = [where, systems_table(systems), comparisons_table(systems)]
+    parts.append(systems_table(systems, "WA"))
+    return "\n\n".join(part for part in parts if part)
 
 
 def update_text(text, folder, report):

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import pathlib
+from collections import namedtuple
 
 import pandas as pd
 
@@ -16,6 +17,9 @@ from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
 from mlkd_lobes.files import atomic_path, write_json
 from mlkd_lobes.noise import CLEAN, UNSEEN_PREFIX, Condition
+
+StoredRun = namedtuple("StoredRun", ["folder", "results"])
+StoredRun.__doc__ = """A finished run: where it is, what results.json says."""
 
 SCHEMA = 1
 RESULTS, PREDICTIONS, COST = "results.json", "predictions.csv.gz", "cost.json"
@@ -204,20 +208,43 @@ def find_runs(folders):
 
     Returns
     -------
-    list of dict
-        Their results, in the order of their paths.
+    list of StoredRun
+        In the order of their paths.
 
     Raises
     ------
     FileNotFoundError
         If there is none.
     """
-    paths = [p for f in folders for p in pathlib.Path(f).rglob(RESULTS)]
+    paths = {p for f in folders for p in pathlib.Path(f).rglob(RESULTS)}
     if not paths:
         raise FileNotFoundError(
             f"no {RESULTS} below {', '.join(map(str, folders))}"
         )
-    return [read_results(path.parent) for path in sorted(paths)]
+    folders = [path.parent for path in sorted(paths)]
+    return [StoredRun(folder, read_results(folder)) for folder in folders]
+
+
+def is_whole(folder):
+    """Whether a run is finished and all its files can be read.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The run's folder.
+
+    Returns
+    -------
+    bool
+        False if a file is missing, damaged or does not fit the others.
+    """
+    try:
+        results = read_results(folder)
+        rows = len(read_predictions(folder))
+        json.loads((pathlib.Path(folder) / COST).read_text())
+    except (OSError, ValueError, EOFError):
+        return False
+    return rows == sum(entry["n"] for entry in results["conditions"])
 
 
 def metric(results, condition, name="UA"):

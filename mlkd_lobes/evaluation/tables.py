@@ -1,6 +1,14 @@
 """Tables and the figure of finished runs, for the screen and for a README."""
 
 from mlkd_lobes.evaluation.results import metric, noise_types, noisy_mean
+from mlkd_lobes.evaluation.summary import (
+    BASELINE,
+    comparisons,
+    noise_kinds,
+    noisy_interval,
+    score,
+    seen_noise,
+)
 from mlkd_lobes.noise import CLEAN, Condition
 
 
@@ -80,13 +88,13 @@ def _percent(results, condition, name):
     return f"{100 * metric(results, condition, name):.1f}"
 
 
-def systems_table(runs, name="UA"):
-    """Several runs: systems as rows, clean and noise types as columns.
+def systems_table(systems, name="UA"):
+    """Several systems: clean, noisy and every noise type as columns.
 
     Arguments
     ---------
-    runs : sequence of dict
-        Their results, of one fold, seed and set of conditions.
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
     name : str
         Which metric, in percent.
 
@@ -94,27 +102,63 @@ def systems_table(runs, name="UA"):
     -------
     str
         A Markdown table; a noise type's cell is the mean over its SNRs,
-        "noisy" the mean over the types seen.
+        "noisy" the mean over the types seen, for UA with its 95 % interval.
     """
-    seen = noise_types(runs[0])
-    unseen = noise_types(runs[0], unseen=True)
+    kinds = noise_kinds(systems[0]) + noise_kinds(systems[0], unseen=True)
     rows = []
-    for results in runs:
-        cells = [100 * metric(results, CLEAN, name)]
-        cells.append(100 * noisy_mean(results, name))
-        cells += [100 * noisy_mean(results, name, k) for k in seen + unseen]
-        rows.append([results["system"], *[f"{cell:.1f}" for cell in cells]])
-    header = [f"{name} (%)", "clean", "noisy", *seen, *unseen]
+    for system in systems:
+        parts = [[CLEAN], seen_noise(system)]
+        parts += [seen_noise(system, kind) for kind in kinds]
+        cells = [f"{100 * score(system, part, name):.1f}" for part in parts]
+        if name == "UA":
+            low, high = noisy_interval(system)
+            cells.insert(2, f"{100 * low:.1f} to {100 * high:.1f}")
+        rows.append([system.name, str(len(system.seeds)), *cells])
+    header = [f"{name} (%)", "seeds", "clean", "noisy", *kinds]
+    if name == "UA":
+        header.insert(4, "95 % interval")
     return markdown(header, rows)
 
 
-def plot_systems(runs, path, name="UA"):
+def comparisons_table(systems):
+    """Differences of the noisy UA to the student without distillation.
+
+    Arguments
+    ---------
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
+
+    Returns
+    -------
+    str
+        A Markdown table; empty without that student.
+    """
+    rows = []
+    for name, seeds, found in comparisons(systems):
+        each = ", ".join(f"{100 * value:+.1f}" for value in found.per_seed)
+        rows.append(
+            [
+                f"{name} − {BASELINE}",
+                f"{100 * found.difference:+.1f}",
+                f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
+                f"{found.p:.3f}",
+                each,
+                str(found.n_speakers),
+            ]
+        )
+    if not rows:
+        return ""
+    header = ["noisy UA (points)", "difference", "95 % interval", "p"]
+    return markdown([*header, "each seed", "speakers"], rows)
+
+
+def plot_systems(systems, path, name="UA"):
     """A figure: a metric over SNR, mean over the noise types seen.
 
     Arguments
     ---------
-    runs : sequence of dict
-        Their results.
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
     path : str or pathlib.Path
         Where to write it; the suffix says the format.
     name : str
@@ -128,25 +172,23 @@ def plot_systems(runs, path, name="UA"):
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    snrs = sorted(
-        {
-            c["snr_db"]
-            for r in runs
-            for c in r["conditions"]
-            if c["noise"] != "clean"
-        }
-    )
+    snrs = sorted({c.snr_db for c in seen_noise(systems[0])})
     ticks = [*snrs, snrs[-1] + 5]
     colours = plt.get_cmap("tab10")
-    for i, results in enumerate(runs):
-        values = [100 * noisy_mean(results, name, snr=snr) for snr in snrs]
-        values.append(100 * metric(results, CLEAN, name))
-        label, colour = results["system"], colours(i)
-        axes.plot(ticks[:-1], values[:-1], "o-", color=colour, label=label)
-        axes.plot(ticks[-2:], values[-2:], "o:", color=colour)
-    chance = 100 / len(runs[0]["labels"])
+    # The best first in the legend, as the lines lie.
+    for i, system in enumerate(systems[::-1]):
+        values = [
+            100 * score(system, seen_noise(system, snr=snr), name)
+            for snr in snrs
+        ]
+        values.append(100 * score(system, [CLEAN], name))
+        axes.plot(
+            ticks[:-1], values[:-1], "o-", color=colours(i), label=system.name
+        )
+        axes.plot(ticks[-2:], values[-2:], "o:", color=colours(i))
+    chance = 100 / len(systems[0].labels)
     axes.axhline(chance, color="grey", linestyle="--", linewidth=1)
-    axes.annotate("chance", (snrs[0], chance), xytext=(0, 4),
+    axes.annotate("chance", (ticks[-1], chance), xytext=(0, 4), ha="right",
                   textcoords="offset points", color="grey")  # fmt: skip
     axes.set_xticks(ticks, [*[f"{snr:g}" for snr in snrs], "clean"])
     axes.set_xlabel("SNR (dB), mean over noise types seen in training")

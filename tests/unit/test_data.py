@@ -1,6 +1,7 @@
 """Batches and pipelines: the same speech and noise however they are loaded."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -140,6 +141,18 @@ def test_no_batch_exceeds_its_seconds(seed, n_labelled, n_others):
             assert len(set(batch)) == len(batch)
             heard.update(batch)
     assert heard >= set(range(n_labelled))
+
+
+def test_nobody_is_heard_again_before_all_were():
+    data = {
+        f"u{i}": {"length": 1.0, "emo": "neu" if i < 30 else None}
+        for i in range(60)
+    }
+    sampler = TrainingBatchSampler(DynamicItemDataset(data), 5, 3, seed=1)
+    heard = Counter(i for batch in sampler for i in batch)
+    assert {heard[i] for i in range(30)} == {1}
+    others = [heard[i] for i in range(30, 60)]
+    assert sum(others) > 20 and max(others) - min(others) <= 1
 
 
 def test_unlabelled_speech_is_heard_in_turn(prepared):

@@ -9,14 +9,17 @@ from test_evaluation import GRID, HEADER, table
 from mlkd_lobes.__main__ import main
 from mlkd_lobes.evaluation.report import report_text, update_text
 from mlkd_lobes.evaluation.results import find_runs, write_run
+from mlkd_lobes.evaluation.summary import pool
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIRST = "results/ravdess/first"
 RUN = {**HEADER, "corpus": "tiny", "protocol": "groups", "fold": 1, "seed": 1}
+RUN["noise_corpus"] = "folder"
 
 
 def test_readme_shows_the_committed_results():
-    report = report_text(find_runs([ROOT / FIRST]))
+    runs = find_runs([ROOT / FIRST])
+    report = report_text(pool(runs), runs[0].results)
     readme = (ROOT / "README.md").read_text()
     assert update_text(readme, FIRST, report) == readme
 
@@ -40,9 +43,15 @@ def test_report_command(tmp_path, capsys):
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path, capsys):
     write_run(tmp_path / "a", RUN, table(), GRID, {})
-    write_run(tmp_path / "b", {**RUN, "fold": 2}, table(), GRID, {})
+    write_run(tmp_path / "b", {**RUN, "protocol": "x"}, table(), GRID, {})
     assert main(["report", str(tmp_path)]) == 1
-    assert "fold 2, but 1" in capsys.readouterr().err
+    assert "protocol x, but groups" in capsys.readouterr().err
+    write_run(tmp_path / "b", RUN, table(), GRID, {})
+    assert main(["report", str(tmp_path)]) == 1
+    assert "fold 1, seed 1 of mlkd is given twice" in capsys.readouterr().err
+    write_run(tmp_path / "b", {**RUN, "fold": 2, "seed": 2}, table(), GRID, {})
+    assert main(["report", str(tmp_path)]) == 1
+    assert "mlkd: seed 1 lacks fold(s) 2" in capsys.readouterr().err
     write_run(tmp_path / "b", RUN, table(), GRID[:3], {})
     assert main(["report", str(tmp_path)]) == 1
     assert "other conditions" in capsys.readouterr().err

@@ -32,7 +32,7 @@ logger = get_logger(__name__)
 REQUIRED = ("path", "speaker", "emotion")
 OPTIONAL = ("session", "gender", "start", "end", "text")
 # Folds of sessions or speakers share nothing.
-PROTOCOLS = {"groups": Protocol(split_entries, ())}
+PROTOCOLS = {"groups": Protocol(split_entries, (), None)}
 
 
 def prepare_csv(

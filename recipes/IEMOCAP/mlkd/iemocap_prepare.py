@@ -297,10 +297,11 @@ def _member(members, fold):
 
 
 PROTOCOLS = {
-    "loso5": Protocol(split_loso5, ()),
+    "loso5": Protocol(split_loso5, (), 5),
     "s3prl": Protocol(
         split_s3prl,
         (("speaker", "train", "valid"), ("session", "train", "valid")),
+        5,
     ),
-    "speaker10": Protocol(split_speaker10, (("session", "valid", "test"),)),
+    "speaker10": Protocol(split_speaker10, (("session", "valid", "test"),), 10),
 }

@@ -28,11 +28,12 @@ STAMP = "preparation.json"
 MOST_LISTED = 10
 
 
-Protocol = namedtuple("Protocol", ["split", "declared"])
+Protocol = namedtuple("Protocol", ["split", "declared", "n_folds"])
 Protocol.__doc__ = """How a corpus is split, and which overlaps that declares.
 
 `split` makes train, valid and test of entries and a fold; `declared` lists (key,
-split, split) that may share values, e.g. ("speaker", "train", "valid").
+split, split) that may share values, e.g. ("speaker", "train", "valid");
+`n_folds` is None where a setting says it.
 """
 
 

@@ -15,7 +15,7 @@ import subprocess
 from settings import SettingsError
 
 from mlkd_lobes.classifier import state_sha256
-from mlkd_lobes.evaluation.results import RESULTS, read_results
+from mlkd_lobes.evaluation.results import is_whole, read_results
 from mlkd_lobes.files import PARTIAL_PREFIX, text_sha256, write_json
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
@@ -195,7 +195,7 @@ def finished_results(folder, header):
     dict or None
         The content of results.json; None if it has to be made.
     """
-    if not (folder / RESULTS).is_file():
+    if not is_whole(folder):
         return None
     results = read_results(folder)
     same = results["hparams_sha256"] == header["hparams_sha256"]

@@ -10,7 +10,7 @@ import json
 import numbers
 import pathlib
 
-from hyperpyyaml.core import recursive_update
+from hyperpyyaml.core import recursive_update, resolve_references
 from ruamel.yaml import YAML
 
 from mlkd_lobes.errors import InputError
@@ -64,6 +64,7 @@ OTHER_KEYS = (
     "systems",
     "system",
     "data_folder",
+    "results_folder",
     "output_folder",
     "skip_prep",
     "prepare_only",
@@ -141,6 +142,26 @@ def resolve_overrides(hparams_file, command_line, system=None):
         recursive_update(merged, _check_keys(source, defaults, where))
     merged["system"] = system
     return merged
+
+
+def resolved_values(hparams_file, overrides):
+    """The plain values of a YAML file with overrides; no object is built.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The recipe's YAML file.
+    overrides : dict
+        From `resolve_overrides`.
+
+    Returns
+    -------
+    dict
+        Key to value, references resolved.
+    """
+    with open(hparams_file, encoding="utf-8") as file:
+        text = resolve_references(file, overrides)
+    return _parse(text.getvalue(), hparams_file)
 
 
 def _load(path):

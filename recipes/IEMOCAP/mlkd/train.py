@@ -16,6 +16,7 @@ Authors
  * The MLKD recipe's authors 2026
 """
 
+import contextlib
 import math
 import pathlib
 import sys
@@ -30,6 +31,7 @@ from data import (
     read_manifest,
     training_loader_options,
 )
+from filelock import FileLock
 from hyperpyyaml import load_hyperpyyaml
 from prepare import (
     check_leakage,
@@ -76,6 +78,9 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
+
+# The system that all students of an output folder learn from.
+TEACHER = "teacher"
 
 # ---- Data --------------------------------------------------------------------
 
@@ -322,7 +327,7 @@ def updates(brain, n_batches):
 def train_network(hparams, run_opts, teacher_folder=None):
     """Trains a system's network, or goes on, or finds it finished."""
     teacher, teacher_sha256 = None, None
-    if teacher_folder is not None:
+    if hparams["network"] == "student":
         factory = hparams["teacher_encoder"]
         teacher = load_classifier(teacher_folder, factory, hparams["labels"])
         teacher_sha256 = state_sha256(teacher)
@@ -403,11 +408,20 @@ def load(hparams_file, overrides):
     return hparams
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder):
+    """Of several runs in a folder one prepares and trains what they share."""
+    path = pathlib.Path(folder) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path) if if_main_process() else contextlib.nullcontext():
+        yield
+
+
 def ensure_teacher(hparams_file, command_line, hparams, run_opts):
     """Folder of the teacher on clean speech, trained if there is none."""
     if hparams["teacher_folder"] is not None:
         return hparams["teacher_folder"]
-    overrides = resolve_overrides(hparams_file, command_line, "teacher")
+    overrides = resolve_overrides(hparams_file, command_line, TEACHER)
     teacher = load(hparams_file, overrides)
     train_network(teacher, run_opts)
     return run_folder(teacher) / MODEL
@@ -441,18 +455,22 @@ def run(hparams_file, run_opts, command_line):
     sb.create_experiment_directory(
         folder, hyperparams_to_save=hparams_file, overrides=overrides
     )
-    prepare(hparams)
-    if hparams["prepare_only"]:
-        logger.info(f"Prepared in {hparams['output_folder']}, as asked for.")
-        return
-    if run_opts["test_only"]:
-        check_trained(hparams, run_opts)
-    else:
-        teacher_folder = None
-        if hparams["network"] == "student":
+    teacher_folder = None
+    with one_at_a_time(hparams["output_folder"]):
+        prepare(hparams)
+        if hparams["prepare_only"]:
+            logger.info(f"{hparams['output_folder']}: prepared, as asked for.")
+            return
+        needs = (
+            hparams["network"] == "student" or overrides["system"] == TEACHER
+        )
+        if needs and not run_opts["test_only"]:
             teacher_folder = ensure_teacher(
                 hparams_file, command_line, hparams, run_opts
             )
+    if run_opts["test_only"]:
+        check_trained(hparams, run_opts)
+    else:
         train_network(hparams, run_opts, teacher_folder)
     results = evaluate(hparams, run_opts)
     if if_main_process():

@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Folds x seeds x systems from one YAML file, each run a command of its own.
+
+> python cross_validate.py hparams/mlkd.yaml --folds=all --seeds=1,2,3 \
+    --systems=teacher,student_noisy,kd_last,mlkd \
+    --data_folder=IEMOCAP_full_release --noise_folder=musan
+
+Every other option goes to train.py. A run is finished when its results are there
+and whole; started again, this goes on with what is missing. Runs of a fold and
+seed share its teacher. `--list` prints the commands for a scheduler of yours.
+
+Authors
+ * The MLKD recipe's authors 2026
+"""
+
+import argparse
+import os
+import pathlib
+import queue
+import shlex
+import subprocess
+import sys
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from prepare import find_corpus
+from settings import SettingsError, resolve_overrides, resolved_values
+
+import speechbrain as sb
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.report import report_text
+from mlkd_lobes.evaluation.results import find_runs, is_whole
+from mlkd_lobes.evaluation.summary import pool
+
+HERE = pathlib.Path(__file__).resolve().parent
+DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
+# What a run's place follows from.
+OWN_KEYS = ("fold", "seed", "system", "output_folder")
+
+Run = namedtuple("Run", ["fold", "seed", "system", "folder", "command"])
+Run.__doc__ = (
+    """One system on one fold with one seed: its folder, its command."""
+)
+
+
+def parse(argv):
+    """Splits a command line into what is ours and what is train.py's.
+
+    Arguments
+    ---------
+    argv : list of str
+        Without the program's name.
+
+    Returns
+    -------
+    options : argparse.Namespace
+        folds, seeds, systems, jobs, list and hparams_file.
+    passed : list of str
+        The rest.
+    """
+    parser = argparse.ArgumentParser(
+        prog="cross_validate.py",
+        description="Folds x seeds x systems; other options go to train.py.",
+        # Else --seed, which is train.py's, would pass for --seeds.
+        allow_abbrev=False,
+    )
+    parser.add_argument("hparams_file")
+    parser.add_argument("--folds", default="all", help="all, or e.g. 1,2")
+    parser.add_argument("--seeds", default="1", help="e.g. 1,2,3")
+    parser.add_argument("--systems", default=DEFAULT_SYSTEMS)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument(
+        "--list", action="store_true", help="print the commands, run none"
+    )
+    return parser.parse_known_args(argv)
+
+
+def make_plan(options, passed):
+    """All runs, folds outermost.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        From `parse`.
+    passed : list of str
+        Options of train.py.
+
+    Returns
+    -------
+    list of Run
+        In the order to run them.
+
+    Raises
+    ------
+    SettingsError
+        If a fold, seed or system is not known, or a run's own key is given.
+    """
+    hparams_file, _, text = sb.parse_arguments([options.hparams_file, *passed])
+    overrides = resolve_overrides(hparams_file, text)
+    for key in OWN_KEYS:
+        if any(f"{option}=".startswith(f"--{key}=") for option in passed):
+            raise SettingsError(
+                f"{key}: is set per run; give --folds, --seeds, --systems or "
+                "--results_folder"
+            )
+    values = resolved_values(hparams_file, overrides)
+    corpus, protocol = find_corpus(values["corpus"], values["protocol"])
+    n_folds = protocol.n_folds or values["n_folds"]
+    folds = _numbers(options.folds, "folds", n_folds)
+    seeds = _numbers(options.seeds, "seeds")
+    systems = options.systems.split(",")
+    # Unknown systems are refused before anything runs.
+    for system in systems:
+        resolve_overrides(hparams_file, text, system)
+    root = pathlib.Path(values["results_folder"])
+    root = root / values["corpus_name"] / values["protocol"]
+    plan = []
+    for fold in folds:
+        for seed in seeds:
+            for system in systems:
+                own = [f"--fold={fold}", f"--seed={seed}", f"--system={system}"]
+                folder = root / f"fold_{fold}" / f"seed_{seed}" / system
+                train = ["train.py", options.hparams_file, *passed, *own]
+                plan.append(Run(fold, seed, system, folder, train))
+    return plan
+
+
+def _numbers(text, name, most=None):
+    """Numbers of a comma-separated list, or all of them."""
+    if text == "all" and most:
+        return list(range(1, most + 1))
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingsError(f"{name}: {text!r} is no list such as 1,2,3")
+    for number in numbers:
+        if most and not 1 <= number <= most:
+            raise SettingsError(f"{name}: {number} is not between 1 and {most}")
+    return numbers
+
+
+def run_all(plan, jobs):
+    """Runs what is not finished; a failure does not stop the others.
+
+    Arguments
+    ---------
+    plan : list of Run
+        All runs.
+    jobs : int
+        How many at a time; on several GPUs each takes the next one.
+
+    Returns
+    -------
+    list of Run
+        Those that failed.
+    """
+    places = queue.Queue()
+    for place in range(jobs):
+        places.put(place)
+    gpus = torch.cuda.device_count()
+
+    def start(run):
+        if is_whole(run.folder):
+            print(f"finished already: {_title(run)}", flush=True)
+            return None
+        place, environment = places.get(), dict(os.environ)
+        if jobs > 1 and gpus > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
+            environment["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
+        try:
+            return None if _execute(run, environment) else run
+        finally:
+            places.put(place)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return [run for run in pool.map(start, plan) if run is not None]
+
+
+def _execute(run, environment):
+    """One run, its words kept beside its folder; whether it succeeded."""
+    print(f"running: {_title(run)}", flush=True)
+    log = log_of(run)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(HERE / run.command[0]), *run.command[1:]]
+    with open(log, "w", encoding="utf-8") as file:
+        code = subprocess.call(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    return code == 0 and is_whole(run.folder)
+
+
+def log_of(run):
+    """Where the words of a run are kept.
+
+    Arguments
+    ---------
+    run : Run
+        The run.
+
+    Returns
+    -------
+    pathlib.Path
+        A file beside the run's folder.
+    """
+    return run.folder.with_suffix(".log")
+
+
+def _title(run):
+    return f"fold {run.fold}, seed {run.seed}, {run.system}"
+
+
+def main(argv):
+    """Runs the plan, or lists it.
+
+    Arguments
+    ---------
+    argv : list of str
+        Without the program's name.
+
+    Returns
+    -------
+    int
+        The exit code: 1 if a run failed.
+    """
+    options, passed = parse(argv)
+    try:
+        plan = make_plan(options, passed)
+    except (FileNotFoundError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.list:
+        for run in plan:
+            print("python " + shlex.join(run.command))
+        return 0
+    failed = run_all(plan, max(1, options.jobs))
+    done = [run.folder for run in plan if run not in failed]
+    if done:
+        runs = find_runs(done)
+        print("\n" + report_text(pool(runs), runs[0].results))
+    for run in failed:
+        print(f"failed: {_title(run)}; see {log_of(run)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""Folds x seeds x systems: what runs, what is kept, what is reported."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import cross_validate
+import pytest
+from helpers import RECIPE
+
+YAML = str(RECIPE / "hparams/mlkd.yaml")
+
+
+@pytest.fixture
+def command(experiment):
+    """Options of a cross-validation of the tiny corpus."""
+    arguments = dict(experiment.arguments)
+    arguments["results_folder"] = arguments.pop("output_folder")
+    arguments.update(teacher_epochs=1, student_epochs=1, test_snrs="[0]")
+    options = [f"--{key}={value}" for key, value in arguments.items()]
+    return [YAML, *options, "--noprogressbar", "--device=cpu"]
+
+
+@pytest.fixture
+def root(experiment):
+    return experiment.arguments["output_folder"] / "tiny/groups"
+
+
+def test_plan_has_folds_outermost(command, root):
+    options, passed = cross_validate.parse(
+        [*command, "--seeds=1,5", "--systems=teacher,mlkd"]
+    )
+    plan = cross_validate.make_plan(options, passed)
+    assert [(r.fold, r.seed, r.system) for r in plan] == [
+        (fold, seed, system)
+        for fold in (1, 2, 3)
+        for seed in (1, 5)
+        for system in ("teacher", "mlkd")
+    ]
+    assert plan[3].folder == root / "fold_1/seed_5/mlkd"
+    assert len({run.folder for run in plan}) == 12
+
+
+@pytest.mark.parametrize(
+    "option,message",
+    [
+        ("--folds=4", "folds: 4 is not between 1 and 3"),
+        ("--folds=one", "folds: 'one' is no list"),
+        ("--seeds=a", "seeds: 'a' is no list"),
+        ("--systems=mlkd,best", "no system 'best'.*student_noisy"),
+        ("--seed=3", "seed: is set per run; give --folds, --seeds"),
+        ("--output_folder=x", "output_folder: is set per run"),
+        ("--protocol=loso5", "no protocol 'loso5'.*groups"),
+        ("--student_layer=3", "no key 'student_layer'"),
+    ],
+)
+def test_bad_plans_are_refused(command, capsys, option, message):
+    assert cross_validate.main([*command, option]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+
+    assert re.search(message, said)
+
+
+def test_listed_commands_are_those_that_run(command, root, capsys):
+    cross_validate.main([*command, "--folds=2", "--systems=random", "--list"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert not root.exists()
+    words = shlex.split(line)
+    assert words[:2] == ["python", "train.py"]
+    subprocess.run([sys.executable, *words[1:]], cwd=RECIPE, check=True)
+    assert (root / "fold_2/seed_1/random/results.json").is_file()
+
+
+def test_runs_in_parallel_share_a_teacher(command, root, capsys):
+    """Three at a time: one trains the teacher, the others wait for it."""
+    own = ["--folds=1", "--systems=student_noisy,mlkd,teacher", "--jobs=3"]
+    assert cross_validate.main([*command, *own]) == 0
+    said = capsys.readouterr().out
+    assert said.count("running: ") == 3 and "mlkd − student_noisy" in said
+    logs = [(root / f"fold_1/seed_1/{name}.log").read_text()
+            for name in ("student_noisy", "mlkd", "teacher")]  # fmt: skip
+    assert sum("teacher: epoch 1 of 1" in log for log in logs) == 1
+    assert all("Traceback" not in log for log in logs)
+    # Whole runs are kept; a damaged one is made again.
+    predictions = root / "fold_1/seed_1/mlkd/predictions.csv.gz"
+    before = predictions.read_bytes()
+    predictions.write_bytes(before[:-20])
+    assert cross_validate.main([*command, *own]) == 0
+    said = capsys.readouterr().out
+    assert said.count("finished already: ") == 2
+    assert "running: fold 1, seed 1, mlkd" in said
+    assert predictions.read_bytes() == before
+
+
+def test_a_failure_is_reported_and_stops_nobody(command, root, capsys):
+    broken = root / "fold_1/seed_1/mlkd"
+    broken.mkdir(parents=True)
+    (broken / "settings.json").write_text('{"seed": 0}')
+    own = ["--folds=1,2", "--systems=mlkd,random"]
+    assert cross_validate.main([*command, *own]) == 1
+    said = capsys.readouterr()
+    assert "failed: fold 1, seed 1, mlkd; see " in said.err
+    assert "mlkd.log" in said.err
+    assert "holds a training" in broken.with_suffix(".log").read_text()
+    assert (root / "fold_2/seed_1/mlkd/results.json").is_file()
