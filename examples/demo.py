@@ -85,10 +85,22 @@ def run(system, folder):
         )
 
 
+def clear(folder):
+    """Empties the folder of an earlier demo, and no other."""
+    marker = folder / ".mlkd-demo"
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        sys.exit(
+            f"{folder} is not empty and not an earlier demo's; give another"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    marker.touch()
+
+
 def main(folder):
     """Generates the corpora, runs three systems, shows what came out."""
     folder, started = pathlib.Path(folder).resolve(), time.time()
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     say(
         "== The mini corpus: ten synthetic speakers, four emotions, in the "
         "layout of IEMOCAP;\n   noise in the layout of MUSAN; a tiny wav2vec "

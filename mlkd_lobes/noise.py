@@ -24,8 +24,11 @@ from speechbrain.dataio.legacy import load_sb_extended_csv
 
 UNSEEN_PREFIX = "unseen-"
 
-Segment = namedtuple("Segment", ["path", "start", "stop", "rate"])
-Segment.__doc__ = """A part of a recording, in frames of its own rate."""
+Segment = namedtuple("Segment", ["path", "start", "stop", "rate", "origin"])
+Segment.__doc__ = """A part of a recording, in frames of its own rate.
+
+`origin`: of what a generated recording is made, else None.
+"""
 
 Draw = namedtuple("Draw", ["noise", "snr"])
 Draw.__doc__ = (
@@ -52,7 +55,8 @@ def read_noise_csv(csv_file, replacements=None):
     ---------
     csv_file : str
         Columns ID, duration, wav, wav_format, wav_opts, as for AddNoise. The
-        options may hold "start:N stop:M" in frames of the file; a further
+        options may hold "start:N stop:M" in frames of the file, and "origin:X"
+        for what a generated file is made of; a further
         triplet noise_type, noise_type_format, noise_type_opts names the type
         (without it every row is of type "noise").
     replacements : dict, optional
@@ -111,7 +115,8 @@ def _segment(item, where, infos):
             f"{where}: start {start} and stop {stop} are no part of {path}, "
             f"which has {info.frames} frames"
         )
-    return Segment(path, start, stop, info.sample_rate)
+    origin = options.get("origin")
+    return Segment(path, start, stop, info.sample_rate, origin)
 
 
 def noise_fingerprint(csv_file, replacements=None):
@@ -131,7 +136,11 @@ def noise_fingerprint(csv_file, replacements=None):
     """
     return text_sha256(
         [
-            [kind, sampled_sha256(path), [s[1:] for s in segments]]
+            [
+                kind,
+                segments[0].origin or sampled_sha256(path),
+                [s[1:] for s in segments],
+            ]
             for kind, recordings in read_noise_csv(
                 csv_file, replacements
             ).items()

@@ -18,7 +18,7 @@ from mlkd_lobes.audio import AudioError, audio_info, list_audio, read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import describe_overlaps, find_overlaps
 from mlkd_lobes.files import read_csv
-from mlkd_lobes.noise import UNSEEN_PREFIX, read_noise_csv
+from mlkd_lobes.noise import SILENCE, UNSEEN_PREFIX, read_noise_csv
 
 SPLITS = ("train", "valid", "test")
 SPEECH_KEYS = ("speaker", "session", "wav", "audio")
@@ -127,7 +127,7 @@ def examine_audio(path, start=None, stop=None):
     }
 
 
-def audio_findings(name, facts):
+def audio_findings(name, facts, silent=SILENT):
     """What is wrong with a file that can be read.
 
     Arguments
@@ -136,6 +136,8 @@ def audio_findings(name, facts):
         What to call it.
     facts : dict
         From `examine_audio`.
+    silent : float
+        The RMS below which it is silence.
 
     Returns
     -------
@@ -150,7 +152,7 @@ def audio_findings(name, facts):
     [('error', 'nothing but silence (-120 dBFS)')]
     """
     found = []
-    if facts["level"] < 20 * math.log10(SILENT):
+    if facts["level"] < 20 * math.log10(silent):
         text = f"nothing but silence ({facts['level']:.0f} dBFS)"
         found.append(Finding("error", name, text))
     for wrong, text in (
@@ -185,13 +187,11 @@ def examine_split(split, entries):
     heard, findings = [], []
     for name, entry in entries.items():
         place = f"{split}: {entry['wav']}"
-        start, stop = entry.get("start"), entry.get("stop", entry.get("end"))
+        bounds = entry.get("start"), entry.get("stop", entry.get("end"))
         try:
-            bounds = [
-                float(t) if t not in (None, "") else None for t in (start, stop)
-            ]
+            bounds = [None if t in (None, "") else float(t) for t in bounds]
             facts = examine_audio(entry["wav"], *bounds)
-        except AudioError as error:
+        except ValueError as error:  # AudioError is one
             text = str(error).replace(f"{entry['wav']}: ", "")
             findings.append(Finding("error", place, text))
             continue
@@ -371,7 +371,7 @@ def _noise_findings(split, path, segment):
     stop = min(segment.stop / segment.rate, start + NOISE_SECONDS)
     place = f"noise {split}: {path}"
     try:
-        found = audio_findings(place, examine_audio(path, start, stop))
+        found = audio_findings(place, examine_audio(path, start, stop), SILENCE)
     except AudioError as error:
         text = str(error).replace(f"{path}: ", "")
         return [Finding("error", place, text)]

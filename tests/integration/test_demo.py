@@ -136,6 +136,9 @@ def test_the_demo_runs_to_its_end(mini, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "SYSTEMS", {"mlkd": "one is enough"})
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/old.txt").write_text("from an earlier time")
+    with pytest.raises(SystemExit, match="not empty and not an earlier demo"):
+        demo.main(tmp_path / "demo")
+    (tmp_path / "demo/.mlkd-demo").touch()
     demo.main(tmp_path / "demo")
     said = capsys.readouterr().out
     # An epoch of the teacher, one of the student.

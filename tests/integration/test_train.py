@@ -252,13 +252,21 @@ def test_other_settings_may_not_go_on_in_the_same_folder(finished, experiment):
         (["--test_only"], {"fold": 2}, "fold: 1 there, 2 now"),
         (["--test_only"], {"student_layers": 1}, "student_layers: 2 there"),
         ([], {"fold": 2}, "fold: 1 there, 2 now"),
+        (["--debug"], {}, "debug: False there, True now"),
+        ([], {"head_lr": 0.1}, "head_lr: 0.001 there, 0.1 now"),
     ):
         with pytest.raises(SettingsError, match=message):
             experiment.run("mlkd", *flags, output_folder=out, **changes)
     assert (out / "mlkd/hyperparams.yaml").read_bytes() == saved
     assert (out / "manifests/train.json").read_bytes() == manifest
-    with pytest.raises(SettingsError, match="teacher_epochs: 2 there, 3 now"):
-        experiment.run("kd_last", output_folder=out, teacher_epochs=3)
+    for changes, message in (
+        ({"teacher_epochs": 3}, "teacher_epochs: 2 there, 3 now"),
+        ({"noise_types": "[rain]"}, r"noise_types: \['rain', 'wind'\] there"),
+        ({"label_map": "{surprised: hap}"}, "label_map"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            experiment.run("kd_last", output_folder=out, **changes)
+    assert (out / "manifests/train.json").read_bytes() == manifest
 
 
 def test_own_noise_annotation_replaces_the_training_noise(
@@ -360,6 +368,14 @@ def test_accumulated_gradients_keep_the_schedule(finished, experiment):
     experiment.run("student_noisy", "--grad_accumulation_factor=3")
     log = experiment.arguments["output_folder"] / "student_noisy/train_log.txt"
     assert "lr_encoder: 0.000e+00" in log.read_text().splitlines()[-1]
+
+
+def test_updates_that_never_come_are_refused(finished, experiment):
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    with pytest.raises(SettingsError, match="99 is more than the . batches"):
+        experiment.run("student_noisy", "--grad_accumulation_factor=99")
 
 
 def test_bad_input_ends_in_one_line(experiment):

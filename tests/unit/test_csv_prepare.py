@@ -158,6 +158,12 @@ def test_braces_in_paths_survive(own_corpus, tmp_path):
     assert data.data["audio/s0 {0}"]["wav"].endswith("/audio/s0 {0}.wav")
 
 
+def test_an_empty_session_column_means_speakers(own_corpus, tmp_path):
+    rewrite(own_corpus, lambda r: {**r, "session": ""})
+    splits = prepare(own_corpus, tmp_path / "out")
+    assert speakers(splits["test"]) == {"s0", "s1"}
+
+
 def test_emotions_may_be_numbers_and_paths_absolute(own_corpus, tmp_path):
     def number(row):
         path = str(own_corpus / row["path"])

@@ -182,6 +182,9 @@ def test_bad_manifests_are_named(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match="has no utterances"):
         read_manifest(path, "", LABELS, 32)
+    entry = {"wav": "x", "length": "1.0", "emo": "neu", "text": "say {this}"}
+    path.write_text(json.dumps({"u": entry}))
+    assert read_manifest(path, "", LABELS, 32).data["u"]["text"] == "say {this}"
     entry = {"wav": "x", "length": "1.0", "emo": "bored"}
     path.write_text(json.dumps({"u": entry}))
     with pytest.raises(ValueError, match="'bored'.*neu, hap, sad, ang"):

@@ -227,3 +227,10 @@ def test_long_lists_are_cut(own, capsys):
     out = capsys.readouterr().out
     assert "error: … and 12 more like these" in out
     assert "20 errors, 0 warnings" in out
+
+
+def test_times_that_are_none_are_findings(own, capsys):
+    row = ["audio/s0_0.wav", "early", ""]
+    write_csv(own / "corpus/manifest.csv", ["path", "start", "end"], [row])
+    assert main(["doctor", str(own / "corpus")]) == 1
+    assert "could not convert string to float" in capsys.readouterr().out

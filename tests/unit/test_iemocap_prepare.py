@@ -227,6 +227,7 @@ def test_the_whole_corpus_is_the_literatures(monkeypatch):
         ("[6.2901 - ", "6.2901 - ", "malformed"),
         ("[6.2901 - ", "[6..9 - ", "malformed times"),
         ("\t[2.5000, 2.5000, 2.5000]", "", "malformed"),
+        ("\t[2.5000, 2.5000, 2.5000]", " 2.5", "malformed"),
     ],
 )
 def test_lines_that_are_no_turns_are_named(own, tmp_path, old, new, message):
@@ -240,7 +241,7 @@ def test_lines_that_are_no_turns_are_named(own, tmp_path, old, new, message):
 def test_a_turn_that_comes_twice_is_named(own, tmp_path):
     change(own, "Ses01F_impro01", "_F002\t", "_F004\t")
     with pytest.raises(CorpusError, match="F004 stands already in .*line"):
-        prepare(own, tmp_path / "out", partial_corpus=True)
+        prepare(own, tmp_path / "out")
 
 
 def test_swapped_sessions_are_noticed(own, tmp_path):
@@ -253,15 +254,59 @@ def test_swapped_sessions_are_noticed(own, tmp_path):
         prepare(own, tmp_path / "out")
 
 
+def test_lines_that_are_no_turns_may_be_left_out(own, tmp_path, said):
+    change(own, "Ses01F_impro01", "[6.2901 - ", "[6.2901 ")
+    splits = prepare(own, tmp_path / "out", partial_corpus=True)
+    assert "Ses01F_impro01_FXX000" not in splits["test"]
+    assert any("malformed" in text for text in said)
+
+
+def test_what_is_not_needed_of_a_line_may_be_anything(own, tmp_path):
+    values = "\t[2.5000, 2.5000, 2.5000]"
+    change(own, "Ses01F_impro01", values, "  [nan, -1.0000, 2.5000]")
+    assert "Ses01F_impro01_FXX000" in str(prepare(own, tmp_path / "out"))
+
+
+def lengthen(root, dialog, seconds):
+    """A turn of a dialog that really is as long as its evaluation says."""
+    folder = root / f"Session{dialog[4]}/sentences/wav/{dialog}"
+    path = sorted(folder.iterdir())[0]
+    write_wav(path, 0.1 * torch.randn(round(16000 * seconds)))
+    text = root / f"Session{dialog[4]}/dialog/EmoEvaluation/{dialog}.txt"
+    lines = text.read_text().splitlines()
+    for i, line in enumerate(lines):
+        if f"\t{path.stem}\t" in line:
+            rest = line[line.index("]") :]
+            lines[i] = f"[1.0000 - {1 + seconds:.4f}{rest}"
+    text.write_text("\n".join(lines))
+    return path
+
+
 def test_swapped_speakers_are_noticed(own, tmp_path, said):
-    """Two people's turns exchanged: the files last otherwise than they should."""
-    folder = own / "Session1/sentences/wav/Ses01F_impro01"
-    names = sorted(path.name for path in folder.iterdir())[:2]
-    write_wav(folder / names[0], torch.randn(16000))
+    """Two people's turns exchanged: both last otherwise than they should."""
+    dialog = "Ses01F_impro01"
+    path = lengthen(own, dialog, 1.0)
     prepare(own, tmp_path / "out")
-    assert len(said) == 1
-    assert f"{names[0][:-4]}: 1.00 s, its evaluation says 0.10 s" in said[0]
+    assert said == []
+    other = sorted(path.parent.glob(f"{dialog}_M*"))[0]
+    path.rename(own / "aside.wav")
+    other.rename(path)
+    (own / "aside.wav").rename(other)
+    prepare(own, tmp_path / "out")
+    assert len(said) == 1 and "2 audio files are not those" in said[0]
+    assert f"{path.stem}: 0.10 s, its evaluation says 1.00 s" in said[0]
+    assert f"{other.stem}: 1.00 s, its evaluation says 0.10 s" in said[0]
     assert "compare these files" in said[0]
+
+
+def test_whole_dialogs_exchanged_are_refused(own, tmp_path, said):
+    folder = own / "Session1/sentences/wav/Ses01F_impro01"
+    for path in folder.iterdir():
+        write_wav(path, 0.1 * torch.randn(16000))
+    with pytest.raises(CorpusError, match="not those of their turns"):
+        prepare(own, tmp_path / "out")
+    prepare(own, tmp_path / "out", partial_corpus=True)
+    assert any("not those of their turns" in text for text in said)
 
 
 def test_a_dialog_without_evaluation_is_named(own, tmp_path):

@@ -412,3 +412,26 @@ def test_types_in_file_names(tmp_path):
         prepare(tmp_path / "n", tmp_path / "out", ["factory", "babble"])
     splits = prepare(tmp_path, tmp_path / "out", ["n"])
     assert [len(recordings(splits[s], "n")) for s in SPLITS] == [5, 2, 2]
+
+
+def test_pauses_belong_to_long_recordings(tmp_path):
+    """Speech: an utterance is heard under a stretch of it, not under loops."""
+    voice = 0.3 * torch.randn(16000, generator=seeded("voice"))
+    spoken = torch.cat([voice, torch.zeros(16000)])
+    write_wav(tmp_path / "long.wav", spoken.repeat(20))
+    write_wav(tmp_path / "clip.wav", spoken.repeat(3))
+    assert len(audible_segments(tmp_path / "long.wav")) == 1
+    assert len(audible_segments(tmp_path / "clip.wav")) == 3
+
+
+def test_generated_noise_is_known_by_what_it_is_made_of(noise_corpus, tmp_path):
+    """Its samples may differ by a bit between machines, its hash does not."""
+    prepare(noise_corpus, tmp_path, ["rain", "white"])
+    csv = str(tmp_path / "train.csv")
+    before = noise_fingerprint(csv)
+    path = tmp_path / "white/train_00.flac"
+    write_wav(path, read_audio(path) + 1e-4)
+    assert noise_fingerprint(csv) == before
+    text = (tmp_path / "train.csv").read_text()
+    (tmp_path / "train.csv").write_text(text.replace(" origin:", " origin:0"))
+    assert noise_fingerprint(csv) != before

@@ -76,6 +76,7 @@ def test_settings_may_add_systems(tmp_path):
         ),
         ("system: best", f"no system 'best'.*{', '.join(SYSTEMS)}"),
         ("- a list", "expected 'key: value' pairs"),
+        ("noise_types: '[rain'\nkd_levels: [1", "the command line: is no YAML"),
         ("speech: noisy", "speech: is set by the system.*student_noisy"),
         ("network: student", "network: is set by the system"),
         ("opt_class: {weight_decay: 9}", "opt_class is an object"),

@@ -82,7 +82,8 @@ def prepare_csv(
         logger.info(f"Corpus: {save_folder} is prepared already.")
         return
     kept = _label(rows, labels, label_map, manifest)
-    unit = "session" if "session" in rows[0] else "speaker"
+    has_sessions = any(entry["session"] for entry in kept.values())
+    unit = "session" if has_sessions else "speaker"
     folds = deal(kept, unit, n_folds)
     if not isinstance(fold, int) or not 1 <= fold <= n_folds:
         raise CorpusError(f"fold: {fold} is not between 1 and {n_folds}")

@@ -6,6 +6,7 @@ utterance once and hears it under all conditions.
 """
 
 import bisect
+import json
 import os
 
 import numpy as np
@@ -16,7 +17,6 @@ import speechbrain as sb
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
-from speechbrain.dataio.dataio import load_data_json
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
@@ -53,10 +53,12 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such manifest")
-    data = load_data_json(path, replacements={"data_root": data_folder})
+    with open(path, encoding="utf-8") as file:
+        data = json.load(file)
     if not data:
         raise InputError(f"{path}: has no utterances")
     for name, entry in data.items():
+        entry["wav"] = entry["wav"].format(data_root=data_folder)
         for key in ("start", "stop", "speaker", "emo"):
             entry.setdefault(key, None)
         if entry["emo"] not in [None, *labels]:

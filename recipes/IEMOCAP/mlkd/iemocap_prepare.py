@@ -52,6 +52,8 @@ COUNTS = {
 S3PRL_SHARE = 0.2
 # A turn's file should last as long as its evaluation says, up to this (s).
 DURATION_TOLERANCE = 0.25
+# A larger share of files that do not is refused.
+MOST_OFF = 0.01
 
 
 def prepare_iemocap(
@@ -81,7 +83,7 @@ def prepare_iemocap(
     fold : int
         From 1; what is tested, see `PROTOCOLS`.
     partial_corpus : bool
-        Goes on where turns are missing, with a warning.
+        Goes on where turns are missing or not as expected, with a warning.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def prepare_iemocap(
     """
     check_choices("protocol", protocol, PROTOCOLS)
     root = find_release(data_folder)
-    turns = read_turns(root)
+    turns, problems = read_turns(root)
     stamp = {
         "corpus": "iemocap",
         "turns": text_sha256(turns),
@@ -102,12 +104,15 @@ def prepare_iemocap(
         logger.info(f"Corpus: {save_folder} is prepared already.")
         return
     differences, turns = check_corpus(root, turns)
+    if problems:
+        what = "lines of EmoEvaluation files are not as expected"
+        differences.insert(0, listing(what, problems))
     _refuse(differences, partial_corpus)
     entries = _entries(turns, _mapping(label_map, labels), read_texts(root))
     splits = PROTOCOLS[protocol].split(entries, fold)
     used = {name: e for split in splits.values() for name, e in split.items()}
     measure(used, data_folder)
-    _check_durations(turns, used)
+    _check_durations(turns, used, partial_corpus)
     write_manifests(
         save_folder, splits, labels, stamp, PROTOCOLS[protocol].declared
     )
@@ -206,8 +211,11 @@ def _entries(turns, mapping, texts):
     }
 
 
-def _check_durations(turns, entries):
-    """Warns of files that last otherwise than their evaluation says."""
+def _check_durations(turns, entries, partial_corpus):
+    """Warns of files that last otherwise than their evaluation says.
+
+    Many of them mean that speakers, sessions or whole dialogs are exchanged.
+    """
     wrong = [
         f"{turn.name}: {entries[turn.name]['length']:.2f} s, its evaluation "
         f"says {turn.time:.2f} s"
@@ -215,12 +223,16 @@ def _check_durations(turns, entries):
         if turn.name in entries
         and abs(entries[turn.name]["length"] - turn.time) > DURATION_TOLERANCE
     ]
-    if wrong:
-        logger.warning(
-            listing("audio files are not those of their turns", wrong)
-            + "\nSpeakers or turns may be exchanged: compare these files and "
-            "their EmoEvaluation lines with the corpus' archive."
-        )
+    if not wrong:
+        return
+    text = (
+        listing("audio files are not those of their turns", wrong)
+        + "\nSpeakers or turns may be exchanged: compare these files and "
+        "their EmoEvaluation lines with the corpus' archive."
+    )
+    if len(wrong) > MOST_OFF * len(entries) and not partial_corpus:
+        raise CorpusError(text + " --partial_corpus=True goes on regardless.")
+    logger.warning(text)
 
 
 def split_loso5(entries, fold):

@@ -2,12 +2,11 @@
 
 train.json, valid.json and test.json hold one entry per utterance: `wav` (below
 {data_root}), `start` and `stop` in seconds or null, `length` in seconds, `emo`
-(null: unlabelled), `speaker`, `session`, `gender`, `text`, and `sha256` of the decoded samples, so that a
+(null: unlabelled), `speaker`, `session`, `gender`, `text`, and `sha256` of the file, so that a
 changed file changes the manifest. Beside them, preparation.json says from what they were made, so that another fold, protocol
 or corpus never meets manifests that are not its own.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -16,7 +15,7 @@ from collections import Counter, namedtuple
 from mlkd_lobes.audio import AudioError, audio_info, read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import refuse_overlaps
-from mlkd_lobes.files import write_json
+from mlkd_lobes.files import file_sha256, write_json
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -103,14 +102,16 @@ def measure(entries, data_folder):
     CorpusError
         Naming every file that cannot be used, and why.
     """
-    problems = []
+    # The file's own bytes: decoded samples differ by a bit between machines.
+    problems, hashes = [], {}
     for entry in entries.values():
         path = audio_path(entry, data_folder)
         try:
             wav = read_audio(path, entry["start"], entry["stop"])
             entry["length"] = round(len(wav) / 16000, 4)
-            digest = hashlib.sha256(wav.numpy().tobytes())
-            entry["sha256"] = digest.hexdigest()[:16]
+            if path not in hashes:
+                hashes[path] = file_sha256(path)[:16]
+            entry["sha256"] = hashes[path]
         except AudioError as error:
             problems.append(str(error))
             continue

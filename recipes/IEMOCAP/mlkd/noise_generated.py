@@ -3,17 +3,27 @@
 import pathlib
 from collections import defaultdict
 
+import numpy as np
 import torch
 from manifests import SPLITS, CorpusError
 from noise_corpora import Recording, shares
 
 from mlkd_lobes.audio import audio_info, list_audio, read_frames
-from mlkd_lobes.files import atomic_path, read_csv, stable_seed
+from mlkd_lobes.files import (
+    atomic_path,
+    read_csv,
+    sampled_sha256,
+    stable_seed,
+    text_sha256,
+)
 from speechbrain.dataio import audio_io
 
 GENERATED = {"train": 30, "valid": 10, "test": 10}
 GENERATED_SECONDS = 20
 BABBLE_VOICES = (5, 7)
+GENERATORS = ("babble", "white")
+# Of the code that generates: noise of another version is other noise.
+VERSION = 1
 
 
 def read_talkers(folder, corpus_files, corpus_speakers):
@@ -133,13 +143,48 @@ def white(split, number):
     torch.Tensor
         Waveform [time] at 16 kHz.
     """
-    generator = torch.Generator()
-    generator.manual_seed(stable_seed("white", split, number))
-    return torch.randn(GENERATED_SECONDS * 16000, generator=generator)
+    generator = np.random.default_rng(stable_seed("white", split, number))
+    noise = generator.standard_normal(GENERATED_SECONDS * 16000)
+    return torch.from_numpy(noise).float()
 
 
 def _pick(n, generator):
     return torch.randint(n, (), generator=generator).item()
+
+
+def origins(talkers):
+    """Of what generated noise is made: the same on every machine.
+
+    Its samples may differ by a bit between machines, these hashes do not.
+
+    Arguments
+    ---------
+    talkers : dict
+        Split to talker to audio files.
+
+    Returns
+    -------
+    dict
+        (kind, split) to a hash.
+    """
+    voices = {
+        split: [
+            [sampled_sha256(path) for path in paths] for paths in t.values()
+        ]
+        for split, t in talkers.items()
+    }
+    return {
+        (kind, split): text_sha256(
+            [
+                VERSION,
+                kind,
+                split,
+                voices.get(split) if kind == "babble" else None,
+            ]
+        )
+        for kind in GENERATORS
+        for split in SPLITS
+    }
 
 
 def plan_generated(kind, save_folder):

@@ -21,8 +21,10 @@ from manifests import (
 )
 from noise_corpora import NOISE_CORPORA, Recording, shares
 from noise_generated import (
+    GENERATORS,
     babble,
     generate,
+    origins,
     plan_generated,
     read_talkers,
     white,
@@ -41,7 +43,6 @@ HEADER = ["ID", "duration", "wav", "wav_format", "wav_opts"]
 HEADER += ["noise_type", "noise_type_format", "noise_type_opts"]
 PATH, KIND = HEADER.index("wav"), HEADER.index("noise_type")
 
-GENERATORS = ("babble", "white")
 # Speech of a noise corpus, of which babble can be made.
 SPEECH = "speech"
 
@@ -50,7 +51,9 @@ WINDOW = 0.05
 AUDIBLE_RANGE_DB = 40
 AUDIBLE_FLOOR = 1e-4
 SHORTEST_SEGMENT = 0.2
-LONGEST_GAP = 0.25
+# Closed gaps: of clips of events, and of long recordings, whose pauses are a
+# part of them.
+LONGEST_GAP, LONGEST_PAUSE, LONG_RECORDING = 0.25, 2.0, 30.0
 
 
 def prepare_noise(
@@ -121,11 +124,11 @@ def prepare_noise(
     _check_splits(recordings + made)
     # From here to the end nothing in the folder passes for prepared.
     (save_folder / STAMP).unlink(missing_ok=True)
-    lines = _lines(recordings)
+    lines = _lines(recordings, {})
     makers = {"babble": functools.partial(babble, talkers), "white": white}
     for recording in made:
         generate(recording, makers[recording.kind])
-    for split, rows in _lines(made).items():
+    for split, rows in _lines(made, origins(talkers)).items():
         lines[split] += rows
     _check_heard(lines, {r.kind for r in recordings + made})
     _write(save_folder, lines, stamp)
@@ -253,11 +256,12 @@ def audible_segments(path):
 
 def _runs(audible, window, info):
     """Runs of audible windows, short gaps closed, short runs left out."""
-    runs = []
+    long = info.duration > LONG_RECORDING
+    runs, gap = [], LONGEST_PAUSE if long else LONGEST_GAP
     for i, loud in enumerate(audible):
         if not loud:
             continue
-        if runs and (i - runs[-1][1]) * WINDOW <= LONGEST_GAP:
+        if runs and (i - runs[-1][1]) * WINDOW <= gap:
             runs[-1][1] = i + 1
         else:
             runs.append([i, i + 1])
@@ -319,7 +323,7 @@ def _write(save_folder, lines, stamp):
     write_json(save_folder / STAMP, stamp)
 
 
-def _lines(recordings):
+def _lines(recordings, made_of):
     """CSV rows of recordings by split, their IDs still open."""
     lines, problems = {split: [] for split in SPLITS}, []
     for recording in sorted(recordings, key=lambda r: (r.kind, str(r.path))):
@@ -330,6 +334,8 @@ def _lines(recordings):
         except AudioError as error:
             problems.append(str(error))
             continue
+        origin = made_of.get((recording.kind, recording.split), "")
+        origin = origin and f" origin:{origin}-{path.stem}"
         if not segments:
             logger.warning(f"{path}: silent, left out")
         for start, stop in segments:
@@ -339,7 +345,7 @@ def _lines(recordings):
                     round((stop - start) / rate, 4),
                     str(path),
                     path.suffix[1:],
-                    f"start:{start} stop:{stop}",
+                    f"start:{start} stop:{stop}" + origin,
                     recording.kind,
                     "string",
                     "",

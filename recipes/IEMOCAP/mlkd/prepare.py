@@ -19,6 +19,7 @@ from mlkd_lobes.evaluation.leakage import (
     find_overlaps,
     refuse_overlaps,
 )
+from mlkd_lobes.files import sampled_sha256
 from mlkd_lobes.noise import read_noise_csv
 from speechbrain.utils.logger import get_logger
 
@@ -162,11 +163,15 @@ def check_leakage(datasets, csvs, replacements, declared):
         kinds = read_noise_csv(csvs[split], replacements)
         paths = [path for recordings in kinds.values() for path in recordings]
         noise[split] = [
-            {"noise recording": os.path.realpath(path)} for path in paths
+            {
+                "noise recording": os.path.realpath(path),
+                "noise recording of the same content": sampled_sha256(path),
+            }
+            for path in paths
         ]
     for entries, keys in (
         (speech, ["speaker", "session", "wav"]),
-        (noise, ["noise recording"]),
+        (noise, ["noise recording", "noise recording of the same content"]),
     ):
         if declared is not None:
             refuse_overlaps(entries, keys, declared)

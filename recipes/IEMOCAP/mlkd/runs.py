@@ -34,7 +34,8 @@ def check_claims(output_folder, system, plain, shared):
         Settings known before anything is prepared; those of the run's own
         folder must be equal.
     shared : sequence of str
-        Which of them must be equal for all runs of the output folder.
+        Which of them must be equal in all runs of the output folder that have
+        them.
 
     Raises
     ------
@@ -42,8 +43,10 @@ def check_claims(output_folder, system, plain, shared):
         Naming folder and settings.
     """
     for path in sorted(pathlib.Path(output_folder).glob(f"*/{SETTINGS}")):
-        names = plain if path.parent.name == system else shared
         found = json.loads(path.read_text(encoding="utf-8"))
+        names = plain
+        if path.parent.name != system:
+            names = [key for key in shared if key in found and key in plain]
         _compare(path.parent, found, plain, names)
 
 

@@ -11,7 +11,7 @@ import numbers
 import pathlib
 
 from hyperpyyaml.core import recursive_update, resolve_references
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from mlkd_lobes.errors import InputError
 
@@ -43,13 +43,23 @@ NOISE_KEYS = (
 TEACHER_KEYS = ("teacher_epochs", "teacher_lr", "teacher_freeze_cnn")
 # Run options that training depends on.
 TRAINING_OPTIONS = (
+    "auto_mix_prec",
+    "bfloat16_mix_prec",
+    "debug",
+    "debug_batches",
+    "debug_epochs",
     "precision",
+    "skip_nonfinite_grads",
     "max_grad_norm",
     "grad_accumulation_factor",
     "optimizer_step_limit",
 )
-# What all runs of an output folder have in common.
+# What all runs of an output folder have in common, as far as they have it.
 SHARED_KEYS = (
+    "label_map",
+    "columns",
+    "noise_corpus",
+    "noise_types",
     "corpus",
     "corpus_name",
     "protocol",
@@ -172,7 +182,12 @@ def _load(path):
 
 def _parse(text, where):
     # Only the structure is needed: tags such as !ref stay unread.
-    content = YAML().load(text or "{}")
+    try:
+        content = YAML().load(text or "{}")
+    except YAMLError as error:
+        raise SettingsError(
+            f"{where}: is no YAML ({' '.join(str(error).split())})"
+        )
     if not isinstance(content, dict):
         raise SettingsError(f"{where}: expected 'key: value' pairs")
     return content

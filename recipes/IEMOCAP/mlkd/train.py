@@ -342,7 +342,14 @@ def train_network(hparams, run_opts, teacher_folder=None):
     brain = make_brain(hparams, run_opts, model, teacher, validation)
     loader_options = training_loader_options(data, hparams)
     sampler = loader_options["batch_sampler"]
-    n_steps = n_epochs(hparams) * updates(brain, len(sampler))
+    n_updates = updates(brain, len(sampler))
+    if not n_updates:
+        raise SettingsError(
+            f"grad_accumulation_factor: {brain.grad_accumulation_factor} is "
+            f"more than the {len(sampler)} batches of an epoch: nothing would "
+            "be learned"
+        )
+    n_steps = n_epochs(hparams) * n_updates
     plan = training_plan(hparams, folder, n_steps)
     brain.set_up_training(folder, plan)
     loader = brain.make_dataloader(
@@ -417,23 +424,14 @@ def one_at_a_time(folder):
         yield
 
 
-def ensure_teacher(hparams_file, command_line, hparams, run_opts):
-    """Folder of the teacher on clean speech, trained if there is none."""
-    if hparams["teacher_folder"] is not None:
-        return hparams["teacher_folder"]
-    overrides = resolve_overrides(hparams_file, command_line, TEACHER)
-    teacher = load(hparams_file, overrides)
-    train_network(teacher, run_opts)
-    return run_folder(teacher) / MODEL
-
-
 def check_trained(hparams, run_opts):
     """Evaluation alone needs a network trained with these very settings."""
     folder = run_folder(hparams)
     stage = read_stage(folder)
     teacher = hparams["network"] == "teacher"
     sha256 = None if teacher else stage["teacher_sha256"]
-    claim_folder(folder, training_settings(hparams, run_opts, sha256))
+    settings = training_settings(hparams, run_opts, sha256)
+    run_on_main(claim_folder, args=[folder, settings])
 
 
 def run(hparams_file, run_opts, command_line):
@@ -446,28 +444,34 @@ def run(hparams_file, run_opts, command_line):
             f"--test_only: {folder} holds no trained model; run the same "
             "command without --test_only first"
         )
-    check_claims(
-        hparams["output_folder"],
-        hparams["system"],
-        plain_settings(hparams, run_opts),
-        SHARED_KEYS,
-    )
+    teacher = None
+    if hparams["network"] == "student" and hparams["teacher_folder"] is None:
+        teacher = load(
+            hparams_file, resolve_overrides(hparams_file, command_line, TEACHER)
+        )
+    # Before anything is written: afterwards it would be too late to refuse.
+    for network in (hparams, teacher):
+        if network is not None:
+            check_claims(
+                network["output_folder"],
+                network["system"],
+                plain_settings(network, run_opts),
+                SHARED_KEYS,
+            )
     sb.create_experiment_directory(
         folder, hyperparams_to_save=hparams_file, overrides=overrides
     )
-    teacher_folder = None
+    teacher_folder = hparams["teacher_folder"]
     with one_at_a_time(hparams["output_folder"]):
         prepare(hparams)
         if hparams["prepare_only"]:
             logger.info(f"{hparams['output_folder']}: prepared, as asked for.")
             return
-        needs = (
-            hparams["network"] == "student" or overrides["system"] == TEACHER
-        )
-        if needs and not run_opts["test_only"]:
-            teacher_folder = ensure_teacher(
-                hparams_file, command_line, hparams, run_opts
-            )
+        if hparams["system"] == TEACHER:
+            teacher = hparams
+        if teacher is not None and not run_opts["test_only"]:
+            train_network(teacher, run_opts)
+            teacher_folder = run_folder(teacher) / MODEL
     if run_opts["test_only"]:
         check_trained(hparams, run_opts)
     else:
