@@ -78,6 +78,7 @@ OTHER_KEYS = (
     "output_folder",
     "skip_prep",
     "prepare_only",
+    "train_only",
     "partial_corpus",
     "train_annotation",
     "valid_annotation",

@@ -74,7 +74,11 @@ from mlkd_lobes.evaluation.tables import run_table
 from mlkd_lobes.files import file_sha256, stable_seed
 from mlkd_lobes.noise import CLEAN, conditions, noise_fingerprint
 from mlkd_lobes.targets import TargetCache
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    if_main_process,
+    run_on_main,
+)
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -365,6 +369,8 @@ def train_network(hparams, run_opts, teacher_folder=None):
     )
     best = brain.checkpointer.recover_if_possible(max_key="UA")
     epochs = brain.history.epochs
+    # Finishing clears away the checkpoint that others may still be reading.
+    ddp_barrier()
     run_on_main(
         finish_stage, args=[folder, model, best, epochs, teacher_sha256]
     )
@@ -476,6 +482,9 @@ def run(hparams_file, run_opts, command_line):
         check_trained(hparams, run_opts)
     else:
         train_network(hparams, run_opts, teacher_folder)
+    if hparams["train_only"]:
+        logger.info(f"{folder}: trained, not tested, as asked for.")
+        return
     results = evaluate(hparams, run_opts)
     if if_main_process():
         print(f"\n{hparams['system']}, {folder}\n\n{run_table(results)}\n")
