@@ -28,9 +28,10 @@ lint: .venv/ready
 estimate: .venv/ready
 	$(RUN) benchmarks/estimate.py results/estimate/iemocap.json
 
-# Tables and figure of the README, from the results files.
+# Tables and figure of the README, and build/ravdess.html, from the results.
 report: .venv/ready
-	$(RUN) -m mlkd_lobes report results/ravdess/first \
+	mkdir -p build
+	$(RUN) -m mlkd_lobes report results/ravdess/first --html=build/ravdess.html \
 		--figure=results/ravdess/first/ua.svg --update=README.md
 
 clean:

@@ -3,15 +3,21 @@
 import re
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.tables import comparisons_table, systems_table
+from mlkd_lobes.evaluation.tables import (
+    consistency_table,
+    contrasts_table,
+    markdown,
+    recall_table,
+    systems_table,
+)
 
 # Below so many a bootstrap over speakers promises too much.
 FEW_SPEAKERS = 10
 END = "<!-- end of report -->"
 
 
-def report_text(systems, about):
-    """Tables of UA and WA, one row per system, worst in noise first.
+def setting(systems, about):
+    """What the figures of a report were measured on, in words.
 
     Arguments
     ---------
@@ -23,24 +29,73 @@ def report_text(systems, about):
     Returns
     -------
     str
-        Markdown.
+        A paragraph.
     """
     folds = sorted({fold for system in systems for fold in system.folds})
     table = next(iter(systems[-1].seeds.values()))
     n, speakers = table["id"].nunique(), table["speaker"].nunique()
-    where = (
+    text = (
         f"{about['corpus']}, {about['protocol']}, fold(s) "
         f"{', '.join(map(str, folds))}: {n} test utterances of {speakers} "
-        "speakers under every condition, folds pooled, mean over seeds. A "
-        'noise type\'s column is the mean over its SNRs, "noisy" the mean over '
-        "the types met in training. Intervals draw speakers anew; p is that of "
-        "a sign-flip test over speakers."
+        "speakers under every condition, folds pooled, mean over seeds; chance "
+        f"is {100 / len(about['labels']):.1f} % UA. A noise type's column is "
+        'the mean over its SNRs, "noisy" the mean over the types met in '
+        "training. Intervals draw speakers anew; p is that of a sign-flip test "
+        "over speakers."
     )
     if speakers < FEW_SPEAKERS:
-        where += f" Of {speakers} speakers, intervals are too narrow."
-    parts = [where, systems_table(systems), comparisons_table(systems)]
-    parts.append(systems_table(systems, "WA"))
-    return "\n\n".join(part for part in parts if part)
+        text += f" Of {speakers} speakers, intervals are too narrow."
+    return text
+
+
+def tables(systems):
+    """All tables of a report.
+
+    Arguments
+    ---------
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
+
+    Returns
+    -------
+    list of mlkd_lobes.evaluation.tables.Table
+        One row per system, worst in noise first; none is empty.
+    """
+    found = [
+        systems_table(systems),
+        contrasts_table(systems),
+        systems_table(systems, "WA"),
+        systems_table(systems, "F1"),
+        recall_table(systems),
+        consistency_table(systems),
+    ]
+    return [table for table in found if table.rows]
+
+
+def report_text(systems, about, short=False):
+    """What was measured, and the tables.
+
+    Arguments
+    ---------
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
+    about : dict
+        results.json of one of their runs.
+    short : bool
+        Only UA and its differences, for a README.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    chosen = [table for table in tables(systems) if not short or _is_ua(table)]
+    parts = [markdown(*table) for table in chosen]
+    return "\n\n".join([setting(systems, about), *parts])
+
+
+def _is_ua(table):
+    return table.header[0].startswith("UA")
 
 
 def update_text(text, folder, report):

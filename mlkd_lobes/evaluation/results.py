@@ -198,13 +198,31 @@ def read_predictions(folder):
     return pd.read_csv(path, dtype={"id": str, "speaker": str})
 
 
-def find_runs(folders):
+def read_cost(folder):
+    """What a run took.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The run's folder.
+
+    Returns
+    -------
+    dict
+        The content of cost.json.
+    """
+    return json.loads((pathlib.Path(folder) / COST).read_text())
+
+
+def find_runs(folders, folds=None):
     """All finished runs below some folders.
 
     Arguments
     ---------
     folders : sequence of str or pathlib.Path
         Where to look.
+    folds : sequence of int, optional
+        Only runs of these.
 
     Returns
     -------
@@ -217,12 +235,15 @@ def find_runs(folders):
         If there is none.
     """
     paths = {p for f in folders for p in pathlib.Path(f).rglob(RESULTS)}
-    if not paths:
+    runs = [StoredRun(p.parent, read_results(p.parent)) for p in sorted(paths)]
+    if folds:
+        runs = [run for run in runs if run.results["fold"] in folds]
+    if not runs:
+        of_folds = f" of fold(s) {', '.join(map(str, folds))}" if folds else ""
         raise FileNotFoundError(
-            f"no {RESULTS} below {', '.join(map(str, folders))}"
+            f"no {RESULTS}{of_folds} below {', '.join(map(str, folders))}"
         )
-    folders = [path.parent for path in sorted(paths)]
-    return [StoredRun(folder, read_results(folder)) for folder in folders]
+    return runs
 
 
 def is_whole(folder):
@@ -241,7 +262,7 @@ def is_whole(folder):
     try:
         results = read_results(folder)
         rows = len(read_predictions(folder))
-        json.loads((pathlib.Path(folder) / COST).read_text())
+        read_cost(folder)
     except (OSError, ValueError, EOFError):
         return False
     return rows == sum(entry["n"] for entry in results["conditions"])

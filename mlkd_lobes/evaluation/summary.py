@@ -6,25 +6,32 @@ import numpy as np
 import pandas as pd
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.results import read_predictions
-from mlkd_lobes.evaluation.statistics import (
-    compare,
-    interval,
-    mean_ua,
-    speaker_counts,
-)
+from mlkd_lobes.evaluation.results import read_cost, read_predictions, summarize
+from mlkd_lobes.evaluation.statistics import compare, interval, speaker_counts
 from mlkd_lobes.noise import CLEAN, UNSEEN_PREFIX, Condition
 
 # What all runs of a report have in common.
 COMMON = ("corpus", "protocol", "labels", "noise_corpus")
 # Against whom systems are compared: the student without distillation.
 BASELINE = "student_noisy"
+# Whose further differences are of interest: the multi-level students.
+MULTI_LEVEL = ("mlkd", "mlkd_semi")
 
-System = namedtuple("System", ["name", "folds", "seeds", "labels", "grid"])
+System = namedtuple(
+    "System", ["name", "folds", "seeds", "scores", "costs", "labels", "grid"]
+)
 System.__doc__ = """All runs of a system.
 
 `folds`, the folds that every seed has; `seeds`, seed to the predictions of all
-folds; `labels`; `grid`, the conditions.
+folds; `scores`, per seed the metrics of every condition, folds pooled; `costs`,
+cost.json of every run; `labels`; `grid`, the conditions.
+"""
+
+Contrast = namedtuple("Contrast", ["one", "other", "under", "seeds", "found"])
+Contrast.__doc__ = """UA of system `one` minus that of `other`.
+
+`under`: "noisy" (noise met in training), "unseen noise" or "clean"; `seeds`
+both have; `found`, a mlkd_lobes.evaluation.statistics.Comparison.
 """
 
 
@@ -96,7 +103,11 @@ def _system(name, places, labels, grid):
         )
         for seed in seeds
     }
-    return System(name, folds, tables, labels, grid)
+    scores = {
+        seed: summarize(table, labels, grid) for seed, table in tables.items()
+    }
+    costs = [read_cost(folder) for folder in places.values()]
+    return System(name, folds, tables, scores, costs, labels, grid)
 
 
 def noise_kinds(system, unseen=False):
@@ -143,7 +154,24 @@ def seen_noise(system, kind=None, snr=None):
     ]
 
 
-def score(system, conditions, name="UA"):
+def unseen_noise(system):
+    """Conditions with noise that was never met in training.
+
+    Arguments
+    ---------
+    system : System
+        The system.
+
+    Returns
+    -------
+    list of Condition
+        In the order of the grid.
+    """
+    kinds = noise_kinds(system, unseen=True)
+    return [c for c in system.grid if c.noise in kinds]
+
+
+def score(system, conditions, name="UA", label=None):
     """A metric, mean over conditions and seeds, folds pooled.
 
     Arguments
@@ -153,17 +181,46 @@ def score(system, conditions, name="UA"):
     conditions : sequence of Condition
         Which.
     name : str
-        "UA" or "WA".
+        "UA", "WA", "F1", "consistency" or, with a label, "recall".
+    label : str, optional
+        The class.
 
     Returns
     -------
     float
         A fraction.
     """
-    if name == "UA":
-        return float(mean_ua(_counts(system, conditions)).mean())
-    values = [_accuracy(table, conditions) for table in system.seeds.values()]
+    values = [
+        entry[name] if label is None else entry[name][label]
+        for scores in system.scores.values()
+        for entry in scores
+        if Condition(entry["noise"], entry["snr_db"]) in conditions
+    ]
     return float(np.mean(values))
+
+
+def confusion(system, conditions):
+    """How often each class was taken for which, folds and seeds pooled.
+
+    Arguments
+    ---------
+    system : System
+        The system.
+    conditions : sequence of Condition
+        Which.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shares [classes, classes] of each true class, a row's sum 1.
+    """
+    counts = sum(
+        np.array(entry["confusion"])
+        for scores in system.scores.values()
+        for entry in scores
+        if Condition(entry["noise"], entry["snr_db"]) in conditions
+    )
+    return counts / counts.sum(1, keepdims=True).clip(min=1)
 
 
 def _counts(system, conditions, seeds=None):
@@ -171,59 +228,85 @@ def _counts(system, conditions, seeds=None):
     return speaker_counts(tables, system.labels, conditions)
 
 
-def _accuracy(table, conditions):
-    """Plain accuracy, mean over conditions."""
-    right = (table["true"] == table["predicted"]).groupby(
-        [table["noise"], table["snr_db"].fillna(np.inf)]
-    )
-    means = right.mean()
-    keys = [
-        (c.noise, np.inf if c.snr_db is None else c.snr_db) for c in conditions
-    ]
-    return np.mean([means[key] for key in keys])
-
-
-def noisy_interval(system):
-    """Bounds of the noisy UA, speakers drawn anew.
+def ua_interval(system, conditions):
+    """Bounds of the UA, mean over conditions, speakers drawn anew.
 
     Arguments
     ---------
     system : System
         The system.
+    conditions : sequence of Condition
+        Which.
 
     Returns
     -------
     (float, float)
         Fractions.
     """
-    return interval(_counts(system, seen_noise(system)))
+    return interval(_counts(system, conditions))
 
 
-def comparisons(systems, baseline=BASELINE):
-    """Noisy UA of every system minus the baseline's, on the same utterances.
+def contrast(one, other, under="noisy", conditions=None):
+    """UA of one system minus another's, on the same utterances.
+
+    Arguments
+    ---------
+    one : System
+        A system.
+    other : System
+        Another.
+    under : str
+        "noisy", "unseen noise" or "clean", or a name for `conditions`.
+    conditions : sequence of Condition, optional
+        Instead of those that `under` names.
+
+    Returns
+    -------
+    Contrast, or None
+        None if they share no seed, have not the same folds, or nothing was
+        heard under these conditions.
+    """
+    if conditions is None:
+        conditions = {
+            "noisy": seen_noise(one),
+            "unseen noise": unseen_noise(one),
+            "clean": [CLEAN],
+        }[under]
+    seeds = [seed for seed in one.seeds if seed in other.seeds]
+    if not seeds or not conditions or one.folds != other.folds:
+        return None
+    pair = [_counts(system, conditions, seeds) for system in (one, other)]
+    return Contrast(one.name, other.name, under, seeds, compare(*pair))
+
+
+def contrasts(systems):
+    """What is asked of the systems: distillation against none, and further.
 
     Arguments
     ---------
     systems : sequence of System
         From `pool`.
-    baseline : str
-        Which one they are compared with.
 
     Returns
     -------
-    list of (str, list of int, mlkd_lobes.evaluation.statistics.Comparison)
-        System, the seeds both have, and the difference; empty without the
-        baseline.
+    list of Contrast
+        Every system against the student without distillation in noise; then
+        the multi-level students against others.
     """
     named = {system.name: system for system in systems}
-    if baseline not in named:
-        return []
-    base, found = named[baseline], []
-    for system in systems:
-        seeds = [seed for seed in system.seeds if seed in base.seeds]
-        if system is base or not seeds or system.folds != base.folds:
-            continue
-        chosen = seen_noise(base)
-        pair = [_counts(one, chosen, seeds) for one in (system, base)]
-        found.append((system.name, seeds, compare(*pair)))
-    return found
+    asked = [(name, BASELINE, "noisy") for name in named if name != BASELINE]
+    for name in MULTI_LEVEL:
+        asked += [
+            (name, "kd_last", "noisy"),
+            (name, "student_clean", "noisy"),
+            (name, "teacher", "noisy"),
+            (name, "teacher", "clean"),
+            (name, BASELINE, "clean"),
+            (name, BASELINE, "unseen noise"),
+        ]
+    found = [
+        contrast(named[one], named[other], under)
+        for one, other, under in asked
+        if one in named and other in named
+    ]
+    return [entry for entry in found if entry is not None]

@@ -1,15 +1,19 @@
-"""Tables and the figure of finished runs, for the screen and for a README."""
+"""Tables of finished runs, for the screen, a README and the HTML page."""
+
+from collections import namedtuple
 
 from mlkd_lobes.evaluation.results import metric, noise_types, noisy_mean
 from mlkd_lobes.evaluation.summary import (
-    BASELINE,
-    comparisons,
+    contrasts,
     noise_kinds,
-    noisy_interval,
     score,
     seen_noise,
+    ua_interval,
 )
 from mlkd_lobes.noise import CLEAN, Condition
+
+Table = namedtuple("Table", ["header", "rows"])
+Table.__doc__ = """Column names, and rows of cells, all text."""
 
 
 def markdown(header, rows):
@@ -100,9 +104,9 @@ def systems_table(systems, name="UA"):
 
     Returns
     -------
-    str
-        A Markdown table; a noise type's cell is the mean over its SNRs,
-        "noisy" the mean over the types seen, for UA with its 95 % interval.
+    Table
+        A noise type's cell is the mean over its SNRs, "noisy" the mean over
+        the types seen, for UA with its 95 % interval.
     """
     kinds = noise_kinds(systems[0]) + noise_kinds(systems[0], unseen=True)
     rows = []
@@ -111,17 +115,17 @@ def systems_table(systems, name="UA"):
         parts += [seen_noise(system, kind) for kind in kinds]
         cells = [f"{100 * score(system, part, name):.1f}" for part in parts]
         if name == "UA":
-            low, high = noisy_interval(system)
+            low, high = ua_interval(system, seen_noise(system))
             cells.insert(2, f"{100 * low:.1f} to {100 * high:.1f}")
         rows.append([system.name, str(len(system.seeds)), *cells])
     header = [f"{name} (%)", "seeds", "clean", "noisy", *kinds]
     if name == "UA":
         header.insert(4, "95 % interval")
-    return markdown(header, rows)
+    return Table(header, rows)
 
 
-def comparisons_table(systems):
-    """Differences of the noisy UA to the student without distillation.
+def contrasts_table(systems):
+    """Differences of UA between systems, in points.
 
     Arguments
     ---------
@@ -130,15 +134,16 @@ def comparisons_table(systems):
 
     Returns
     -------
-    str
-        A Markdown table; empty without that student.
+    Table
+        Without rows if there is nothing to compare.
     """
     rows = []
-    for name, seeds, found in comparisons(systems):
+    for one, other, under, _, found in contrasts(systems):
         each = ", ".join(f"{100 * value:+.1f}" for value in found.per_seed)
         rows.append(
             [
-                f"{name} − {BASELINE}",
+                f"{one} − {other}",
+                under,
                 f"{100 * found.difference:+.1f}",
                 f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
                 f"{found.p:.3f}",
@@ -146,54 +151,58 @@ def comparisons_table(systems):
                 str(found.n_speakers),
             ]
         )
-    if not rows:
-        return ""
-    header = ["noisy UA (points)", "difference", "95 % interval", "p"]
-    return markdown([*header, "each seed", "speakers"], rows)
+    header = ["UA (points)", "under", "difference", "95 % interval", "p"]
+    return Table([*header, "each seed", "speakers"], rows)
 
 
-def plot_systems(systems, path, name="UA"):
-    """A figure: a metric over SNR, mean over the noise types seen.
+def recall_table(systems):
+    """Recall of every class, on clean speech and in noise met in training.
 
     Arguments
     ---------
     systems : sequence of mlkd_lobes.evaluation.summary.System
         From `pool`.
-    path : str or pathlib.Path
-        Where to write it; the suffix says the format.
-    name : str
-        Which metric.
+
+    Returns
+    -------
+    Table
+        In percent.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    # Equal figures are equal files.
-    matplotlib.rcParams["svg.hashsalt"] = "mlkd"
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    snrs = sorted({c.snr_db for c in seen_noise(systems[0])})
-    ticks = [*snrs, snrs[-1] + 5]
-    colours = plt.get_cmap("tab10")
-    # The best first in the legend, as the lines lie.
-    for i, system in enumerate(systems[::-1]):
-        values = [
-            100 * score(system, seen_noise(system, snr=snr), name)
-            for snr in snrs
+    rows = []
+    for system in systems:
+        cells = [
+            f"{100 * score(system, part, 'recall', label):.1f}"
+            for part in ([CLEAN], seen_noise(system))
+            for label in system.labels
         ]
-        values.append(100 * score(system, [CLEAN], name))
-        axes.plot(
-            ticks[:-1], values[:-1], "o-", color=colours(i), label=system.name
-        )
-        axes.plot(ticks[-2:], values[-2:], "o:", color=colours(i))
-    chance = 100 / len(systems[0].labels)
-    axes.axhline(chance, color="grey", linestyle="--", linewidth=1)
-    axes.annotate("chance", (ticks[-1], chance), xytext=(0, 4), ha="right",
-                  textcoords="offset points", color="grey")  # fmt: skip
-    axes.set_xticks(ticks, [*[f"{snr:g}" for snr in snrs], "clean"])
-    axes.set_xlabel("SNR (dB), mean over noise types seen in training")
-    axes.set_ylabel(f"{name} (%)")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+        rows.append([system.name, *cells])
+    labels = systems[0].labels
+    header = ["recall (%)", *[f"{label}, clean" for label in labels]]
+    return Table([*header, *[f"{label}, noisy" for label in labels]], rows)
+
+
+def consistency_table(systems):
+    """Predictions that noise leaves as they are without it.
+
+    Arguments
+    ---------
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
+
+    Returns
+    -------
+    Table
+        In percent, SNRs as columns, mean over the types seen.
+    """
+    snrs = list(dict.fromkeys(c.snr_db for c in seen_noise(systems[0])))
+    rows = [
+        [
+            system.name,
+            *[
+                f"{100 * score(system, seen_noise(system, snr=snr), 'consistency'):.1f}"
+                for snr in snrs
+            ],
+        ]
+        for system in systems
+    ]
+    return Table(["unchanged (%)", *[f"{snr:g} dB" for snr in snrs]], rows)

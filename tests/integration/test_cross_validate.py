@@ -1,11 +1,13 @@
 """Folds x seeds x systems: what runs, what is kept, what is reported."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
 
 import cross_validate
+import pandas as pd
 import pytest
 from helpers import RECIPE
 
@@ -105,3 +107,35 @@ def test_a_failure_is_reported_and_stops_nobody(command, root, capsys):
     assert "mlkd.log" in said.err
     assert "holds a training" in broken.with_suffix(".log").read_text()
     assert (root / "fold_2/seed_1/mlkd/results.json").is_file()
+
+
+def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
+    """Systems of one's own in a second settings file, on validation speech."""
+    search = tmp_path / "search.yaml"
+    search.write_text(
+        "train_only: True\n"
+        "systems:\n"
+        "  strong: {loss_weights: {features: 5.0, logits: 1.0}}\n"
+    )
+    files = next(o for o in command if o.startswith("--settings="))
+    both = f"--settings=[{files.split('=')[1]}, {search}]"
+    own = ["--folds=1,2", "--systems=teacher,strong"]
+    options = [both if option == files else option for option in command]
+    assert cross_validate.main([*options, *own]) == 0
+    rows = pd.read_csv(root / "validation.csv")
+    assert rows["system"].tolist() == 2 * ["teacher", "strong"]
+    assert rows["fold"].tolist() == [1, 1, 2, 2]
+    for system, row in zip(rows["system"], rows.itertuples()):
+        folder = root / f"fold_{row.fold}/seed_1" / system
+        trained = json.loads((folder / "stage.json").read_text())
+        assert row.valid_UA == pytest.approx(trained["valid_UA"])
+        assert not (folder / "results.json").exists()
+    strong = json.loads(
+        (root / "fold_1/seed_1/strong/settings.json").read_text()
+    )
+    weights = {"emotion": 1.0, "features": 5.0, "logits": 1.0}
+    assert strong["loss_weights"] == weights
+    said = capsys.readouterr().out
+    assert "strong" in said and "finished already" not in said
+    assert cross_validate.main([*options, *own]) == 0
+    assert capsys.readouterr().out.count("finished already") == 4

@@ -177,12 +177,15 @@ def test_evaluation_hears_the_same_noise_whatever_the_batch(
     pd.testing.assert_frame_equal(before, after, atol=1e-5, rtol=0)
 
 
-def test_two_stages_first_distil_then_classify(finished, experiment):
+def test_two_stages_first_distil_then_learn_all(finished, experiment):
     results = experiment.run("mlkd", distillation_epochs=1)
-    first, second = stage(experiment, "mlkd")["history"]
+    found = stage(experiment, "mlkd")
+    first, *others = found["history"]
     assert "features" in first and "emotion" not in first
-    assert "emotion" in second and "features" not in second
-    assert stage(experiment, "mlkd")["epoch"] == 2
+    # Without labels there is nothing to validate and nothing to choose.
+    assert "valid_UA" not in first and found["epoch"] > 1
+    assert len(others) == 2
+    assert all("features" in e and "emotion" in e for e in others)
     # Who has no teacher has one stage.
     teacher = finished.results["teacher"]["teacher_sha256"]
     assert results["teacher_sha256"] == teacher
@@ -190,6 +193,18 @@ def test_two_stages_first_distil_then_classify(finished, experiment):
     name = "model_sha256"
     alone = stage(experiment, "student_noisy")[name]
     assert alone == stage(finished, "student_noisy")[name]
+
+
+def test_training_alone_leaves_the_test_aside(experiment):
+    with pytest.raises(FileNotFoundError):
+        experiment.run("teacher", train_only=True)
+    folder = experiment.arguments["output_folder"] / "teacher"
+    assert stage(experiment, "teacher")["valid_UA"] > 0
+    assert not (folder / "predictions.csv.gz").exists()
+    # The same command without it goes on from there.
+    trained = stage(experiment, "teacher")
+    assert experiment.run("teacher")["epoch"] == trained["epoch"]
+    assert stage(experiment, "teacher") == trained
 
 
 def test_options_of_students_leave_the_teacher_as_it_is(finished, experiment):

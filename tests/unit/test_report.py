@@ -19,7 +19,7 @@ RUN["noise_corpus"] = "folder"
 
 def test_readme_shows_the_committed_results():
     runs = find_runs([ROOT / FIRST])
-    report = report_text(pool(runs), runs[0].results)
+    report = report_text(pool(runs), runs[0].results, short=True)
     readme = (ROOT / "README.md").read_text()
     assert update_text(readme, FIRST, report) == readme
 
@@ -39,6 +39,15 @@ def test_report_command(tmp_path, capsys):
     first = figure.read_bytes()
     main(["report", folder, f"--figure={figure}", f"--update={readme}"])
     assert figure.read_bytes() == first
+
+
+def test_folds_are_chosen_by_number(tmp_path, capsys):
+    write_run(tmp_path / "a", RUN, table(), GRID, {})
+    write_run(tmp_path / "b", {**RUN, "fold": 2}, table(), GRID, {})
+    assert main(["report", str(tmp_path), "--folds=2"]) == 0
+    assert "fold(s) 2:" in capsys.readouterr().out
+    assert main(["report", str(tmp_path), "--folds=two"]) == 1
+    assert "'two' is no list such as 3,4,5,6" in capsys.readouterr().err
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path, capsys):

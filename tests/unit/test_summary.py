@@ -12,16 +12,21 @@ from mlkd_lobes.evaluation.results import (
     find_runs,
     is_whole,
     prediction_columns,
+    read_predictions,
+    read_results,
     write_run,
 )
+from mlkd_lobes.evaluation.statistics import mean_ua, speaker_counts
 from mlkd_lobes.evaluation.summary import (
-    comparisons,
+    confusion,
+    contrast,
+    contrasts,
     noise_kinds,
     pool,
     score,
     seen_noise,
+    unseen_noise,
 )
-from mlkd_lobes.evaluation.tables import plot_systems
 from mlkd_lobes.noise import CLEAN, Condition
 
 LABELS = ["neu", "ang"]
@@ -80,43 +85,71 @@ def test_ua_of_pooled_folds_is_not_the_mean_of_folds(tmp_path):
     """Fold 2 tests one utterance of a class: it must not count like ten."""
     write(tmp_path, "mlkd", 1, 1, 10)
     place = write(tmp_path, "mlkd", 2, 1, 10)
-    (system,) = pool(find_runs([tmp_path]))
-    table = system.seeds[1]
-    keep = ~(table["speaker"].isin(["s4", "s5"]) & (table["true"] == "ang"))
-    table = table[keep | (table["id"] == "s4-1")].copy()
+    table = read_predictions(place)
+    table = table[(table["true"] == "neu") | (table["id"] == "s4-1")].copy()
     table.loc[table["id"] == "s4-1", "predicted"] = "neu"
-    system = system._replace(seeds={1: table})
+    write_run(place, read_results(place), table, GRID, {})
+    (system,) = pool(find_runs([tmp_path]))
     assert score(system, [CLEAN]) == pytest.approx((1 + 10 / 11) / 2)
-    assert place.is_dir()
+    counts = speaker_counts([system.seeds[1]], LABELS, [CLEAN])
+    assert mean_ua(counts) == pytest.approx((1 + 10 / 11) / 2)
+
+
+def test_other_metrics_of_pooled_folds(folder):
+    _, better = pool(find_runs([folder]))
+    noisy = seen_noise(better)
+    # Seed 1: 5 of 10 right per speaker, from the front, labels in turn.
+    assert score(better, noisy, "recall", "neu") == pytest.approx(0.6)
+    assert score(better, noisy, "recall", "ang") == pytest.approx(0.5)
+    assert score(better, noisy, "consistency") == pytest.approx(0.8)
+    found = confusion(better, noisy)
+    assert found == pytest.approx(np.array([[0.6, 0.4], [0.5, 0.5]]))
+    expected = np.mean([e["F1"] for s in better.scores.values() for e in s[:1]])
+    assert score(better, [CLEAN], "F1") == pytest.approx(expected)
 
 
 def test_systems_are_compared_with_the_student_alone(folder):
     systems = pool(find_runs([folder]))
-    ((name, seeds, found),) = comparisons(systems)
-    assert (name, seeds) == ("mlkd", [1, 2])
+    primary = contrasts(systems)[0]
+    assert primary[:3] == ("mlkd", "student_noisy", "noisy")
+    assert primary.seeds == [1, 2]
+    found = primary.found
     assert found.difference == pytest.approx(0.1)
     assert found.per_seed == pytest.approx([0.1, 0.1])
     assert found.n_speakers == 4 and found.p == pytest.approx(2 / 16)
+    under = [c.under for c in contrasts(systems)]
+    assert under == ["noisy", "clean", "unseen noise"]
+    unseen = contrast(*systems[::-1], under="unseen noise").found
+    assert unseen.difference == pytest.approx(
+        score(systems[1], unseen_noise(systems[1]))
+        - score(systems[0], unseen_noise(systems[0]))
+    )
     write(folder, "kd_last", 1, 1, 9)
-    names = [name for name, *_ in comparisons(pool(find_runs([folder])))]
-    assert names == ["mlkd"]  # kd_last has another set of folds
-    assert comparisons(systems[1:]) == []
+    names = {c.one for c in contrasts(pool(find_runs([folder])))}
+    assert names == {"mlkd"}  # kd_last has another set of folds
+    assert contrasts(systems[1:]) == []
 
 
-def test_report_and_figure(folder):
+def test_report(folder):
     runs = find_runs([folder])
-    systems = pool(runs)
-    text = report_text(systems, runs[0].results)
+    text = report_text(pool(runs), runs[0].results)
     assert "40 test utterances of 4 speakers" in text
+    assert "chance is 50.0 % UA" in text
     assert "intervals are too narrow" in text
     row = next(r for r in text.splitlines() if r.startswith("| mlkd  "))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     assert cells[:3] == ["2", "75.0", "55.0"] and " to " in cells[3]
     row = next(r for r in text.splitlines() if "mlkd − student" in r)
     assert "+10.0" in row and "+10.0, +10.0" in row and "0.125" in row
-    plot_systems(systems, folder / "ua.svg")
-    figure = (folder / "ua.svg").read_text()
-    assert figure.count("<path") > 10
+    for metric in ("UA", "WA", "F1", "recall", "unchanged"):
+        assert f"| {metric} (" in text
+
+
+def test_only_some_folds(folder):
+    (_, better) = pool(find_runs([folder], folds=[2]))
+    assert better.folds == [2] and len(better.costs) == 2
+    with pytest.raises(FileNotFoundError, match="of fold.s. 3, 4 below"):
+        find_runs([folder], folds=[3, 4])
 
 
 def test_runs_that_do_not_fit_together_are_refused(folder):

@@ -36,13 +36,61 @@ TrainingPlan = namedtuple(
 TrainingPlan.__doc__ = """What a training consists of.
 
 `seed`; `noise`, the mixer of the training speech; `losses`, a WeightedLosses;
-`distillation_epochs`, how many come first without labels (0: all together);
+`distillation_epochs`, how many come first, without labels;
 `opt_class`; `schedules`, learning-rate schedules of "encoder" and "head";
 `epoch_counter`, `checkpointer` and `loggers` of SpeechBrain.
 """
 
 # Losses that need a teacher, and no label.
 DISTILLATION = ("features", "logits")
+
+
+class StagedSchedule:
+    """A learning-rate schedule per stage of training, each from its start.
+
+    Arguments
+    ---------
+    schedule : callable
+        Of rate, warm-up steps and steps; what it makes has `calculate_lr`.
+    rate : float
+        The highest learning rate.
+    warmup_share : float
+        Share of a stage's steps spent on warming up.
+    n_steps : sequence of int
+        Optimizer steps of each stage.
+
+    Example
+    -------
+    >>> from speechbrain.nnet.schedulers import LinearWarmupScheduler
+    >>> staged = StagedSchedule(LinearWarmupScheduler, 1.0, 0.5, [4, 4])
+    >>> [staged.calculate_lr(step) for step in range(1, 9)]
+    [0.5, 1.0, 0.5, 0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, schedule, rate, warmup_share, n_steps):
+        self.lr0, self.n_steps = rate, n_steps
+        self.stages = [
+            schedule(rate, round(warmup_share * n), n) for n in n_steps
+        ]
+
+    def calculate_lr(self, step):
+        """The rate of an optimizer step.
+
+        Arguments
+        ---------
+        step : int
+            Counted from 1, over all stages.
+
+        Returns
+        -------
+        float
+            The learning rate.
+        """
+        for stage, n in zip(self.stages, self.n_steps):
+            if step <= n:
+                break
+            step -= n
+        return stage.calculate_lr(step)
 
 
 class EmotionBrain(sb.Brain):
@@ -141,11 +189,13 @@ class EmotionBrain(sb.Brain):
 
     @property
     def active_terms(self):
-        """Two-stage training: first distillation alone, then labels alone."""
-        if not self.plan.distillation_epochs:
-            return None
-        first = self.epoch <= self.plan.distillation_epochs
-        return DISTILLATION if first else ("emotion",)
+        """Two-stage training: first distillation alone, then all losses."""
+        return DISTILLATION if self.distilling else None
+
+    @property
+    def distilling(self):
+        """Whether the epoch is one of those without labels."""
+        return self.epoch <= self.plan.distillation_epochs
 
     def on_stage_start(self, stage, epoch=None):
         """Sets the epoch of the noise draws and empties the statistics."""
@@ -193,8 +243,15 @@ class EmotionBrain(sb.Brain):
         """Logs an epoch and keeps its checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = self.training_statistics(stage_loss)
+            if self.distilling:
+                self.end_epoch(epoch, {})
         elif stage == sb.Stage.VALID:
-            self.end_epoch(float(stage_loss), epoch)
+            self.end_epoch(epoch, self.validation_scores(float(stage_loss)))
+
+    def _fit_valid(self, valid_set, epoch, enable):
+        """Before labels are learned there is nothing to choose from."""
+        if not self.distilling:
+            super()._fit_valid(valid_set, epoch, enable)
 
     def training_statistics(self, loss):
         """Every loss, and the SNRs measured on what was heard."""
@@ -210,12 +267,26 @@ class EmotionBrain(sb.Brain):
             stats["clean_share"] = 1 - len(noisy) / len(snrs)
         return stats
 
-    def end_epoch(self, loss, epoch):
-        """Scores the validation speech: mean over what it was heard under."""
+    def validation_scores(self, loss):
+        """Loss, UA and WA: means over what validation speech was heard under."""
         scores = summarize(self.predictions(), self.labels, self.grid)
-        valid = {"loss": loss}
-        for name in ("UA", "WA"):
-            valid[name] = sum(score[name] for score in scores) / len(scores)
+        means = {
+            name: sum(score[name] for score in scores) / len(scores)
+            for name in ("UA", "WA")
+        }
+        return {"loss": loss, **means}
+
+    def end_epoch(self, epoch, valid):
+        """Logs an epoch and keeps its checkpoint.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch.
+        valid : dict
+            From `validation_scores`; empty while distilling, and such an epoch
+            is never the one chosen.
+        """
         meta = {"epoch": epoch}
         for name, optimizer in self.optimizers_dict.items():
             meta[f"lr_{name}"] = optimizer.param_groups[0]["lr"]
@@ -230,8 +301,7 @@ class EmotionBrain(sb.Brain):
                 **{f"valid_{name}": value for name, value in valid.items()},
             }
         )
-        # Only epochs that saw labels last may be selected.
-        if epoch > self.plan.distillation_epochs:
+        if valid:
             meta["UA"] = valid["UA"]
         self.checkpointer.save_and_keep_only(
             meta=meta, num_to_keep=2, max_keys=["UA"], importance_keys=[]

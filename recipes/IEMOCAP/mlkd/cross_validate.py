@@ -23,8 +23,10 @@ import sys
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
 import torch
 from prepare import find_corpus
+from runs import read_stage
 from settings import SettingsError, resolve_overrides, resolved_values
 
 import speechbrain as sb
@@ -38,10 +40,16 @@ DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
 # What a run's place follows from.
 OWN_KEYS = ("fold", "seed", "system", "output_folder")
 
-Run = namedtuple("Run", ["fold", "seed", "system", "folder", "command"])
-Run.__doc__ = (
-    """One system on one fold with one seed: its folder, its command."""
+# What is kept of a training.
+VALIDATION = ("epoch", "valid_UA", "training_seconds")
+
+Run = namedtuple(
+    "Run", ["fold", "seed", "system", "folder", "command", "train_only"]
 )
+Run.__doc__ = """One system on one fold with one seed.
+
+Its `folder`, its `command`, and whether it ends before the test.
+"""
 
 
 def parse(argv):
@@ -122,7 +130,8 @@ def make_plan(options, passed):
                 own = [f"--fold={fold}", f"--seed={seed}", f"--system={system}"]
                 folder = root / f"fold_{fold}" / f"seed_{seed}" / system
                 train = ["train.py", options.hparams_file, *passed, *own]
-                plan.append(Run(fold, seed, system, folder, train))
+                only = values["train_only"]
+                plan.append(Run(fold, seed, system, folder, train, only))
     return plan
 
 
@@ -161,7 +170,7 @@ def run_all(plan, jobs):
     gpus = torch.cuda.device_count()
 
     def start(run):
-        if is_whole(run.folder):
+        if is_done(run):
             print(f"finished already: {_title(run)}", flush=True)
             return None
         place, environment = places.get(), dict(os.environ)
@@ -186,7 +195,26 @@ def _execute(run, environment):
         code = subprocess.call(
             command, stdout=file, stderr=subprocess.STDOUT, env=environment
         )
-    return code == 0 and is_whole(run.folder)
+    return code == 0 and is_done(run)
+
+
+def is_done(run):
+    """Whether there is nothing left to do for a run.
+
+    Arguments
+    ---------
+    run : Run
+        The run.
+
+    Returns
+    -------
+    bool
+        Whether its results are there and whole; if it is only to be trained,
+        whether it is.
+    """
+    if run.train_only:
+        return read_stage(run.folder) is not None
+    return is_whole(run.folder)
 
 
 def log_of(run):
@@ -207,6 +235,52 @@ def log_of(run):
 
 def _title(run):
     return f"fold {run.fold}, seed {run.seed}, {run.system}"
+
+
+def test_text(done):
+    """What finished runs make of the test.
+
+    Arguments
+    ---------
+    done : list of Run
+        They have results.
+
+    Returns
+    -------
+    str
+        Tables over pooled folds.
+    """
+    runs = find_runs([run.folder for run in done])
+    return report_text(pool(runs), runs[0].results)
+
+
+def validation_text(done):
+    """What trained runs make of their validation speech; keeps it as a file.
+
+    Arguments
+    ---------
+    done : list of Run
+        They are trained.
+
+    Returns
+    -------
+    str
+        A row per system; validation.csv has one per run.
+    """
+    rows = pd.DataFrame(
+        {
+            "system": run.system,
+            "fold": run.fold,
+            "seed": run.seed,
+            **{key: read_stage(run.folder)[key] for key in VALIDATION},
+        }
+        for run in done
+    )
+    path = done[0].folder.parents[2] / "validation.csv"
+    rows.to_csv(path, index=False)
+    groups = rows.groupby("system", sort=False)["valid_UA"]
+    table = groups.agg(["count", "mean", "std"]).reset_index()
+    return f"{table.to_string(index=False)}\n\n{path}"
 
 
 def main(argv):
@@ -233,10 +307,11 @@ def main(argv):
             print("python " + shlex.join(run.command))
         return 0
     failed = run_all(plan, max(1, options.jobs))
-    done = [run.folder for run in plan if run not in failed]
+    done = [run for run in plan if run not in failed]
     if done:
-        runs = find_runs(done)
-        print("\n" + report_text(pool(runs), runs[0].results))
+        print(
+            "\n" + (validation_text if done[0].train_only else test_text)(done)
+        )
     for run in failed:
         print(f"failed: {_title(run)}; see {log_of(run)}", file=sys.stderr)
     return int(bool(failed))

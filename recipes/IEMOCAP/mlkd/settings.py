@@ -1,7 +1,7 @@
 """From a YAML file, a settings file, a system and a command line to one run.
 
-Later ones win: the YAML's defaults, then `--settings=FILE`, then the entry of
-the chosen system, then the command line. A key that the YAML does not know is
+Later ones win: the YAML's defaults, then `--settings=FILE` (or a list of files),
+then the entry of the chosen system, then the command line. A key that the YAML does not know is
 an error, wherever it comes from, and so is one whose value is an object: what
 may be set of an object is a key of its own.
 """
@@ -126,10 +126,10 @@ def resolve_overrides(hparams_file, command_line, system=None):
     """
     defaults = _load(pathlib.Path(hparams_file))
     typed = _parse(command_line, "the command line")
-    merged = {}
-    if typed.get("settings"):
-        path = pathlib.Path(typed["settings"])
-        merged = _check_keys(_load(path), defaults, str(path))
+    merged, files = {}, typed.get("settings") or []
+    for file in [files] if isinstance(files, str) else files:
+        content = _check_keys(_load(pathlib.Path(file)), defaults, file)
+        recursive_update(merged, content)
     systems = dict(defaults["systems"])
     recursive_update(systems, merged.get("systems", {}))
     recursive_update(systems, typed.get("systems", {}))
@@ -312,11 +312,10 @@ def check_values(hparams):
         for snr in value:
             if isinstance(snr, bool) or not isinstance(snr, numbers.Real):
                 raise SettingsError(f"{key}: {snr!r} is no SNR in dB")
-    first, epochs = hparams["distillation_epochs"], hparams["student_epochs"]
-    if first and not 0 < first < epochs:
+    first = hparams["distillation_epochs"]
+    if isinstance(first, bool) or not isinstance(first, int) or first < 0:
         raise SettingsError(
-            f"distillation_epochs: {first} is not between 0 and student_epochs "
-            f"- 1, {epochs - 1}: labels have to be learned as well"
+            f"distillation_epochs: {first!r} is no number of epochs"
         )
 
 

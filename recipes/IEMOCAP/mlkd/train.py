@@ -23,7 +23,13 @@ import sys
 
 import torch
 import transformers
-from brains import DISTILLATION, EmotionBrain, MLKDBrain, TrainingPlan
+from brains import (
+    DISTILLATION,
+    EmotionBrain,
+    MLKDBrain,
+    StagedSchedule,
+    TrainingPlan,
+)
 from data import (
     add_grid_pipeline,
     add_training_pipeline,
@@ -269,32 +275,38 @@ def distils(hparams):
     return any(loss_weights(hparams).get(name) for name in DISTILLATION)
 
 
-def n_epochs(hparams):
-    """How long a system is trained."""
+def stage_epochs(hparams):
+    """How long a system distils without labels, and how long it learns them."""
     if hparams["speech"] == "none":
-        return 0
-    teacher = hparams["network"] == "teacher"
-    return hparams["teacher_epochs"] if teacher else hparams["student_epochs"]
+        return 0, 0
+    if hparams["network"] == "teacher":
+        return 0, hparams["teacher_epochs"]
+    first = hparams["distillation_epochs"] if distils(hparams) else 0
+    return first, hparams["student_epochs"]
 
 
-def training_plan(hparams, folder, n_steps):
-    """What the training of a system consists of."""
+def training_plan(hparams, folder, n_updates):
+    """What the training of a system consists of; n_updates: of an epoch."""
     teacher = hparams["network"] == "teacher"
     rate = hparams["teacher_lr"] if teacher else hparams["student_lr"]
     rates = {"encoder": rate, "head": hparams["head_lr"]}
-    warmup = round(hparams["warmup_share"] * n_steps)
-    first = hparams["distillation_epochs"] if distils(hparams) else 0
+    epochs = stage_epochs(hparams)
     return TrainingPlan(
         seed=hparams["seed"],
         noise=hparams["add_noise"],
         losses=WeightedLosses(hparams["losses"], loss_weights(hparams)),
-        distillation_epochs=first,
+        distillation_epochs=epochs[0],
         opt_class=hparams["opt_class"],
         schedules={
-            name: hparams["lr_schedule"](rate, warmup, n_steps)
+            name: StagedSchedule(
+                hparams["lr_schedule"],
+                rate,
+                hparams["warmup_share"],
+                [n * n_updates for n in epochs],
+            )
             for name, rate in rates.items()
         },
-        epoch_counter=hparams["epoch_counter"](limit=n_epochs(hparams)),
+        epoch_counter=hparams["epoch_counter"](limit=sum(epochs)),
         checkpointer=hparams["checkpointer"](folder / "save"),
         loggers=[
             hparams["train_logger"](save_file=str(folder / "train_log.txt")),
@@ -353,8 +365,7 @@ def train_network(hparams, run_opts, teacher_folder=None):
             f"more than the {len(sampler)} batches of an epoch: nothing would "
             "be learned"
         )
-    n_steps = n_epochs(hparams) * n_updates
-    plan = training_plan(hparams, folder, n_steps)
+    plan = training_plan(hparams, folder, n_updates)
     brain.set_up_training(folder, plan)
     loader = brain.make_dataloader(
         data, sb.Stage.TRAIN, ckpt_prefix=None, **loader_options
