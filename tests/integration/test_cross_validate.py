@@ -1,10 +1,14 @@
 """Folds x seeds x systems: what runs, what is kept, what is reported."""
 
 import json
+import os
+import random
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 
 import cross_validate
 import pandas as pd
@@ -139,3 +143,39 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
     assert "strong" in said and "finished already" not in said
     assert cross_validate.main([*options, *own]) == 0
     assert capsys.readouterr().out.count("finished already") == 4
+
+
+def start(command):
+    """In a group of its own, to be killed with or without its children."""
+    script = str(RECIPE / "cross_validate.py")
+    return subprocess.Popen(
+        [sys.executable, script, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_interrupted_three_times_it_ends_as_if_never(experiment, finished):
+    """The second time its runs live on and meet those of the next start."""
+    arguments = {**experiment.arguments, "results_folder": experiment.folder}
+    del arguments["output_folder"]
+    options = [f"--{key}={value}" for key, value in arguments.items()]
+    command = [YAML, *options, "--noprogressbar", "--device=cpu", "--jobs=2"]
+    command += ["--folds=1", "--systems=teacher,student_noisy,mlkd"]
+    moments = random.Random()
+    for kill in (os.killpg, os.kill, os.killpg):
+        process = start(command)
+        time.sleep(moments.uniform(1, 20))
+        kill(process.pid, signal.SIGKILL)
+        process.stdout.close()
+        process.wait()
+    process = start(command)
+    assert process.communicate()[1] is None and process.returncode == 0
+    whole = finished.arguments["output_folder"]
+    for system in ("teacher", "student_noisy", "mlkd"):
+        folder = experiment.folder / "tiny/groups/fold_1/seed_1" / system
+        for name in ("predictions.csv.gz", "results.json"):
+            expected = (whole / system / name).read_bytes()
+            assert (folder / name).read_bytes() == expected, (system, name)

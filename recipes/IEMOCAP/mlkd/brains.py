@@ -42,7 +42,7 @@ TrainingPlan.__doc__ = """What a training consists of.
 """
 
 # Losses that need a teacher, and no label.
-DISTILLATION = ("features", "logits")
+DISTILLATION = ("features", "utterance", "logits")
 
 
 class StagedSchedule:

@@ -29,6 +29,9 @@ STUDENT_KEYS = (
     "distillation_epochs",
     "student_epochs",
     "student_lr",
+    "student_encoder",
+    "losses",
+    "projection",
 )
 # What systems trained on clean speech do not depend on.
 NOISE_KEYS = (
@@ -278,6 +281,11 @@ def stage_settings(hparams):
         key: value
         for key, value in hparams.items()
         if key not in ignored and _is_plain(value)
+    }
+    settings["objects"] = {
+        key: definition
+        for key, definition in hparams["objects"].items()
+        if key not in ignored
     }
     return json.loads(json.dumps(settings))
 

@@ -434,7 +434,7 @@ def load(hparams_file, overrides):
 
 @contextlib.contextmanager
 def one_at_a_time(folder):
-    """Of several runs in a folder one prepares and trains what they share."""
+    """Of several processes one works in a folder, the others wait for it."""
     path = pathlib.Path(folder) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path) if if_main_process() else contextlib.nullcontext():
@@ -475,15 +475,28 @@ def run(hparams_file, run_opts, command_line):
                 plain_settings(network, run_opts),
                 SHARED_KEYS,
             )
-    sb.create_experiment_directory(
-        folder, hyperparams_to_save=hparams_file, overrides=overrides
-    )
-    teacher_folder = hparams["teacher_folder"]
+    with one_at_a_time(folder):
+        sb.create_experiment_directory(
+            folder, hyperparams_to_save=hparams_file, overrides=overrides
+        )
+        results = run_stages(hparams, teacher, run_opts)
+    if results and if_main_process():
+        print(f"\n{hparams['system']}, {folder}\n\n{run_table(results)}\n")
+        print(run_table(results, "WA"))
+
+
+def run_stages(hparams, teacher, run_opts):
+    """Preparation, teacher, student, evaluation; its results, if it got there.
+
+    `teacher` holds the hyperparameters of the teacher to train, or None.
+    """
+    folder, teacher_folder = run_folder(hparams), hparams["teacher_folder"]
+    # What the systems of a fold share is made by one of them.
     with one_at_a_time(hparams["output_folder"]):
         prepare(hparams)
         if hparams["prepare_only"]:
             logger.info(f"{hparams['output_folder']}: prepared, as asked for.")
-            return
+            return None
         if hparams["system"] == TEACHER:
             teacher = hparams
         if teacher is not None and not run_opts["test_only"]:
@@ -495,11 +508,8 @@ def run(hparams_file, run_opts, command_line):
         train_network(hparams, run_opts, teacher_folder)
     if hparams["train_only"]:
         logger.info(f"{folder}: trained, not tested, as asked for.")
-        return
-    results = evaluate(hparams, run_opts)
-    if if_main_process():
-        print(f"\n{hparams['system']}, {folder}\n\n{run_table(results)}\n")
-        print(run_table(results, "WA"))
+        return None
+    return evaluate(hparams, run_opts)
 
 
 def main(argv):
