@@ -28,6 +28,13 @@ from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 # What `transformers` calls the three families that share one layout.
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm")
 SAMPLE_RATE = 16000
+# What configurations call the dropouts of the transformer and its input.
+DROPOUTS = (
+    "hidden_dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "feat_proj_dropout",
+)
 
 Encoded = namedtuple("Encoded", ["last_hidden", "levels", "n_frames"])
 Encoded.__doc__ = """What an encoder says of a batch.
@@ -186,6 +193,9 @@ class SSLEncoder(Wav2Vec2):
         Keep only the first transformer layers (a student of its teacher).
     freeze_feature_extractor : bool
         Whether the convolutional front end stays as it is.
+    dropout : float, optional
+        Of all parts of the transformer, instead of what the source's
+        configuration says.
 
     Example
     -------
@@ -206,10 +216,17 @@ class SSLEncoder(Wav2Vec2):
     """
 
     def __init__(
-        self, source, save_path, n_layers=None, freeze_feature_extractor=True
+        self,
+        source,
+        save_path,
+        n_layers=None,
+        freeze_feature_extractor=True,
+        dropout=None,
     ):
-        # `override_config` needs it, and is called by the base class.
-        self.keep_layers = n_layers
+        if dropout is not None and not 0 <= dropout < 1:
+            raise InputError(f"dropout: {dropout} is not in [0, 1)")
+        # `override_config` needs them, and is called by the base class.
+        self.keep_layers, self.dropout = n_layers, dropout
         _check_source(source)
         super().__init__(
             source=source,
@@ -275,6 +292,9 @@ class SSLEncoder(Wav2Vec2):
             )
         # Hidden states are counted by layer: none may be skipped at random.
         config.layerdrop = 0.0
+        if self.dropout is not None:
+            for name in DROPOUTS:
+                setattr(config, name, self.dropout)
         if self.keep_layers is not None:
             if not 1 <= self.keep_layers <= config.num_hidden_layers:
                 raise InputError(

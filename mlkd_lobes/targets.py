@@ -1,8 +1,8 @@
 """A cache of what the teacher says of clean speech.
 
-The teacher is frozen and its features are length-exact, so an utterance's
-targets never change: they are computed when the utterance is first met and read
-from disk from then on, one file per utterance, written whole or not at all. The
+The teacher is frozen and its features are length-exact, so the targets of a clean
+signal never change: they are computed when it is first met and read from disk
+from then on, one file per signal, written whole or not at all. The
 files are in half precision, and so is what is returned when they are written:
 the first epoch sees the same numbers as all others.
 """
@@ -54,7 +54,7 @@ class TargetCache:
         Arguments
         ---------
         ids : sequence of str
-            Utterances.
+            Names of clean signals.
 
         Returns
         -------
@@ -79,7 +79,7 @@ class TargetCache:
         Arguments
         ---------
         ids : sequence of str
-            Utterances.
+            Names of clean signals.
         features : torch.Tensor
             Hidden states [levels, batch, frames, width].
         logits : torch.Tensor

@@ -21,6 +21,7 @@ from noise_prepare import prepare_noise
 from test_csv_prepare import LABEL_MAP, LABELS
 
 from mlkd_lobes.noise import KeyedAddNoise, conditions
+from mlkd_lobes.speed import KeyedSpeedPerturb
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.dataset import DynamicItemDataset
 
@@ -47,22 +48,24 @@ def mixer(prepared, split="train", **options):
 
 def heard(prepared, epoch, workers=0, batch=3, reverse=False):
     data, noise = dataset(prepared), mixer(prepared, clean_share=0.2)
-    noise.set_epoch(epoch)
-    add_training_pipeline(data, LABELS, noise)
+    speed = KeyedSpeedPerturb(16000, [90, 100, 110], seed=1)
+    for draw in (noise, speed):
+        draw.set_epoch(epoch)
+    add_training_pipeline(data, LABELS, speed, noise)
     order = list(range(len(data)))[:: -1 if reverse else 1]
     loader = make_dataloader(
         data, batch_size=batch, num_workers=workers, sampler=order
     )
     found = {}
     for items in loader:
-        for i, name in enumerate(items.id):
+        for i, name in enumerate(items.key):
             n = round(items.sig.lengths[i].item() * items.sig.data.shape[1])
             assert not items.sig.data[i, n:].any()
             found[name] = items.sig.data[i, :n].clone()
     return found
 
 
-def test_noise_is_the_same_for_workers_batches_and_order(prepared):
+def test_training_speech_is_the_same_for_workers_batches_and_order(prepared):
     reference = heard(prepared, epoch=1)
     for options in (
         {"workers": 2},
@@ -73,8 +76,23 @@ def test_noise_is_the_same_for_workers_batches_and_order(prepared):
         assert other.keys() == reference.keys()
         assert all(torch.equal(other[n], reference[n]) for n in reference)
     later = heard(prepared, epoch=2, workers=2)
-    changed = [not torch.equal(later[n], reference[n]) for n in reference]
-    assert sum(changed) > len(changed) / 2
+    both = later.keys() & reference.keys()
+    changed = [not torch.equal(later[n], reference[n]) for n in both]
+    assert sum(changed) > len(changed) / 2 and 0 < len(both) < len(later)
+
+
+def test_a_clean_signal_is_named_by_utterance_and_speed(prepared):
+    data = dataset(prepared)
+    speed = KeyedSpeedPerturb(16000, [90, 110])
+    add_training_pipeline(data, LABELS, speed)
+    speeds = []
+    for name, item in zip(data.data_ids, data):
+        utterance, percent = item["key"].rsplit("@", 1)
+        assert utterance == name
+        speeds.append(int(percent))
+        length = 16000 * data.data[name]["length"] * 100 / speeds[-1]
+        assert len(item["clean"]) == pytest.approx(length, abs=2)
+    assert set(speeds) == {90, 110}
 
 
 def test_evaluation_hears_the_same_with_any_worker_count(prepared):
@@ -90,9 +108,9 @@ def test_evaluation_hears_the_same_with_any_worker_count(prepared):
 
 def test_labels_and_clean_speech(prepared):
     data = dataset(prepared)
-    add_training_pipeline(data, LABELS)
-    for item in data:
-        emotion = data.data[item["id"]]["emo"]
+    add_training_pipeline(data, LABELS, KeyedSpeedPerturb(16000))
+    for name, item in zip(data.data_ids, data):
+        emotion = data.data[name]["emo"]
         assert item["label"] == (LABELS.index(emotion) if emotion else -1)
         assert torch.equal(item["clean"], item["sig"])
 

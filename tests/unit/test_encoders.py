@@ -209,3 +209,22 @@ def test_frozen_front_end_gets_no_gradient(encoder_folder, tmp_path):
         encoder(torch.randn(2, 4000)).last_hidden.sum().backward()
         weight = encoder.model.feature_extractor.conv_layers[0].conv.weight
         assert (weight.grad is None) == frozen
+
+
+def test_dropout_is_the_sources_unless_told(encoder_folder, tmp_path):
+    folder = encoder_folder(hidden_dropout=0.25, attention_dropout=0.0)
+    own = SSLEncoder(folder, str(tmp_path))
+    assert own.config.hidden_dropout == 0.25
+    told = SSLEncoder(folder, str(tmp_path), dropout=0.5)
+    layer = told.model.encoder.layers[0]
+    assert layer.dropout.p == layer.attention.dropout == 0.5
+    assert layer.feed_forward.intermediate_dropout.p == 0.5
+    assert told.model.feature_projection.dropout.p == 0.5
+    wav = torch.randn(2, 8000)
+    told.train()
+    first, other = (told(wav).last_hidden for _ in range(2))
+    assert not torch.equal(first, other)
+    told.eval(), own.eval()
+    assert torch.equal(told(wav).last_hidden, own(wav).last_hidden)
+    with pytest.raises(ValueError, match="dropout: 1.0 is not in"):
+        SSLEncoder(folder, str(tmp_path), dropout=1.0)

@@ -31,7 +31,11 @@ def resolve(text, **options):
 def test_systems_are_overrides():
     assert resolve("")["system"] == "mlkd"
     noisy = resolve("system: student_noisy")
-    assert noisy["loss_weights"] == {"features": 0.0, "logits": 0.0}
+    assert noisy["loss_weights"] == {
+        "features": 0.0,
+        "utterance": 0.0,
+        "logits": 0.0,
+    }
     assert resolve("system: kd_last")["kd_levels"] == [-1]
     assert resolve("system: mlkd", system="teacher")["network"] == "teacher"
 
@@ -56,6 +60,7 @@ def test_partial_weights_keep_the_others():
     assert hparams["loss_weights"] == {
         "emotion": 1.0,
         "features": 1.0,
+        "utterance": 0.0,
         "logits": 0.5,
     }
 
@@ -100,10 +105,21 @@ def test_unknown_keys_in_files_and_systems(tmp_path):
         resolve("settings: nowhere.yaml")
 
 
+def test_of_several_files_the_later_wins(tmp_path):
+    (tmp_path / "a.yaml").write_text("seed: 5\nloss_weights: {logits: 2.0}\n")
+    (tmp_path / "b.yaml").write_text("seed: 6\nloss_weights: {features: 3.0}\n")
+    files = f"settings: [{tmp_path}/a.yaml, {tmp_path}/b.yaml]"
+    found = resolve(files)
+    assert found["seed"] == 6
+    assert found["loss_weights"] == {"logits": 2.0, "features": 3.0}
+    assert resolve(files + "\nseed: 7")["seed"] == 7
+
+
 def hparams(**changes):
     base = {"network": "student", "speech": "noisy", "seed": 1, "snr_low": -5}
     base.update({"student_lr": 0.1, "teacher_lr": 0.2, "num_workers": 1})
-    return {**base, "module": object(), **changes}
+    objects = {"opt_class": 1, "losses": 2}
+    return {**base, "objects": objects, "module": object(), **changes}
 
 
 def test_a_training_depends_on_what_it_uses():
@@ -113,10 +129,13 @@ def test_a_training_depends_on_what_it_uses():
         "seed": 1,
         "snr_low": -5,
         "student_lr": 0.1,
+        "objects": {"opt_class": 1, "losses": 2},
     }
     teacher = stage_settings(hparams(network="teacher", speech="clean"))
     assert teacher["teacher_lr"] == 0.2
     assert "snr_low" not in teacher and "student_lr" not in teacher
+    # Another loss leaves trained teachers what they are.
+    assert teacher["objects"] == {"opt_class": 1}
 
 
 def test_objects_of_the_yaml_file_are_known(tmp_path):

@@ -23,7 +23,7 @@ TrainingPlan = namedtuple(
     "TrainingPlan",
     [
         "seed",
-        "noise",
+        "draws",
         "losses",
         "distillation_epochs",
         "opt_class",
@@ -35,7 +35,8 @@ TrainingPlan = namedtuple(
 )
 TrainingPlan.__doc__ = """What a training consists of.
 
-`seed`; `noise`, the mixer of the training speech; `losses`, a WeightedLosses;
+`seed`; `draws`, what changes the training speech from epoch to epoch, such as
+the noise mixer; `losses`, a WeightedLosses;
 `distillation_epochs`, how many come first, without labels;
 `opt_class`; `schedules`, learning-rate schedules of "encoder" and "head";
 `epoch_counter`, `checkpointer` and `loggers` of SpeechBrain.
@@ -202,7 +203,8 @@ class EmotionBrain(sb.Brain):
         self.records, self.seconds_computed, self.seconds_heard = [], 0.0, 0.0
         if stage == sb.Stage.TRAIN:
             self.epoch, self.terms, self.snrs = epoch, {}, []
-            self.plan.noise.set_epoch(epoch)
+            for draw in self.plan.draws:
+                draw.set_epoch(epoch)
             self.epoch_started = time.perf_counter()
             logger.info(
                 f"{self.title}: epoch {epoch} of {self.plan.epoch_counter.limit}"
@@ -328,8 +330,9 @@ class MLKDBrain(EmotionBrain):
 
     def teacher_targets(self, batch):
         """What the teacher says of the clean signal, from the cache if there."""
-        targets = self.targets.get(batch.id)
+        targets = self.targets.get(batch.key)
         if targets is None:
+            # All of the batch, so that it is the same after a kill in `put`.
             features, logits, n_frames = self.modules.teacher(*batch.clean)
-            targets = self.targets.put(batch.id, features, logits, n_frames)
+            targets = self.targets.put(batch.key, features, logits, n_frames)
         return [target.to(self.device) for target in targets]

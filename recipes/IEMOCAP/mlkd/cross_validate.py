@@ -40,8 +40,9 @@ DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
 # What a run's place follows from.
 OWN_KEYS = ("fold", "seed", "system", "output_folder")
 
-# What is kept of a training.
-VALIDATION = ("epoch", "valid_UA", "training_seconds")
+# What a search compares besides the epoch chosen: the mean of the last epochs,
+# which is not the best of many draws.
+LAST_EPOCHS = 5
 
 Run = namedtuple(
     "Run", ["fold", "seed", "system", "folder", "command", "train_only"]
@@ -267,20 +268,28 @@ def validation_text(done):
     str
         A row per system; validation.csv has one per run.
     """
-    rows = pd.DataFrame(
-        {
-            "system": run.system,
-            "fold": run.fold,
-            "seed": run.seed,
-            **{key: read_stage(run.folder)[key] for key in VALIDATION},
-        }
-        for run in done
-    )
+    rows = pd.DataFrame(map(_validation_row, done))
     path = done[0].folder.parents[2] / "validation.csv"
     rows.to_csv(path, index=False)
-    groups = rows.groupby("system", sort=False)["valid_UA"]
-    table = groups.agg(["count", "mean", "std"]).reset_index()
-    return f"{table.to_string(index=False)}\n\n{path}"
+    table = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
+    text = table.agg(["count", "mean", "std"]).round(4).to_string()
+    return f"{text}\n\n{path}"
+
+
+def _validation_row(run):
+    """Scores of a trained run on its validation speech."""
+    stage = read_stage(run.folder)
+    scores = [e["valid_UA"] for e in stage["history"] if "valid_UA" in e]
+    last = scores[-LAST_EPOCHS:]
+    return {
+        "system": run.system,
+        "fold": run.fold,
+        "seed": run.seed,
+        "epoch": stage["epoch"],
+        "valid_UA": stage["valid_UA"],
+        "last_UA": sum(last) / len(last) if last else None,
+        "training_seconds": stage["training_seconds"],
+    }
 
 
 def main(argv):

@@ -79,8 +79,10 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
     return dataset
 
 
-def add_training_pipeline(dataset, labels, noise=None):
+def add_training_pipeline(dataset, labels, speed, noise=None):
     """Items of training: what the student hears, the clean signal, the label.
+
+    `key` names the clean signal: the utterance and the speed it is heard at.
 
     Arguments
     ---------
@@ -88,14 +90,17 @@ def add_training_pipeline(dataset, labels, noise=None):
         From `read_manifest`.
     labels : list of str
         The classes.
+    speed : mlkd_lobes.speed.KeyedSpeedPerturb
+        Chooses the speed.
     noise : mlkd_lobes.noise.KeyedAddNoise, optional
         Corrupts `sig`; without it `sig` is clean.
     """
 
     @sb.utils.data_pipeline.takes("id", "wav", "start", "stop")
-    @sb.utils.data_pipeline.provides("clean", "sig", "snr")
+    @sb.utils.data_pipeline.provides("key", "clean", "sig", "snr")
     def speech_pipeline(utterance, wav, start, stop):
-        clean = read_audio(wav, start, stop)
+        clean, percent = speed(read_audio(wav, start, stop), utterance)
+        yield f"{utterance}@{percent}"
         yield clean
         if noise is None:
             yield clean
@@ -107,7 +112,7 @@ def add_training_pipeline(dataset, labels, noise=None):
 
     dataset.add_dynamic_item(speech_pipeline)
     _add_label(dataset, labels)
-    dataset.set_output_keys(["id", "clean", "sig", "snr", "label"])
+    dataset.set_output_keys(["key", "clean", "sig", "snr", "label"])
 
 
 def add_grid_pipeline(dataset, labels, conditions, noise=None):
@@ -161,7 +166,7 @@ class TrainingBatchSampler(Sampler):
     dataset : DynamicItemDataset
         With `length` (seconds) and `emo` per utterance.
     max_batch_length : float
-        Seconds per batch, padding included.
+        Seconds per batch, padding included, at the recordings' own speed.
     num_buckets : int
         Groups of similar length.
     seed : int

@@ -22,6 +22,7 @@ STUDENT_KEYS = (
     "unlabelled",
     "student_freeze_cnn",
     "student_layers",
+    "student_dropout",
     "kd_levels",
     "loss_weights",
     "cosine_weight",
@@ -43,7 +44,12 @@ NOISE_KEYS = (
     "valid_snrs",
 )
 # What a student depends on through its teacher alone.
-TEACHER_KEYS = ("teacher_epochs", "teacher_lr", "teacher_freeze_cnn")
+TEACHER_KEYS = (
+    "teacher_epochs",
+    "teacher_lr",
+    "teacher_freeze_cnn",
+    "teacher_dropout",
+)
 # Run options that training depends on.
 TRAINING_OPTIONS = (
     "auto_mix_prec",

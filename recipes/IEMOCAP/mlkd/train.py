@@ -180,7 +180,8 @@ def training_set(hparams):
     keep = hparams["unlabelled"] and distils(hparams)
     data = dataset({**hparams, "unlabelled": keep}, "train")
     noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
-    add_training_pipeline(data, hparams["labels"], noise)
+    speed = hparams["speed_perturb"]
+    add_training_pipeline(data, hparams["labels"], speed, noise)
     return data
 
 
@@ -293,7 +294,7 @@ def training_plan(hparams, folder, n_updates):
     epochs = stage_epochs(hparams)
     return TrainingPlan(
         seed=hparams["seed"],
-        noise=hparams["add_noise"],
+        draws=[hparams["speed_perturb"], hparams["add_noise"]],
         losses=WeightedLosses(hparams["losses"], loss_weights(hparams)),
         distillation_epochs=epochs[0],
         opt_class=hparams["opt_class"],
