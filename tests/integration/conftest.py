@@ -26,6 +26,7 @@ max_batch_length: 3
 num_buckets: 2
 test_snrs: [0, 10]
 num_workers: 0
+speeds: [90, 100, 110]
 """
 
 

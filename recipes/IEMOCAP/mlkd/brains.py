@@ -64,8 +64,8 @@ class StagedSchedule:
     -------
     >>> from speechbrain.nnet.schedulers import LinearWarmupScheduler
     >>> staged = StagedSchedule(LinearWarmupScheduler, 1.0, 0.5, [4, 4])
-    >>> [staged.calculate_lr(step) for step in range(1, 9)]
-    [0.5, 1.0, 0.5, 0.0, 0.5, 1.0, 0.5, 0.0]
+    >>> [staged.calculate_lr(step) for step in range(1, 10)]
+    [0.5, 1.0, 0.5, 0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
 
     def __init__(self, schedule, rate, warmup_share, n_steps):
@@ -87,11 +87,11 @@ class StagedSchedule:
         float
             The learning rate.
         """
-        for stage, n in zip(self.stages, self.n_steps):
+        for stage, n in zip(self.stages[:-1], self.n_steps):
             if step <= n:
-                break
+                return stage.calculate_lr(step)
             step -= n
-        return stage.calculate_lr(step)
+        return self.stages[-1].calculate_lr(step)
 
 
 class EmotionBrain(sb.Brain):
