@@ -177,53 +177,6 @@ class FeatureLoss(nn.Module):
         return loss, torch.ones_like(loss, dtype=torch.bool)
 
 
-class UtteranceLoss(nn.Module):
-    """Distance of the projections' means over time from the teacher's.
-
-    What a teacher says of an utterance as a whole, emotion among it, is in the
-    mean over its frames, which a distance frame by frame hardly weighs. Per
-    level as in `FeatureLoss`, on the means.
-
-    Arguments
-    ---------
-    cosine_weight : float
-        Weight of the cosine term.
-    """
-
-    def __init__(self, cosine_weight=1.0):
-        super().__init__()
-        self.cosine_weight = cosine_weight
-
-    def forward(self, student, targets):
-        """Loss per utterance.
-
-        Arguments
-        ---------
-        student : Student
-            Its `features` and `n_frames` are used.
-        targets : Targets
-            Its `features` are used.
-
-        Returns
-        -------
-        loss : torch.Tensor
-            Values [batch].
-        known : torch.Tensor
-            Booleans [batch], all true.
-        """
-        # [levels, width, batch]
-        predicted, wanted = (
-            mean_over_frames(
-                features.float().permute(0, 3, 1, 2), student.n_frames
-            )
-            for features in (student.features, targets.features)
-        )
-        distance = (predicted - wanted).abs().mean(1)
-        cosine = F.cosine_similarity(predicted, wanted, dim=1)
-        loss = (distance - self.cosine_weight * F.logsigmoid(cosine)).mean(0)
-        return loss, torch.ones_like(loss, dtype=torch.bool)
-
-
 class LogitLoss(nn.Module):
     """T^2 KL(teacher || student) of softened posteriors (Hinton et al., 2015).
 

@@ -27,6 +27,7 @@ class KeyedSpeedPerturb(SpeedPerturb):
 
     Example
     -------
+    >>> import torch
     >>> perturb = KeyedSpeedPerturb(16000, speeds=[80])
     >>> faster, speed = perturb(torch.rand(8000), "utterance")
     >>> faster.shape, speed

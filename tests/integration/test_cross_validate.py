@@ -138,7 +138,6 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
         (root / "fold_1/seed_1/strong/settings.json").read_text()
     )
     weights = {"emotion": 1.0, "features": 5.0, "logits": 1.0}
-    weights["utterance"] = 0.0
     assert strong["loss_weights"] == weights
     said = capsys.readouterr().out
     assert "strong" in said and "finished already" not in said

@@ -361,7 +361,7 @@ def test_given_manifests_get_a_warning_only(finished, experiment, monkeypatch):
         ({"student_layers": 9}, "student_layers: 9 is not between 1 and"),
         (
             {"loss_weights": "{kd: 1}"},
-            "no loss 'kd'.*emotion, features, utterance, logits",
+            "no loss 'kd'.*emotion, features, logits",
         ),
         ({"teacher_folder": "./nowhere"}, "nowhere"),
         ({"student_layer": 2}, "no key 'student_layer'"),

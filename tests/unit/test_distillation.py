@@ -17,18 +17,16 @@ from mlkd_lobes.distillation import (
     MultiLevelProjection,
     Student,
     Targets,
-    UtteranceLoss,
     WeightedLosses,
 )
 
-WEIGHTS = {"emotion": 1.0, "features": 2.0, "utterance": 3.0, "logits": 0.5}
+WEIGHTS = {"emotion": 1.0, "features": 2.0, "logits": 0.5}
 
 
 def losses(weights=WEIGHTS):
     named = {
         "emotion": EmotionLoss(),
         "features": FeatureLoss(),
-        "utterance": UtteranceLoss(),
         "logits": LogitLoss(),
     }
     return WeightedLosses(named, weights)
@@ -97,19 +95,6 @@ def test_nothing_in_the_padding_reaches_loss_or_gradient(n):
     assert torch.isfinite(features.grad[:, :, :n]).all()
 
 
-def test_utterance_loss_is_that_of_the_means():
-    """One frame that is the mean of all costs the same."""
-    student, targets = batch([3, 7], padding=2)
-    mean = [features[:, 1:, :7].mean(2, keepdim=True)
-            for features in (student.features, targets.features)]  # fmt: skip
-    single = Student(student.logits[1:], mean[0], torch.tensor([1]))
-    wanted = Targets(targets.labels[1:], mean[1], targets.logits[1:])
-    value, known = UtteranceLoss(0.5)(student, targets)
-    expected, _ = FeatureLoss(0.5)(single, wanted)
-    assert value[1].item() == pytest.approx(expected.item(), abs=1e-5)
-    assert known.all()
-
-
 def test_feature_loss_is_the_formula():
     student, targets = batch([3])
     expected = 0.0
@@ -169,7 +154,7 @@ def test_losses_without_weight_are_not_computed():
 @pytest.mark.parametrize(
     "weights,message",
     [
-        ({"feature": 1.0}, "emotion, features, utterance, logits"),
+        ({"feature": 1.0}, "emotion, features, logits"),
         ({"emotion": -1}, "at least 0"),
         ({"emotion": "1"}, "at least 0"),
         ({"emotion": 0}, "every weight is 0"),

@@ -33,7 +33,6 @@ def test_systems_are_overrides():
     noisy = resolve("system: student_noisy")
     assert noisy["loss_weights"] == {
         "features": 0.0,
-        "utterance": 0.0,
         "logits": 0.0,
     }
     assert resolve("system: kd_last")["kd_levels"] == [-1]
@@ -60,7 +59,6 @@ def test_partial_weights_keep_the_others():
     assert hparams["loss_weights"] == {
         "emotion": 1.0,
         "features": 1.0,
-        "utterance": 0.0,
         "logits": 0.5,
     }
 

@@ -43,7 +43,7 @@ the noise mixer; `losses`, a WeightedLosses;
 """
 
 # Losses that need a teacher, and no label.
-DISTILLATION = ("features", "utterance", "logits")
+DISTILLATION = ("features", "logits")
 
 
 class StagedSchedule:
