@@ -195,6 +195,19 @@ def test_two_stages_first_distil_then_learn_all(finished, experiment):
     assert alone == stage(finished, "student_noisy")[name]
 
 
+def test_all_epochs_are_told_of_whichever_is_chosen(experiment, monkeypatch):
+    def falling(self, loss):
+        return {"loss": loss, "UA": 1 / self.epoch, "WA": 0.0}
+
+    monkeypatch.setattr(train.EmotionBrain, "validation_scores", falling)
+    experiment.run("teacher", teacher_epochs=3)
+    found = stage(experiment, "teacher")
+    assert found["epoch"] == 1
+    assert [entry["epoch"] for entry in found["history"]] == [1, 2, 3]
+    total = sum(entry["seconds"] for entry in found["history"])
+    assert found["training_seconds"] == pytest.approx(total)
+
+
 def test_training_alone_leaves_the_test_aside(experiment):
     with pytest.raises(FileNotFoundError):
         experiment.run("teacher", train_only=True)

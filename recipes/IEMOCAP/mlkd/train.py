@@ -379,8 +379,9 @@ def train_network(hparams, run_opts, teacher_folder=None):
         validation[0],
         valid_loader_kwargs=grid_loader_options(hparams),
     )
-    best = brain.checkpointer.recover_if_possible(max_key="UA")
+    # Before the best epoch's checkpoint brings back what was known then.
     epochs = brain.history.epochs
+    best = brain.checkpointer.recover_if_possible(max_key="UA")
     # Finishing clears away the checkpoint that others may still be reading.
     ddp_barrier()
     run_on_main(
