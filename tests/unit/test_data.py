@@ -12,7 +12,7 @@ from data import (
     add_training_pipeline,
     read_manifest,
 )
-from helpers import seeded, write_noise
+from helpers import seeded, write_noise, write_wav
 from hypothesis import (
     given,
     strategies as st,
@@ -79,6 +79,29 @@ def test_training_speech_is_the_same_for_workers_batches_and_order(prepared):
     both = later.keys() & reference.keys()
     changed = [not torch.equal(later[n], reference[n]) for n in both]
     assert sum(changed) > len(changed) / 2 and 0 < len(both) < len(later)
+
+
+@pytest.mark.parametrize("length", [20000, 60000])
+def test_speech_is_the_same_with_any_thread_count(prepared, tmp_path, length):
+    wav = 0.2 * torch.randn(length, generator=seeded(1))
+    write_wav(tmp_path / "a.wav", wav)
+    entry = {"wav": str(tmp_path / "a.wav"), "start": None, "stop": None}
+    entry |= {"length": length / 16000, "emo": "neu"}
+    noise, heard_with = mixer(prepared, clean_share=0), {}
+    noise.set_epoch(1)
+    threads = torch.get_num_threads()
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        data = DynamicItemDataset({"a": entry})
+        speed = KeyedSpeedPerturb(16000, [90], seed=1)
+        add_training_pipeline(data, LABELS, speed, noise)
+        heard_with[n] = data[0]
+        add_grid_pipeline(data, LABELS, conditions(["rain"], [0, 9]), noise)
+        heard_with[n] |= data[0]
+        assert torch.get_num_threads() == n
+    torch.set_num_threads(threads)
+    for name in ("clean", "sig", "grid"):
+        assert torch.equal(heard_with[1][name], heard_with[2][name])
 
 
 def test_a_clean_signal_is_named_by_utterance_and_speed(prepared):

@@ -6,6 +6,7 @@ utterance once and hears it under all conditions.
 """
 
 import bisect
+import contextlib
 import json
 import os
 
@@ -99,16 +100,14 @@ def add_training_pipeline(dataset, labels, speed, noise=None):
     @sb.utils.data_pipeline.takes("id", "wav", "start", "stop")
     @sb.utils.data_pipeline.provides("key", "clean", "sig", "snr")
     def speech_pipeline(utterance, wav, start, stop):
-        clean, percent = speed(read_audio(wav, start, stop), utterance)
+        with _one_thread():
+            clean, percent = speed(read_audio(wav, start, stop), utterance)
+            heard = clean, float("inf")
+            if noise is not None:
+                heard = noise.corrupt(clean, utterance)
         yield f"{utterance}@{percent}"
         yield clean
-        if noise is None:
-            yield clean
-            yield float("inf")
-        else:
-            noisy, snr = noise.corrupt(clean, utterance)
-            yield noisy
-            yield snr
+        yield from heard
 
     dataset.add_dynamic_item(speech_pipeline)
     _add_label(dataset, labels)
@@ -133,14 +132,26 @@ def add_grid_pipeline(dataset, labels, conditions, noise=None):
     @sb.utils.data_pipeline.takes("id", "wav", "start", "stop")
     @sb.utils.data_pipeline.provides("grid")
     def grid_pipeline(utterance, wav, start, stop):
-        clean = read_audio(wav, start, stop)
-        if noise is None:
-            return clean[None]
-        return noise.grid(clean, utterance, conditions)
+        with _one_thread():
+            clean = read_audio(wav, start, stop)
+            if noise is None:
+                return clean[None]
+            return noise.grid(clean, utterance, conditions)
 
     dataset.add_dynamic_item(grid_pipeline)
     _add_label(dataset, labels)
     dataset.set_output_keys(["id", "grid", "label"])
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """As in a worker: the last bits of a long sum depend on the threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _add_label(dataset, labels):
