@@ -1,107 +1,18 @@
 """Reading audio of any rate, width and number of channels, or saying why not.
 
-SpeechBrain's soundfile layer does the decoding; this module adds what a corpus
+SpeechBrain's soundfile layer does the decoding; this module adds what training
 needs: resampling, mix-down, reading a part by time, and errors that name the
 file.
 """
 
 import functools
 import math
-import pathlib
-import struct
 
 import torch
 import torchaudio
 
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.recordings import AudioError, audio_info
 from speechbrain.dataio import audio_io
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus")
-
-
-class AudioError(InputError):
-    """An audio file that cannot be used; the message names file and reason."""
-
-
-def list_audio(folder):
-    """All audio files below a folder, sorted, hidden ones (`._*`) left out.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where to look.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Paths below `folder`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder does not exist.
-    """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
-
-
-def audio_info(path):
-    """Length and rate of an audio file, from its header.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    speechbrain.dataio.audio_io.AudioInfo
-        `frames`, `sample_rate`, `channels`, `duration` (seconds).
-
-    Raises
-    ------
-    AudioError
-        If the file is missing, empty, truncated, or no audio.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes)")
-    try:
-        info = audio_io.info(str(path))
-    except RuntimeError as error:
-        raise AudioError(f"{path}: not readable as audio ({error.__cause__})")
-    if info.frames <= 0:
-        raise AudioError(f"{path}: holds a header but no samples")
-    if info.format == "WAV" and _is_cut(path):
-        raise AudioError(f"{path}: truncated, shorter than its header says")
-    return info
-
-
-def _is_cut(path):
-    """Whether a WAV file ends before its data do; libsndfile does not tell."""
-    with open(path, "rb") as file:
-        if file.read(12)[:4] != b"RIFF":
-            return False
-        while True:
-            chunk = file.read(8)
-            if len(chunk) < 8:
-                return False
-            name, size = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                # Programs that write to a pipe leave the size at its maximum.
-                left = path.stat().st_size - file.tell()
-                return left < size < 0xFFFFFFFF - 4096
-            file.seek(size + size % 2, 1)
 
 
 @functools.lru_cache(maxsize=16)

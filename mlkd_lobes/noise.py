@@ -16,9 +16,10 @@ from collections import OrderedDict, namedtuple
 
 import torch
 
-from mlkd_lobes.audio import AudioError, audio_info, read_frames
+from mlkd_lobes.audio import read_frames
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import sampled_sha256, stable_seed, text_sha256
+from mlkd_lobes.recordings import AudioError, audio_info
 from speechbrain.augment.time_domain import AddNoise
 from speechbrain.dataio.legacy import load_sb_extended_csv
 

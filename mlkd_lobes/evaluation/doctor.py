@@ -14,11 +14,12 @@ from collections import Counter, defaultdict, namedtuple
 
 import numpy as np
 
-from mlkd_lobes.audio import AudioError, audio_info, list_audio, read_audio
+from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import describe_overlaps, find_overlaps
 from mlkd_lobes.files import read_csv
 from mlkd_lobes.noise import SILENCE, UNSEEN_PREFIX, read_noise_csv
+from mlkd_lobes.recordings import AudioError, audio_info, list_audio
 
 SPLITS = ("train", "valid", "test")
 SPEECH_KEYS = ("speaker", "session", "wav", "audio")

@@ -5,7 +5,8 @@ import soundfile
 import torch
 from helpers import write_wav
 
-from mlkd_lobes.audio import AudioError, list_audio, read_audio
+from mlkd_lobes.audio import read_audio
+from mlkd_lobes.recordings import AudioError, list_audio
 
 
 def tone(rate, seconds=1.0):

@@ -11,7 +11,6 @@ from hypothesis import (
     strategies as st,
 )
 
-from mlkd_lobes.audio import AudioError
 from mlkd_lobes.noise import (
     CLEAN,
     Condition,
@@ -22,6 +21,7 @@ from mlkd_lobes.noise import (
     noise_fingerprint,
     read_noise_csv,
 )
+from mlkd_lobes.recordings import AudioError
 from speechbrain.augment.time_domain import AddNoise
 
 HEADER = "ID,duration,wav,wav_format,wav_opts"

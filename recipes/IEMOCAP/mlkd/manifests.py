@@ -12,10 +12,11 @@ import os
 import pathlib
 from collections import Counter, namedtuple
 
-from mlkd_lobes.audio import AudioError, audio_info, read_audio
+from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import refuse_overlaps
 from mlkd_lobes.files import file_sha256, write_json
+from mlkd_lobes.recordings import AudioError, audio_info
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)

@@ -10,8 +10,8 @@ from collections import namedtuple
 
 from manifests import SPLITS, CorpusError, listing
 
-from mlkd_lobes.audio import list_audio
 from mlkd_lobes.files import read_csv, stable_seed
+from mlkd_lobes.recordings import list_audio
 
 Recording = namedtuple("Recording", ["path", "kind", "group", "split"])
 Recording.__doc__ = """A noise file.

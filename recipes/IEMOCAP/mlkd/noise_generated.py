@@ -8,7 +8,7 @@ import torch
 from manifests import SPLITS, CorpusError
 from noise_corpora import Recording, shares
 
-from mlkd_lobes.audio import audio_info, list_audio, read_frames
+from mlkd_lobes.audio import read_frames
 from mlkd_lobes.files import (
     atomic_path,
     read_csv,
@@ -16,6 +16,7 @@ from mlkd_lobes.files import (
     stable_seed,
     text_sha256,
 )
+from mlkd_lobes.recordings import audio_info, list_audio
 from speechbrain.dataio import audio_io
 
 GENERATED = {"train": 30, "valid": 10, "test": 10}

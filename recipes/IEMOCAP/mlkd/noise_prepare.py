@@ -31,10 +31,11 @@ from noise_generated import (
 )
 from settings import check_choices
 
-from mlkd_lobes.audio import AudioError, audio_info, list_audio, read_frames
+from mlkd_lobes.audio import read_frames
 from mlkd_lobes.evaluation.leakage import refuse_overlaps
 from mlkd_lobes.files import write_csv, write_json
 from mlkd_lobes.noise import UNSEEN_PREFIX
+from mlkd_lobes.recordings import AudioError, audio_info, list_audio
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)

@@ -1,0 +1,197 @@
+"""Audio files: which there are, how long they are, what is wrong with them.
+
+Needs NumPy and soundfile alone, so that exported models can be run without
+PyTorch; `mlkd_lobes.audio` reads the same files for training.
+"""
+
+import functools
+import math
+import pathlib
+import struct
+from collections import namedtuple
+
+import numpy as np
+import soundfile
+
+from mlkd_lobes.errors import InputError
+
+SAMPLE_RATE = 16000
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus")
+
+
+AudioInfo = namedtuple("AudioInfo", "frames sample_rate channels duration")
+AudioInfo.__doc__ = """What a header says; `duration` in seconds."""
+
+
+class AudioError(InputError):
+    """An audio file that cannot be used; the message names file and reason."""
+
+
+def list_audio(folder):
+    """All audio files below a folder, sorted, hidden ones (`._*`) left out.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to look.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Paths below `folder`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+
+
+def audio_info(path):
+    """Length and rate of an audio file, from its header.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    AudioInfo
+        `frames`, `sample_rate`, `channels`, `duration` (seconds).
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, empty, truncated, or no audio.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: the file is empty (0 bytes)")
+    try:
+        info = soundfile.info(str(path))
+    except RuntimeError as error:
+        raise AudioError(f"{path}: not readable as audio ({error})")
+    if info.frames <= 0:
+        raise AudioError(f"{path}: holds a header but no samples")
+    if info.format == "WAV" and _is_cut(path):
+        raise AudioError(f"{path}: truncated, shorter than its header says")
+    return AudioInfo(info.frames, info.samplerate, info.channels, info.duration)
+
+
+def _is_cut(path):
+    """Whether a WAV file ends before its data do; libsndfile does not tell."""
+    with open(path, "rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return False
+        while True:
+            chunk = file.read(8)
+            if len(chunk) < 8:
+                return False
+            name, size = struct.unpack("<4sI", chunk)
+            if name == b"data":
+                # Programs that write to a pipe leave the size at its maximum.
+                left = path.stat().st_size - file.tell()
+                return left < size < 0xFFFFFFFF - 4096
+            file.seek(size + size % 2, 1)
+
+
+def resample(wav, rate, sample_rate=SAMPLE_RATE):
+    """Another sampling rate, by a Hann-windowed sinc.
+
+    The formula of `torchaudio.transforms.Resample`, which training uses, with
+    its usual width of 6 zero crossings and roll-off of 0.99.
+
+    Arguments
+    ---------
+    wav : numpy.ndarray
+        Waveform [time].
+    rate : int
+        Its rate in Hz.
+    sample_rate : int
+        The rate wanted, in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform [ceil(time * sample_rate / rate)] in float32.
+
+    Example
+    -------
+    >>> resample(np.zeros(8000, np.float32), 8000).shape
+    (16000,)
+    """
+    if rate == sample_rate:
+        return wav
+    divisor = math.gcd(rate, sample_rate)
+    old, new = rate // divisor, sample_rate // divisor
+    kernels, width = _sinc_kernels(old, new)
+    padded = np.pad(wav, (width, width + old))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, kernels.shape[1])
+    length = -(-len(wav) * new // old)
+    return (frames[::old] @ kernels.T).reshape(-1)[:length]
+
+
+@functools.lru_cache(maxsize=16)
+def _sinc_kernels(old, new, crossings=6, rolloff=0.99):
+    """One kernel [2 width + old] per phase [new], and the width."""
+    base = min(old, new) * rolloff
+    width = math.ceil(crossings * old / base)
+    times = np.arange(-width, width + old) / old
+    times = times - np.arange(new)[:, None] / new
+    times = np.clip(times * base, -crossings, crossings)
+    window = np.cos(times * np.pi / crossings / 2) ** 2
+    kernels = np.sinc(times) * window * base / old
+    return kernels.astype(np.float32), width
+
+
+def read_part(path, start, stop, sample_rate=SAMPLE_RATE):
+    """A part of a recording, mixed down and resampled.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    start : int
+        First frame, at the file's own rate.
+    stop : int
+        Frame behind the last one.
+    sample_rate : int
+        Rate of the result, in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform [time] in float32.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be decoded, ends early, or holds non-finite samples.
+    """
+    try:
+        wav, rate = soundfile.read(
+            str(path), start=start, stop=stop, dtype="float32", always_2d=True
+        )
+    except RuntimeError as error:
+        raise AudioError(f"{path}: cannot be decoded ({error})")
+    if len(wav) < stop - start:
+        raise AudioError(
+            f"{path}: truncated, ends {stop - start - len(wav)} samples early"
+        )
+    wav = wav.mean(1)
+    if not np.isfinite(wav).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples")
+    return resample(wav, rate, sample_rate)

@@ -1,0 +1,46 @@
+"""Reading without PyTorch: the same samples as training reads."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+from helpers import seeded, write_wav
+
+from mlkd_lobes.audio import read_audio
+from mlkd_lobes.recordings import AudioError, audio_info, read_part, resample
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize("length", [1, 399, 20001])
+def test_resampling_is_torchaudios(rate, length):
+    wav = torch.randn(length, generator=seeded(rate, length))
+    ours = resample(wav.numpy(), rate)
+    theirs = torchaudio.transforms.Resample(rate, 16000)(wav)
+    assert ours.dtype == np.float32 and ours.shape == theirs.shape
+    assert np.abs(ours - theirs.numpy()).max() < 1e-5
+
+
+def test_the_same_samples_as_training_reads(tmp_path):
+    path = tmp_path / "a.flac"
+    wav = 0.1 * torch.randn(2, 44100, generator=seeded(2))
+    soundfile.write(path, wav.T.numpy(), 44100)
+    info = audio_info(path)
+    assert info == (44100, 44100, 2, 1.0)
+    ours = read_part(path, 0, info.frames)
+    assert np.abs(ours - read_audio(path).numpy()).max() < 1e-5
+    part = read_part(path, 4410, 8820)
+    assert np.abs(part - read_audio(path, 0.1, 0.2).numpy()).max() < 1e-5
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    write_wav(tmp_path / "a.wav", torch.zeros(1600))
+    with pytest.raises(AudioError, match="a.wav: truncated, ends 400 samples"):
+        read_part(tmp_path / "a.wav", 0, 2000)
+    wav = np.full(1600, np.nan, np.float32)
+    soundfile.write(tmp_path / "b.wav", wav, 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="b.wav: holds NaN"):
+        read_part(tmp_path / "b.wav", 0, 1600)
+    (tmp_path / "c.wav").write_text("no audio")
+    with pytest.raises(AudioError, match="c.wav: cannot be decoded"):
+        read_part(tmp_path / "c.wav", 0, 1600)
