@@ -119,7 +119,7 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
     search.write_text(
         "train_only: True\n"
         "systems:\n"
-        "  strong: {loss_weights: {features: 5.0, logits: 1.0}}\n"
+        "  strong: {loss_weights: {features: 3.0, logits: 2.0}}\n"
     )
     files = next(o for o in command if o.startswith("--settings="))
     both = f"--settings=[{files.split('=')[1]}, {search}]"
@@ -137,7 +137,7 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
     strong = json.loads(
         (root / "fold_1/seed_1/strong/settings.json").read_text()
     )
-    weights = {"emotion": 1.0, "features": 5.0, "logits": 1.0}
+    weights = {"emotion": 1.0, "features": 3.0, "logits": 2.0}
     assert strong["loss_weights"] == weights
     said = capsys.readouterr().out
     assert "strong" in said and "finished already" not in said

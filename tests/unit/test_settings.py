@@ -58,7 +58,7 @@ def test_partial_weights_keep_the_others():
         hparams = load_hyperpyyaml(file, overrides)
     assert hparams["loss_weights"] == {
         "emotion": 1.0,
-        "features": 1.0,
+        "features": 5.0,
         "logits": 0.5,
     }
 

@@ -22,7 +22,6 @@ STUDENT_KEYS = (
     "unlabelled",
     "student_freeze_cnn",
     "student_layers",
-    "student_dropout",
     "kd_levels",
     "loss_weights",
     "cosine_weight",
