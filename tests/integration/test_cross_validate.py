@@ -100,6 +100,48 @@ def test_runs_in_parallel_share_a_teacher(command, root, capsys):
     assert predictions.read_bytes() == before
 
 
+def test_nobody_waits_for_a_teacher_while_there_is_other_work(
+    command, root, monkeypatch
+):
+    own = ["--folds=1,2", "--systems=teacher,mlkd,kd_last", "--jobs=2"]
+    plan = cross_validate.make_plan(*cross_validate.parse([*command, *own]))
+    monkeypatch.setattr(cross_validate, "POLLING_SECONDS", 0.01)
+    started = []
+
+    def execute(run, environment):
+        teacher = run.folder.with_name("teacher")
+        started.append(
+            (run.fold, run.system, (teacher / "stage.json").exists())
+        )
+        time.sleep(0.1 * run.fold)
+        if run.system == "teacher":
+            teacher.mkdir(parents=True)
+            (teacher / "stage.json").write_text('{"epoch": 1}')
+        return run.system != "kd_last"
+
+    monkeypatch.setattr(cross_validate, "_execute", execute)
+    failed = cross_validate.run_all(plan, jobs=2)
+    assert [(r.fold, r.system) for r in failed] == [
+        (1, "kd_last"),
+        (2, "kd_last"),
+    ]
+    assert {run[:2] for run in started[:2]} == {(1, "teacher"), (2, "teacher")}
+    assert len(started) == len(plan)
+    assert all(taught for _, system, taught in started if system != "teacher")
+
+
+def test_a_student_may_train_its_teacher_itself(command, monkeypatch):
+    own = ["--folds=1", "--systems=mlkd,kd_last,teacher_noisy", "--jobs=3"]
+    plan = cross_validate.make_plan(*cross_validate.parse([*command, *own]))
+    student, other, teacher = plan
+    assert not cross_validate._must_wait(student, [])
+    assert cross_validate._must_wait(other, [student])
+    assert not cross_validate._must_wait(teacher, [student])
+    mine = [*command, *own, "--teacher_folder=mine"]
+    student, other, _ = cross_validate.make_plan(*cross_validate.parse(mine))
+    assert not cross_validate._must_wait(other, [student])
+
+
 def test_a_failure_is_reported_and_stops_nobody(command, root, capsys):
     broken = root / "fold_1/seed_1/mlkd"
     broken.mkdir(parents=True)

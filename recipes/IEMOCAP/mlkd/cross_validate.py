@@ -16,10 +16,11 @@ Authors
 import argparse
 import os
 import pathlib
-import queue
 import shlex
 import subprocess
 import sys
+import threading
+import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,6 +36,8 @@ from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.evaluation.results import find_runs, is_whole
 from mlkd_lobes.evaluation.summary import pool
 
+# The system that all students of a fold and seed learn from.
+TEACHER = "teacher"
 HERE = pathlib.Path(__file__).resolve().parent
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
 # What a run's place follows from.
@@ -44,12 +47,18 @@ OWN_KEYS = ("fold", "seed", "system", "output_folder")
 # which is not the best of many draws.
 LAST_EPOCHS = 5
 
+# How often a free place looks whether a teacher is finished.
+POLLING_SECONDS = 1
+
 Run = namedtuple(
-    "Run", ["fold", "seed", "system", "folder", "command", "train_only"]
+    "Run",
+    ["fold", "seed", "system", "folder", "command"]
+    + ["train_only", "learns_from_teacher"],
 )
 Run.__doc__ = """One system on one fold with one seed.
 
-Its `folder`, its `command`, and whether it ends before the test.
+Its `folder`, its `command`, whether it ends before the test, and whether it is a
+student of the teacher trained beside it.
 """
 
 
@@ -120,8 +129,12 @@ def make_plan(options, passed):
     seeds = _numbers(options.seeds, "seeds")
     systems = options.systems.split(",")
     # Unknown systems are refused before anything runs.
-    for system in systems:
-        resolve_overrides(hparams_file, text, system)
+    chosen = {
+        system: resolved_values(
+            hparams_file, resolve_overrides(hparams_file, text, system)
+        )
+        for system in systems
+    }
     root = pathlib.Path(values["results_folder"])
     root = root / values["corpus_name"] / values["protocol"]
     plan = []
@@ -131,8 +144,13 @@ def make_plan(options, passed):
                 own = [f"--fold={fold}", f"--seed={seed}", f"--system={system}"]
                 folder = root / f"fold_{fold}" / f"seed_{seed}" / system
                 train = ["train.py", options.hparams_file, *passed, *own]
+                student = (
+                    chosen[system]["network"] == "student"
+                    and chosen[system]["teacher_folder"] is None
+                )
                 only = values["train_only"]
-                plan.append(Run(fold, seed, system, folder, train, only))
+                run = Run(fold, seed, system, folder, train, only, student)
+                plan.append(run)
     return plan
 
 
@@ -163,27 +181,56 @@ def run_all(plan, jobs):
     Returns
     -------
     list of Run
-        Those that failed.
+        Those that failed, in the order of the plan.
     """
-    places = queue.Queue()
-    for place in range(jobs):
-        places.put(place)
-    gpus = torch.cuda.device_count()
+    pending, running, failed = list(plan), [], []
+    lock, gpus = threading.Lock(), torch.cuda.device_count()
 
-    def start(run):
-        if is_done(run):
-            print(f"finished already: {_title(run)}", flush=True)
-            return None
-        place, environment = places.get(), dict(os.environ)
+    def take():
+        with lock:
+            for run in pending:
+                if not _must_wait(run, running):
+                    pending.remove(run)
+                    running.append(run)
+                    return run
+        return None
+
+    def work(place):
+        environment = dict(os.environ)
         if jobs > 1 and gpus > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
             environment["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
-        try:
-            return None if _execute(run, environment) else run
-        finally:
-            places.put(place)
+        while pending:
+            run = take()
+            if run is None:
+                time.sleep(POLLING_SECONDS)
+                continue
+            try:
+                if not _finish(run, environment):
+                    failed.append(run)
+            finally:
+                running.remove(run)
 
     with ThreadPoolExecutor(jobs) as pool:
-        return [run for run in pool.map(start, plan) if run is not None]
+        list(pool.map(work, range(jobs)))
+    return sorted(failed, key=plan.index)
+
+
+def _must_wait(run, running):
+    """Whether the teacher of a student is being trained by another run.
+
+    The run would wait for it anyway, but keep others from its place.
+    """
+    if not run.learns_from_teacher or read_stage(run.folder.with_name(TEACHER)):
+        return False
+    return any(other.folder.parent == run.folder.parent for other in running)
+
+
+def _finish(run, environment):
+    """A run, if it is not finished already; whether it is now."""
+    if is_done(run):
+        print(f"finished already: {_title(run)}", flush=True)
+        return True
+    return _execute(run, environment)
 
 
 def _execute(run, environment):
