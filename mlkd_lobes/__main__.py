@@ -1,17 +1,18 @@
-"""Command line of the lobes: `python -m mlkd_lobes report | doctor …`."""
+"""Command line of the lobes.
+
+> python -m mlkd_lobes report | doctor | export | predict …
+
+Each command imports what it needs when it is called: predicting with an ONNX
+file works where there is no PyTorch.
+"""
 
 import argparse
+import contextlib
 import pathlib
 import sys
 
+from mlkd_lobes.deployment import BACKENDS
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.doctor import doctor_text, examine
-from mlkd_lobes.evaluation.figures import save, ua_over_snr
-from mlkd_lobes.evaluation.listen import examples
-from mlkd_lobes.evaluation.page import page_html
-from mlkd_lobes.evaluation.report import report_text, update_text
-from mlkd_lobes.evaluation.results import find_runs
-from mlkd_lobes.evaluation.summary import pool
 from mlkd_lobes.files import atomic_path, write_json
 
 
@@ -54,7 +55,53 @@ def build_parser():
     )
     _add_audio_folders(doctor)
     doctor.add_argument("--json", help="write all facts and findings here")
+    _add_export(commands)
+    _add_predict(commands)
     return parser
+
+
+def _add_export(commands):
+    export = commands.add_parser(
+        "export", help="a finished run's model in formats that open elsewhere"
+    )
+    export.add_argument("run", help="the folder of a finished run")
+    export.add_argument("out", help="where the export goes")
+    export.add_argument(
+        "--without_int8", action="store_true", help="leave INT8 out"
+    )
+    _add_audio_folders(export)
+
+
+def _add_predict(commands):
+    predict = commands.add_parser("predict", help="emotions of recordings")
+    predict.add_argument(
+        "model", help="an exported folder, a run's folder or an ONNX file"
+    )
+    predict.add_argument(
+        "audio",
+        nargs="+",
+        help="files, folders, glob patterns, or a CSV with a column path and "
+        "optionally start and end in seconds",
+    )
+    predict.add_argument("--backend", choices=list(BACKENDS))
+    predict.add_argument("--device", default="cpu", help="e.g. cuda:0")
+    predict.add_argument(
+        "--window",
+        type=float,
+        default=15.0,
+        help="longest stretch judged at once, in seconds (default: 15); longer "
+        "recordings get a row per window",
+    )
+    predict.add_argument(
+        "--batch_length",
+        type=float,
+        default=60.0,
+        help="seconds of audio per batch (default: 60)",
+    )
+    predict.add_argument("--output", help="a file (.csv, .jsonl); else stdout")
+    predict.add_argument(
+        "--jsonl", action="store_true", help="JSON lines instead of CSV"
+    )
 
 
 def _add_audio_folders(command):
@@ -75,6 +122,13 @@ def report(options):
     int
         The exit code.
     """
+    from mlkd_lobes.evaluation.figures import save, ua_over_snr
+    from mlkd_lobes.evaluation.listen import examples
+    from mlkd_lobes.evaluation.page import page_html
+    from mlkd_lobes.evaluation.report import report_text, update_text
+    from mlkd_lobes.evaluation.results import find_runs
+    from mlkd_lobes.evaluation.summary import pool
+
     runs = find_runs(options.folders, _folds(options.folds))
     systems, about = pool(runs), runs[0].results
     print(report_text(systems, about))
@@ -120,6 +174,8 @@ def doctor(options):
     int
         The exit code: 1 if there is an error among the findings.
     """
+    from mlkd_lobes.evaluation.doctor import doctor_text, examine
+
     found = examine(options.target, options.data_folder, options.noise_folder)
     print(doctor_text(found))
     if options.json:
@@ -128,7 +184,95 @@ def doctor(options):
     return int("error" in levels)
 
 
-COMMANDS = {"report": report, "doctor": doctor}
+def export(options):
+    """Exports a run.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        Of the command line.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    from mlkd_lobes.deployment.export import export as export_run
+
+    summary = export_run(
+        options.run,
+        options.out,
+        options.data_folder,
+        options.noise_folder,
+        int8=not options.without_int8,
+    )
+    for name in summary["files"]:
+        print(f"{options.out}/{name}")
+    return 0
+
+
+def predict(options):
+    """Writes the emotions of recordings.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        Of the command line.
+
+    Returns
+    -------
+    int
+        The exit code: 1 if a recording could not be read.
+    """
+    from mlkd_lobes.deployment import predict as tools
+    from mlkd_lobes.deployment.backends import open_model
+
+    for name in ("window", "batch_length"):
+        if getattr(options, name) <= 0:
+            raise InputError(f"--{name}: expected seconds, more than 0")
+    parts = tools.find_parts(options.audio)
+    model = open_model(options.model, options.backend, options.device)
+    bad = []
+
+    def complain(message):
+        bad.append(message)
+        print(f"error: {message}", file=sys.stderr)
+
+    found = tools.predict(
+        model,
+        tools.show_progress(parts),
+        options.window,
+        options.batch_length,
+        complain,
+    )
+    lines = options.jsonl or str(options.output).endswith(".jsonl")
+    with _output(options.output) as file:
+        tools.write_predictions(found, model.labels, file, lines)
+    if bad:
+        print(
+            f"{len(bad)} of {len(parts)} recordings could not be read",
+            file=sys.stderr,
+        )
+    return int(bool(bad))
+
+
+@contextlib.contextmanager
+def _output(path):
+    """A file that appears when it is whole, or the standard output."""
+    if path is None:
+        yield sys.stdout
+        return
+    with atomic_path(path) as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            yield file
+
+
+COMMANDS = {
+    "report": report,
+    "doctor": doctor,
+    "export": export,
+    "predict": predict,
+}
 
 
 def main(argv):

@@ -5,6 +5,7 @@ is stored as a plain Hugging Face folder that opens without this package, and
 any such folder (a teacher of the user's own, say) opens here.
 """
 
+import functools
 import hashlib
 from collections import namedtuple
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForAudioClassification
 
+from mlkd_lobes.encoders import SSLEncoder
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path
 from speechbrain.dataio.dataio import length_to_mask
@@ -115,12 +117,19 @@ class EmotionClassifier(nn.Module):
             Destination: config.json, model.safetensors,
             preprocessor_config.json. What was there is replaced.
         """
-        native = self._native()
+        native = self.native()
         with atomic_path(folder) as temporary:
             native.save_pretrained(temporary)
             self.encoder.feature_extractor.save_pretrained(temporary)
 
-    def _native(self):
+    def native(self):
+        """The same model as Hugging Face builds it.
+
+        Returns
+        -------
+        transformers.PreTrainedModel
+            A `*ForSequenceClassification` model with these weights.
+        """
         config = AutoConfig.for_model(**self.encoder.model.config.to_dict())
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {label: i for i, label in enumerate(self.labels)}
@@ -174,6 +183,26 @@ def load_classifier(folder, encoder_factory, labels):
     model.head.projector.load_state_dict(native.projector.state_dict())
     model.head.classifier.load_state_dict(native.classifier.state_dict())
     return model
+
+
+def open_classifier(folder):
+    """Opens a finished Hugging Face audio classifier, whatever its labels.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Folder of a `*ForSequenceClassification` model.
+
+    Returns
+    -------
+    EmotionClassifier
+        With the labels that its configuration names.
+    """
+    folder = str(folder)
+    config = AutoConfig.from_pretrained(folder)
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    factory = functools.partial(SSLEncoder, save_path=folder)
+    return load_classifier(folder, factory, labels)
 
 
 class FrozenTeacher(nn.Module):

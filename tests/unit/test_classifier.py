@@ -50,7 +50,7 @@ def test_saved_and_loaded_is_the_same(make_encoder, tmp_path):
 
 def test_weighted_layer_sum_is_refused(make_encoder, tmp_path):
     model = EmotionClassifier(make_encoder(), LABELS)
-    native = model._native()
+    native = model.native()
     native.config.use_weighted_layer_sum = True
     rebuilt = AutoModelForAudioClassification.from_config(native.config)
     rebuilt.save_pretrained(tmp_path)

@@ -1,0 +1,172 @@
+"""The ONNX graph: waveforms and lengths in, probabilities out.
+
+Normalisation, masking and softmax are part of the graph, so a caller needs
+nothing but samples at 16 kHz; features do not depend on the padding there
+either. The INT8 graph is made from it by static quantisation, convolutions
+included: they are most of the work of a small student.
+"""
+
+import copy
+import json
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime import quantization
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import nn
+from torch.nn.utils import parametrize
+
+from mlkd_lobes.deployment.backends import pad
+from mlkd_lobes.encoders import SAMPLE_RATE
+from mlkd_lobes.files import atomic_path
+
+OPSET = 18
+# What is computed in INT8; the rest stays in float32.
+QUANTIZED = ("Conv", "MatMul", "Gemm")
+# Activations beyond this percentile are clipped: with their whole range the
+# few largest would leave too few of 256 steps to the others.
+PERCENTILE = 99.99
+CALIBRATION_SAMPLES = 2 * SAMPLE_RATE
+
+
+class ProbabilityGraph(nn.Module):
+    """A classifier as the graph calls it.
+
+    Arguments
+    ---------
+    classifier : mlkd_lobes.classifier.EmotionClassifier
+        The trained model.
+    """
+
+    def __init__(self, classifier):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, waveforms, lengths):
+        """Probabilities of a batch.
+
+        Arguments
+        ---------
+        waveforms : torch.Tensor
+            [batch, time] at 16 kHz.
+        lengths : torch.Tensor
+            True samples [batch], integers.
+
+        Returns
+        -------
+        torch.Tensor
+            Probabilities [batch, classes].
+        """
+        relative = lengths.double() / waveforms.shape[1]
+        return self.classifier(waveforms, relative).logits.softmax(-1)
+
+
+def write_onnx(classifier, path):
+    """Writes the float32 graph of a classifier.
+
+    Arguments
+    ---------
+    classifier : mlkd_lobes.classifier.EmotionClassifier
+        The trained model; it is left as it was.
+    path : str or pathlib.Path
+        Destination.
+    """
+    classifier = copy.deepcopy(classifier).cpu().eval()
+    encoder = classifier.encoder.model
+    # Attention in plain products, and the positional convolution's weight
+    # multiplied out: what quantisation knows how to handle.
+    encoder.set_attn_implementation("eager")
+    convolution = encoder.encoder.pos_conv_embed.conv
+    parametrize.remove_parametrizations(convolution, "weight")
+    dynamic = torch.export.Dim.DYNAMIC
+    with warnings.catch_warnings(), atomic_path(path) as temporary:
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            ProbabilityGraph(classifier),
+            # Three of them: torch takes sizes of 0 and 1 for constants, and
+            # keeps any two equal sizes equal.
+            (torch.randn(3, SAMPLE_RATE), torch.tensor([16000, 12000, 8000])),
+            dynamo=True,
+            dynamic_shapes={
+                "waveforms": {0: dynamic, 1: dynamic},
+                "lengths": {0: dynamic},
+            },
+            input_names=["waveforms", "lengths"],
+            output_names=["probabilities"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+        model = program.model_proto
+        describe(model, classifier.labels)
+        onnx.save(model, str(temporary))
+
+
+def describe(model, labels):
+    """Writes into a graph what its caller must know.
+
+    Arguments
+    ---------
+    model : onnx.ModelProto
+        The graph.
+    labels : sequence of str
+        The emotions, in order.
+    """
+    onnx.helper.set_model_props(
+        model,
+        {
+            "labels": json.dumps(list(labels)),
+            "sample_rate": str(SAMPLE_RATE),
+        },
+    )
+
+
+class _Speech(quantization.CalibrationDataReader):
+    """Stretches of one length each, as percentiles over several ask for."""
+
+    def __init__(self, wavs):
+        self.wavs = iter(wavs)
+
+    def get_next(self):
+        wav = next(self.wavs, None)
+        if wav is None:
+            return None
+        stretch = np.resize(wav, CALIBRATION_SAMPLES)
+        return dict(zip(("waveforms", "lengths"), pad([stretch])))
+
+
+def write_int8(source, path, wavs):
+    """Quantises a graph statically, by what it does to real speech.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The float32 graph.
+    path : str or pathlib.Path
+        Destination.
+    wavs : iterable of numpy.ndarray
+        Waveforms [time] that activations are measured on.
+    """
+    with atomic_path(path) as temporary:
+        simplified = temporary.with_name(temporary.stem + "-fp32.onnx")
+        try:
+            quant_pre_process(
+                str(source), str(simplified), skip_symbolic_shape=True
+            )
+            quantization.quantize_static(
+                str(simplified),
+                str(temporary),
+                _Speech(wavs),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTIZED),
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                calibrate_method=quantization.CalibrationMethod.Percentile,
+                extra_options={"CalibPercentile": PERCENTILE},
+            )
+        finally:
+            simplified.unlink(missing_ok=True)

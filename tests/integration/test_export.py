@@ -1,0 +1,300 @@
+"""An exported model opens everywhere, and says there what it says here."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import seeded, write_wav
+
+from mlkd_lobes.__main__ import main
+from mlkd_lobes.deployment import (
+    export as exporting,
+    parity,
+)
+from mlkd_lobes.deployment.backends import OnnxBackend, TorchBackend
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import file_sha256
+
+LABELS = ["neu", "hap", "sad", "ang"]
+# Hides packages from a process, as if they had not been installed.
+HIDE = "import sys; sys.modules.update(dict.fromkeys({names}))\n"
+WITHOUT_OURS = HIDE.format(names=["mlkd_lobes"])
+ONNX_ONLY = HIDE.format(
+    names=["torch", "torchaudio", "transformers", "speechbrain", "onnx"]
+    + ["scipy", "sklearn", "pandas", "matplotlib", "hyperpyyaml", "ruamel"]
+)
+
+
+def run_python(code, folder, *arguments):
+    """A process of its own, started elsewhere; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run_folder(finished):
+    return finished.arguments["output_folder"] / "mlkd"
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        # Two epochs on seconds of speech: every answer is close to a draw.
+        patch.setattr(parity, "INT8_LIMIT", 1.0)
+        assert main(["export", str(run_folder), str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """Utterances as waveforms and as files of 16 kHz."""
+    folder = tmp_path_factory.mktemp("speech")
+    lengths = (16000, 399, 9000, 24001)
+    wavs = [0.1 * torch.randn(n, generator=seeded(n)) for n in lengths]
+    for i, wav in enumerate(wavs):
+        write_wav(folder / f"{i}.wav", wav)
+    return folder, [
+        soundfile.read(p, dtype="float32")[0] for p in sorted(folder.iterdir())
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(run_folder, speech):
+    return parity.one_by_one(TorchBackend(run_folder / "model"), speech[1])
+
+
+def test_an_export_tells_what_it_is(exported, run_folder):
+    summary = json.loads((exported / "export.json").read_text())
+    assert summary["labels"] == LABELS and summary["sample_rate"] == 16000
+    stage = json.loads((run_folder / "stage.json").read_text())
+    assert summary["model_sha256"] == stage["model_sha256"]
+    for name, file in summary["files"].items():
+        assert file_sha256(exported / name) == file["sha256"]
+    unlisted = {"export.json", "README.md"}
+    there = [p for p in exported.rglob("*") if p.is_file()]
+    names = {p.relative_to(exported).as_posix() for p in there}
+    assert names == {*summary["files"], *unlisted}
+    differences = summary["parity"]["largest_difference"]
+    assert set(differences) == {"torch", "huggingface", "speechbrain", "onnx"}
+    assert differences["onnx"]["padded batch"] < 1e-5
+    for part in ("clean", "noisy"):
+        assert 0 <= summary["int8"][part]["agreement"] <= 1
+    small = (exported / "onnx/model_int8.onnx").stat().st_size
+    assert small < (exported / "onnx/model.onnx").stat().st_size
+
+
+def test_the_card_holds_the_runs_figures(exported, finished):
+    text = (exported / "README.md").read_text()
+    clean, rain = finished.results["mlkd"]["conditions"][:2]
+    for name in ("UA", "WA", "F1"):
+        assert f"value: {clean[name]:.4f}" in text
+    assert f" {100 * rain['UA']:.1f} " in text
+    assert "16 labelled\nutterances of 2 speakers" in text
+    assert "rain, wind at -5 to 20 dB" in text
+    metadata = text.split("---\n")[1]
+    from ruamel.yaml import YAML
+
+    results = YAML().load(metadata)["model-index"][0]["results"]
+    assert len(results) == 3 and results[0]["dataset"]["type"] == "tiny"
+    assert "sad" in text and "{{" not in text and "None" not in text
+
+
+def test_transformers_opens_it_with_no_code_of_ours(
+    exported, speech, expected, tmp_path
+):
+    code = WITHOUT_OURS + (
+        "import json, soundfile\n"
+        "from transformers import pipeline\n"
+        "ask = pipeline('audio-classification', sys.argv[1], top_k=None)\n"
+        "read = lambda path: soundfile.read(path, dtype='float32')[0]\n"
+        "print(json.dumps([ask(read(path)) for path in sys.argv[2:]]))\n"
+        "assert not [n for n in sys.modules if n.startswith('mlkd')\n"
+        "            and sys.modules[n] is not None]\n"
+    )
+    # Plain Hugging Face code needs 400 samples.
+    paths = [speech[0] / f"{i}.wav" for i in (0, 2, 3)]
+    answers = json.loads(
+        run_python(code, tmp_path, exported / "huggingface", *paths)
+    )
+    for answer, wanted in zip(answers, expected[[0, 2, 3]]):
+        found = {entry["label"]: entry["score"] for entry in answer}
+        assert [found[label] for label in LABELS] == pytest.approx(
+            wanted, abs=1e-4
+        )
+
+
+def test_speechbrain_opens_it_and_leaves_no_litter(
+    exported, speech, expected, tmp_path
+):
+    code = WITHOUT_OURS + (
+        "import json, torch\n"
+        "from speechbrain.inference.interfaces import foreign_class\n"
+        "r = foreign_class(source=sys.argv[1], pymodule_file='interface.py',\n"
+        "                  classname='EmotionRecognizer')\n"
+        "files = [r.classify_file(path) for path in sys.argv[2:]]\n"
+        "wavs = torch.zeros(2, 9000); wavs[0, :] = torch.linspace(-1, 1, 9000)\n"
+        "wavs[1, :5000] = wavs[0, :5000]\n"
+        "both = r.classify_batch(wavs, torch.tensor([1, 5000 / 9000]))[0]\n"
+        "alone = r.classify_batch(wavs[1, :5000])[0]\n"
+        "assert torch.equal(both[1:], alone) and not torch.equal(both[:1], alone)\n"
+        "print(json.dumps([[p[0].tolist(), s.item(), i.item(), t[0]]\n"
+        "                  for p, s, i, t in files]))\n"
+    )
+    paths = sorted(speech[0].iterdir())
+    said = run_python(code, tmp_path, exported / "speechbrain", *paths)
+    for answer, wanted in zip(json.loads(said.splitlines()[-1]), expected):
+        probabilities, score, index, label = answer
+        assert probabilities == pytest.approx(wanted, abs=1e-4)
+        assert (score, label) == (max(probabilities), LABELS[index])
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_needs_neither_torch_nor_us_to_be_whole(
+    exported, speech, expected, tmp_path
+):
+    code = ONNX_ONLY + (
+        "import runpy\n"
+        "sys.argv = ['mlkd_lobes', 'predict', *sys.argv[1:]]\n"
+        "runpy.run_module('mlkd_lobes', run_name='__main__')\n"
+    )
+    out = tmp_path / "answers.csv"
+    run_python(
+        code, tmp_path, exported, speech[0], "--backend=onnx", f"--output={out}"
+    )
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [[float(row[f"p_{label}"]) for label in LABELS] for row in rows]
+    assert np.abs(np.array(found) - expected).max() < 1e-4
+    said = [LABELS[i] for i in expected.argmax(-1)]
+    assert [row["emotion"] for row in rows] == said
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx", "int8"])
+def test_no_answer_depends_on_the_batch(exported, speech, backend):
+    opener = TorchBackend if backend == "torch" else OnnxBackend
+    names = {"torch": "huggingface", "onnx": "onnx/model.onnx"}
+    model = opener(exported / names.get(backend, "onnx/model_int8.onnx"))
+    alone = parity.one_by_one(model, speech[1])
+    limit = 1e-4 if backend != "int8" else 1e-2
+    assert np.abs(model(speech[1]) - alone).max() < limit
+    assert alone.sum(-1) == pytest.approx(1, abs=1e-4)
+
+
+def test_predict_goes_through_anything(exported, tmp_path, capsys):
+    folder = tmp_path / "in"
+    wav = 0.1 * torch.randn(48000, generator=seeded(3))
+    write_wav(folder / "plain.wav", wav)
+    write_wav(folder / "telephone.wav", wav, 8000)
+    stereo = torch.stack([wav, wav]).T.numpy()
+    soundfile.write(folder / "stereo.flac", stereo, 48000)
+    soundfile.write(folder / "music.mp3", stereo, 44100)
+    write_wav(folder / "long.wav", wav.repeat(20))
+    (folder / "empty.wav").touch()
+    (folder / "noise.wav").write_bytes(b"RIFF and nothing else")
+    whole = (folder / "plain.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(whole[:5000])
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    out = tmp_path / "answers.jsonl"
+    arguments = ["predict", str(exported), str(folder), f"--output={out}"]
+    assert main([*arguments, "--backend=int8"]) == 1
+    said = capsys.readouterr().err
+    for name in ("empty.wav", "noise.wav", "cut.wav"):
+        assert f"error: {folder / name}: " in said
+    assert "3 of 8 recordings could not be read" in said
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    counts = {p.name: 0 for p in before}
+    for row in rows:
+        counts[os.path.basename(row["path"])] += 1
+        assert row["emotion"] == max(LABELS, key=lambda n: row[f"p_{n}"])
+    assert {n: c for n, c in counts.items() if c} == {
+        "plain.wav": 1,
+        "telephone.wav": 1,
+        "stereo.flac": 1,
+        "music.mp3": 1,
+        "long.wav": 4,
+    }
+    assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+
+
+def test_a_teacher_is_exported_like_a_student(finished, tmp_path):
+    run = finished.arguments["output_folder"] / "teacher"
+    out = tmp_path / "out"
+    assert main(["export", str(run), str(out), "--without_int8"]) == 0
+    assert not (out / "onnx/model_int8.onnx").exists()
+    text = (out / "README.md").read_text()
+    assert "without noise" in text and "int8" not in text.lower()
+    assert len(OnnxBackend(out / "onnx/model.onnx").labels) == 4
+
+
+def test_a_file_that_disagrees_is_not_exported(
+    run_folder, tmp_path, monkeypatch, capsys
+):
+    def wrong(model, path):
+        from mlkd_lobes.deployment.graph import write_onnx
+
+        with torch.no_grad():
+            model.head.classifier.bias[0] += 0.01
+        write_onnx(model, path)
+
+    monkeypatch.setattr(exporting, "write_onnx", wrong)
+    monkeypatch.setattr(exporting, "PARITY_UTTERANCES", 2)
+    out = tmp_path / "out"
+    assert main(["export", str(run_folder), str(out)]) == 1
+    assert (
+        "onnx, single files: probabilities differ by" in capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_may_lose_little():
+    kept = {"UA_float32": 0.7, "UA_int8": 0.71, "loss_allowed": 0.005}
+    parity.check_int8({"clean": kept, "noisy": kept})
+    lost = {**kept, "UA_int8": 0.69}
+    with pytest.raises(InputError, match="loses 1.00 points of UA on noisy"):
+        parity.check_int8({"clean": kept, "noisy": lost})
+    parity.check_int8({"clean": {**lost, "loss_allowed": 0.01}, "noisy": kept})
+
+
+def test_what_cannot_be_exported(run_folder, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").touch()
+    cases = {
+        (run_folder, tmp_path / "mine"): "exists and is no export",
+        (tmp_path / "mine", tmp_path / "out"): "results.json: no such file",
+    }
+    for (run, out), message in cases.items():
+        assert main(["export", str(run), str(out)]) == 1
+        assert message in capsys.readouterr().err
+    assert [p.name for p in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
+    out = str(tmp_path / "out")
+    gone = ["export", str(run_folder), out, f"--data_folder={tmp_path}"]
+    assert main(gone) == 1
+    assert "no such file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_onnx_file_of_somebody_else_is_refused(tmp_path, exported):
+    import onnx
+
+    model = onnx.load(exported / "onnx/model.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="a.onnx: its metadata names no label"):
+        OnnxBackend(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="device tpu: this onnxruntime only"):
+        OnnxBackend(exported / "onnx/model.onnx", device="tpu")

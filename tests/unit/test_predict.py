@@ -1,0 +1,205 @@
+"""Predictions: every good recording answered, every bad one named."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import seeded, write_wav
+from hypothesis import (
+    given,
+    strategies as st,
+)
+
+from mlkd_lobes.deployment import find_model
+from mlkd_lobes.deployment.predict import (
+    Part,
+    find_parts,
+    predict,
+    show_progress,
+    windows,
+    write_predictions,
+)
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import write_csv
+from mlkd_lobes.recordings import AudioError
+
+
+def loudness(wavs):
+    """A stand-in for a model: what it says depends on the samples alone."""
+    loud = [float(np.abs(wav).mean()) for wav in wavs]
+    return np.array([[x, 1 - x] for x in loud])
+
+
+def tone(path, seconds, rate=16000, level=0.1):
+    wav = level * torch.ones(round(seconds * rate))
+    write_wav(path, wav, rate)
+    return path
+
+
+def test_what_may_be_asked_about(tmp_path, monkeypatch):
+    for name in ("a/1.wav", "a/b/2.flac", "c.wav"):
+        tone(tmp_path / name, 0.1)
+    (tmp_path / "a/notes.txt").write_text("no audio")
+    rows = [["c.wav", "", ""], ["a/1.wav", "0.02", "0.08"]]
+    write_csv(tmp_path / "list.csv", ["path", "start", "end"], rows)
+    monkeypatch.chdir(tmp_path)
+    asked = ["c.wav", "a", "a/*.wav", "**/*.flac", "list.csv"]
+    found = [(str(p), a, b) for p, a, b in find_parts(asked)]
+    whole = (0.0, None)
+    assert found == [
+        ("c.wav", *whole),
+        ("a/1.wav", *whole),
+        ("a/b/2.flac", *whole),
+        ("a/1.wav", *whole),
+        ("a/b/2.flac", *whole),
+        ("c.wav", *whole),
+        ("a/1.wav", 0.02, 0.08),
+    ]
+    with pytest.raises(FileNotFoundError, match="none.*: no audio there"):
+        find_parts(["none*"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty: no audio there"):
+        find_parts(["empty"])
+    write_csv("bad.csv", ["path", "start"], [["c.wav", "soon"]])
+    with pytest.raises(InputError, match="bad.csv, c.wav: start 'soon'"):
+        find_parts(["bad.csv"])
+
+
+@given(
+    samples=st.integers(1, 60000),
+    rate=st.sampled_from([8000, 16000, 44100]),
+    longest=st.floats(0.05, 3),
+)
+def test_windows_are_equal_and_cover_everything(
+    tmp_path_factory, samples, rate, longest
+):
+    path = tmp_path_factory.getbasetemp() / f"{rate}.wav"
+    soundfile.write(path, np.zeros(samples), rate)
+    found = [
+        (part.start, part.stop)
+        for part, _ in windows(Part(path, 0, None), longest)
+    ]
+    assert found[0][0] == 0 and found[-1][1] == samples / rate
+    assert all(a[1] == b[0] for a, b in zip(found, found[1:]))
+    lengths = np.diff(found, axis=1) * rate
+    assert lengths.max() <= np.ceil(longest * rate)
+    assert lengths.max() - lengths.min() <= 1.001
+
+
+def test_a_window_holds_what_was_said_then(tmp_path):
+    wav = 0.1 * torch.randn(48000, generator=seeded(1))
+    write_wav(tmp_path / "a.wav", wav)
+    parts = list(windows(Part(tmp_path / "a.wav", 0.5, 2.5), 1.0))
+    assert [(p.start, p.stop) for p, _ in parts] == [(0.5, 1.5), (1.5, 2.5)]
+    stored = soundfile.read(tmp_path / "a.wav", dtype="float32")[0]
+    assert np.array_equal(parts[1][1], stored[24000:40000])
+    for start, stop in ((0.5, 0.5), (-1, 1), (2, 9)):
+        with pytest.raises(AudioError, match="bound no part of its 3.000 s"):
+            list(windows(Part(tmp_path / "a.wav", start, stop), 1.0))
+
+
+def test_good_ones_are_answered_and_bad_ones_named(tmp_path):
+    names = [tone(tmp_path / f"{i}.wav", 0.2, level=i / 10) for i in range(5)]
+    (tmp_path / "1.wav").write_bytes(b"")
+    whole = names[3].read_bytes()
+    names[3].write_bytes(whole[: len(whole) // 2])
+    complaints = []
+    found = list(
+        predict(
+            loudness,
+            [Part(n, 0.0, None) for n in [*names, tmp_path / "none.wav"]],
+            report=complaints.append,
+        )
+    )
+    assert [p.part.path.name for p in found] == ["0.wav", "2.wav", "4.wav"]
+    said = [p.probabilities[0] for p in found]
+    assert said == pytest.approx([0, 0.2, 0.4], abs=1e-4)
+    assert [c.split(": ", 1)[1] for c in complaints] == [
+        "the file is empty (0 bytes)",
+        "truncated, shorter than its header says",
+        "no such file",
+    ]
+
+
+def test_batches_are_bounded_with_their_padding(tmp_path):
+    lengths = [0.1, 0.1, 0.5, 0.1, 0.3, 0.3, 2.0]
+    names = [tone(tmp_path / f"{i}.wav", s) for i, s in enumerate(lengths)]
+    sizes = []
+
+    def model(wavs):
+        sizes.append(len(wavs) * max(map(len, wavs)) / 16000)
+        return loudness(wavs)
+
+    parts = [Part(n, 0.0, None) for n in names]
+    found = list(predict(model, parts, window=0.5, batch_length=1.0))
+    assert [p.part.path for p in found] == names[:6] + 4 * names[6:]
+    assert max(sizes) <= 1.0 and len(sizes) < len(found)
+
+
+def test_tables(tmp_path):
+    part = Part(tmp_path / "a, b.wav", 0.0, 1.23456)
+    found = [(part, np.array([0.25, 0.75]))]
+    file = io.StringIO()
+    write_predictions(found, ["x", "y"], file)
+    assert file.getvalue() == (
+        "path,start,end,emotion,p_x,p_y\n"
+        f'"{tmp_path}/a, b.wav",0.0,1.235,y,0.25,0.75\n'
+    )
+    file = io.StringIO()
+    write_predictions(found, ["x", "y"], file, lines=True)
+    assert json.loads(file.getvalue()) == {
+        "path": f"{tmp_path}/a, b.wav",
+        "start": 0.0,
+        "end": 1.235,
+        "emotion": "y",
+        "p_x": 0.25,
+        "p_y": 0.75,
+    }
+
+
+def test_progress_is_for_terminals():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, expected in ((Terminal(), "2 of 2"), (io.StringIO(), "")):
+        assert list(show_progress(["a", "b"], stream)) == ["a", "b"]
+        assert expected in stream.getvalue()
+        assert bool(stream.getvalue()) == bool(expected)
+
+
+def test_models_are_found_and_others_refused(tmp_path):
+    for name in ("out/huggingface", "run/model", "hf"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").touch()
+    (tmp_path / "out/onnx").mkdir()
+    for name in ("model", "model_int8"):
+        (tmp_path / f"out/onnx/{name}.onnx").touch()
+    cases = {
+        ("out", None): ("out/huggingface", "torch"),
+        ("out", "onnx"): ("out/onnx/model.onnx", "onnx"),
+        ("out", "int8"): ("out/onnx/model_int8.onnx", "int8"),
+        ("run", None): ("run/model", "torch"),
+        ("hf", "torch"): ("hf", "torch"),
+        ("out/onnx/model_int8.onnx", None): (
+            "out/onnx/model_int8.onnx",
+            "onnx",
+        ),
+    }
+    for (source, backend), (path, opener) in cases.items():
+        found = find_model(tmp_path / source, backend)
+        assert found == (tmp_path / path, opener)
+    for source, backend in (
+        ("run", "onnx"),
+        ("none", None),
+        ("out/onnx", None),
+    ):
+        with pytest.raises(FileNotFoundError, match="holds no model for"):
+            find_model(tmp_path / source, backend)
+    with pytest.raises(InputError, match="'tpu' is none of torch, onnx, int8"):
+        find_model(tmp_path / "out", "tpu")
+    with pytest.raises(InputError, match="is an ONNX file; torch opens"):
+        find_model(tmp_path / "out/onnx/model.onnx", "torch")
