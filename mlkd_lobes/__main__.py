@@ -31,6 +31,7 @@ def build_parser():
     )
     report.add_argument("folders", nargs="+", help="where to look for runs")
     report.add_argument("--folds", help="only these, e.g. 3,4,5,6")
+    report.add_argument("--systems", help="only these, e.g. mlkd,student_noisy")
     report.add_argument("--figure", help="write UA over SNR here (svg, png …)")
     report.add_argument("--html", help="write one self-contained page here")
     report.add_argument(
@@ -122,18 +123,26 @@ def report(options):
     int
         The exit code.
     """
-    from mlkd_lobes.evaluation.figures import save, ua_over_snr
+    from mlkd_lobes.evaluation.figures import FORMATS, save, ua_over_snr
     from mlkd_lobes.evaluation.listen import examples
     from mlkd_lobes.evaluation.page import page_html
     from mlkd_lobes.evaluation.report import report_text, update_text
     from mlkd_lobes.evaluation.results import find_runs
-    from mlkd_lobes.evaluation.summary import pool
+    from mlkd_lobes.evaluation.summary import on_shared_folds, pool
 
-    runs = find_runs(options.folders, _folds(options.folds))
+    suffix = pathlib.Path(options.figure or "a.svg").suffix[1:]
+    if suffix not in FORMATS:
+        raise InputError(
+            f"--figure: '{options.figure}' ends in none of {', '.join(FORMATS)}"
+        )
+    if options.listen and not options.html:
+        raise InputError("--listen: is for a page; give --html as well")
+    chosen = options.systems and options.systems.split(",")
+    runs = find_runs(options.folders, _folds(options.folds), chosen)
+    runs, left_out = on_shared_folds(runs)
     systems, about = pool(runs), runs[0].results
-    print(report_text(systems, about))
+    print(report_text(systems, about, left_out=left_out))
     if options.figure:
-        suffix = pathlib.Path(options.figure).suffix[1:]
         with atomic_path(options.figure) as temporary:
             save(ua_over_snr(systems), temporary, suffix)
     if options.html:
@@ -142,11 +151,11 @@ def report(options):
             folders = options.data_folder, options.noise_folder
             heard = examples(systems, options.listen, *folders)
         with atomic_path(options.html) as temporary:
-            page = page_html(systems, about, heard)
+            page = page_html(systems, about, heard, left_out)
             temporary.write_text(page, encoding="utf-8")
     if options.update:
         path = pathlib.Path(options.update)
-        short = report_text(systems, about, short=True)
+        short = report_text(systems, about, True, left_out)
         updated = update_text(path.read_text(), options.folders[0], short)
         with atomic_path(path) as temporary:
             temporary.write_text(updated)

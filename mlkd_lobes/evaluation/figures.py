@@ -36,7 +36,8 @@ KNOWN = {
     "mlkd": "#e15759",
     "mlkd_semi": "#e08214",
 }
-OTHERS = ("#2ca6a4", "#d37295", "#7b8fd4", "#7fa03c")
+OTHERS = ("#2ca6a4", "#d37295", "#7b8fd4", "#7fa03c", "#b5892b", "#9d6bbf")
+FORMATS = ("svg", "png", "pdf")
 # Without training there is no gain, and on its scale no other would be seen.
 UNTRAINED = "random"
 # Stands for "the colour of the text", which an SVG file cannot know.

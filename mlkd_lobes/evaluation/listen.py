@@ -31,7 +31,7 @@ def examples(systems, folder, data_folder, noise_folder=None):
     folder : str or pathlib.Path
         Holds the manifests and noise of the fold that the utterances are of.
     data_folder : str
-        What {data_root} stands for.
+        What {data_root} stands for; must be given.
     noise_folder : str, optional
         What $noise_folder stands for.
 
@@ -52,6 +52,11 @@ def examples(systems, folder, data_folder, noise_folder=None):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest")
     manifest = json.loads(path.read_text(encoding="utf-8"))
+    if data_folder is None:
+        raise InputError(
+            "--listen: give --data_folder, where the corpus is, and "
+            "--noise_folder, where its noise is"
+        )
     noise = KeyedAddNoise(
         csv_file=str(path.parents[1] / "noise/test.csv"),
         replacements={"noise_folder": noise_folder},

@@ -19,7 +19,7 @@ TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 NOISY_SNR = 0
 
 
-def page_html(systems, about, examples=()):
+def page_html(systems, about, examples=(), left_out=()):
     """The page.
 
     Arguments
@@ -30,6 +30,8 @@ def page_html(systems, about, examples=()):
         results.json of one of their runs.
     examples : sequence of dict
         From `mlkd_lobes.evaluation.listen.examples`.
+    left_out : sequence of int
+        Folds that not all systems have.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def page_html(systems, about, examples=()):
     conditions = confusion_conditions(systems[0])
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"Emotion recognition in noise: {about['corpus']}",
-        setting=setting(systems, about),
+        setting=setting(systems, about, left_out),
         labels=about["labels"],
         colours=dict(reversed(figures.colours(systems).items())),
         noises={kind: _svg(f, f"UA in {kind}") for kind, f in noises.items()},

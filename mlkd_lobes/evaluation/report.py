@@ -3,6 +3,7 @@
 import re
 
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.summary import BASELINE, PRIMARY
 from mlkd_lobes.evaluation.tables import (
     consistency_table,
     contrasts_table,
@@ -11,12 +12,12 @@ from mlkd_lobes.evaluation.tables import (
     systems_table,
 )
 
-# Below so many a bootstrap over speakers promises too much.
-FEW_SPEAKERS = 10
+# Below so many no interval over speakers is to be trusted.
+FEW_SPEAKERS = 8
 END = "<!-- end of report -->"
 
 
-def setting(systems, about):
+def setting(systems, about, left_out=()):
     """What the figures of a report were measured on, in words.
 
     Arguments
@@ -25,6 +26,8 @@ def setting(systems, about):
         From `pool`.
     about : dict
         results.json of one of their runs.
+    left_out : sequence of int
+        Folds that not all of them have.
 
     Returns
     -------
@@ -40,11 +43,22 @@ def setting(systems, about):
         "speakers under every condition, folds pooled, mean over seeds; chance "
         f"is {100 / len(about['labels']):.1f} % UA. A noise type's column is "
         'the mean over its SNRs, "noisy" the mean over the types met in '
-        "training. Intervals draw speakers anew; p is that of a sign-flip test "
-        "over speakers."
+        "training. Intervals draw speakers anew, p is that of a sign-flip test "
+        "over speakers: both are about these trained models, and know nothing "
+        "of other seeds and other training speakers."
     )
+    if {PRIMARY, BASELINE} <= {system.name for system in systems}:
+        text += (
+            f" The question asked beforehand is {PRIMARY} − {BASELINE} in "
+            "noise; the other differences are not corrected for their number."
+        )
+    if left_out:
+        text += (
+            f" Fold(s) {', '.join(map(str, left_out))} left out: not every "
+            "system and seed has them."
+        )
     if speakers < FEW_SPEAKERS:
-        text += f" Of {speakers} speakers, intervals are too narrow."
+        text += f" Intervals over {speakers} speakers are not to be trusted."
     return text
 
 
@@ -72,7 +86,7 @@ def tables(systems):
     return [table for table in found if table.rows]
 
 
-def report_text(systems, about, short=False):
+def report_text(systems, about, short=False, left_out=()):
     """What was measured, and the tables.
 
     Arguments
@@ -83,6 +97,8 @@ def report_text(systems, about, short=False):
         results.json of one of their runs.
     short : bool
         Only UA and its differences, for a README.
+    left_out : sequence of int
+        Folds that not all of them have.
 
     Returns
     -------
@@ -91,7 +107,7 @@ def report_text(systems, about, short=False):
     """
     chosen = [table for table in tables(systems) if not short or _is_ua(table)]
     parts = [markdown(*table) for table in chosen]
-    return "\n\n".join([setting(systems, about), *parts])
+    return "\n\n".join([setting(systems, about, left_out), *parts])
 
 
 def _is_ua(table):

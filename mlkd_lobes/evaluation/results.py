@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import pathlib
+import zlib
 from collections import namedtuple
 
 import pandas as pd
@@ -173,11 +174,13 @@ def read_results(folder):
     path = pathlib.Path(folder) / RESULTS
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; is the run finished?")
-    results = json.loads(path.read_text(encoding="utf-8"))
-    if results.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path}: schema {results.get('schema')}, expected {SCHEMA}"
-        )
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error})")
+    schema = results.get("schema") if isinstance(results, dict) else None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema {schema}, expected {SCHEMA}")
     return results
 
 
@@ -195,7 +198,13 @@ def read_predictions(folder):
         One row per utterance and condition.
     """
     path = pathlib.Path(folder) / PREDICTIONS
-    return pd.read_csv(path, dtype={"id": str, "speaker": str})
+    # A speaker may be called NA; only an SNR may be missing.
+    return pd.read_csv(
+        path,
+        dtype={"id": str, "speaker": str},
+        keep_default_na=False,
+        na_values={"snr_db": [""]},
+    )
 
 
 def read_cost(folder):
@@ -214,7 +223,7 @@ def read_cost(folder):
     return json.loads((pathlib.Path(folder) / COST).read_text())
 
 
-def find_runs(folders, folds=None):
+def find_runs(folders, folds=None, systems=None):
     """All finished runs below some folders.
 
     Arguments
@@ -222,6 +231,8 @@ def find_runs(folders, folds=None):
     folders : sequence of str or pathlib.Path
         Where to look.
     folds : sequence of int, optional
+        Only runs of these.
+    systems : sequence of str, optional
         Only runs of these.
 
     Returns
@@ -238,6 +249,14 @@ def find_runs(folders, folds=None):
     runs = [StoredRun(p.parent, read_results(p.parent)) for p in sorted(paths)]
     if folds:
         runs = [run for run in runs if run.results["fold"] in folds]
+    there = list(dict.fromkeys(run.results["system"] for run in runs))
+    for system in systems or ():
+        if system not in there:
+            raise InputError(
+                f"no results of system '{system}' there; of: {', '.join(there)}"
+            )
+    if systems:
+        runs = [run for run in runs if run.results["system"] in systems]
     if not runs:
         of_folds = f" of fold(s) {', '.join(map(str, folds))}" if folds else ""
         raise FileNotFoundError(
@@ -263,9 +282,11 @@ def is_whole(folder):
         results = read_results(folder)
         rows = len(read_predictions(folder))
         read_cost(folder)
-    except (OSError, ValueError, EOFError):
+        expected = sum(entry["n"] for entry in results["conditions"])
+    # What reading a file with flipped bits may end in.
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
         return False
-    return rows == sum(entry["n"] for entry in results["conditions"])
+    return rows == expected
 
 
 def metric(results, condition, name="UA"):

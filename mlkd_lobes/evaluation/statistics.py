@@ -4,13 +4,19 @@ Utterances of one speaker rise and fall together, so speakers, not utterances,
 are drawn (bootstrap) or flipped (sign-flip test). Folds are pooled: every
 speaker is tested once per seed. Seeds are averaged; what they differ by is shown
 beside.
+
+Percentiles of a bootstrap over few speakers lie too close together. They are
+therefore taken further out, where Student's t puts them: Hesterberg's expanded
+percentile interval (The American Statistician 69, 2015).
 """
 
 import itertools
+import math
 from collections import namedtuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mlkd_lobes.errors import InputError
 
@@ -56,9 +62,15 @@ def speaker_counts(tables, labels, conditions):
     Raises
     ------
     InputError
-        If the seeds were not tested on the same utterances.
+        If the seeds were not tested on the same utterances, or speakers are
+        not known.
     """
     speakers = sorted(set(tables[0]["speaker"]))
+    if "" in speakers:
+        raise InputError(
+            "some test utterances have no speaker, without whom no interval "
+            "can be given; add `speaker` to the manifest and evaluate again"
+        )
     names = pd.MultiIndex.from_product(
         [speakers, [_name(*c) for c in conditions], labels]
     )
@@ -135,7 +147,7 @@ def interval(counts, seed=0):
     """
     weights = _weights(len(counts.speakers), seed)
     values = _drawn(counts.correct.mean(0), counts.total, weights)
-    return tuple(np.quantile(values, [0.025, 0.975]).tolist())
+    return _bounds(values, len(counts.speakers))
 
 
 def compare(one, other, seed=0):
@@ -175,11 +187,11 @@ def compare(one, other, seed=0):
         _drawn(counts.correct.mean(0), counts.total, weights)
         for counts in (one, other)
     ]
-    low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
+    low, high = _bounds(drawn[0] - drawn[1], len(one.speakers))
     return Comparison(
         float(per_seed.mean()),
-        float(low),
-        float(high),
+        low,
+        high,
         sign_flip_p(_shares_of(one, other), seed),
         per_seed.tolist(),
         len(one.speakers),
@@ -191,6 +203,15 @@ def _weights(n_speakers, seed):
     generator = np.random.default_rng(seed)
     even = np.full(n_speakers, 1 / n_speakers)
     return generator.multinomial(n_speakers, even, size=DRAWS)
+
+
+def _bounds(values, n_speakers):
+    """Expanded percentiles of bootstrap values; see the module."""
+    if n_speakers < 2:
+        return math.nan, math.nan
+    t = stats.t.ppf(0.975, n_speakers - 1)
+    level = stats.norm.cdf(-t * math.sqrt(n_speakers / (n_speakers - 1)))
+    return tuple(np.quantile(values, [level, 1 - level]).tolist())
 
 
 def _drawn(correct, total, weights):

@@ -1,5 +1,6 @@
 """Runs put together: folds pooled, seeds side by side, a row per system."""
 
+import math
 from collections import defaultdict, namedtuple
 
 import numpy as np
@@ -7,24 +8,32 @@ import pandas as pd
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import read_cost, read_predictions, summarize
-from mlkd_lobes.evaluation.statistics import compare, interval, speaker_counts
+from mlkd_lobes.evaluation.statistics import (
+    SpeakerCounts,
+    compare,
+    interval,
+    speaker_counts,
+)
 from mlkd_lobes.noise import CLEAN, UNSEEN_PREFIX, Condition
 
 # What all runs of a report have in common.
 COMMON = ("corpus", "protocol", "labels", "noise_corpus")
-# Against whom systems are compared: the student without distillation.
-BASELINE = "student_noisy"
+# The question asked before anything was measured: multi-level distillation
+# against the same student without it.
+PRIMARY, BASELINE = "mlkd", "student_noisy"
 # Whose further differences are of interest: the multi-level students.
 MULTI_LEVEL = ("mlkd", "mlkd_semi")
 
 System = namedtuple(
-    "System", ["name", "folds", "seeds", "scores", "costs", "labels", "grid"]
+    "System",
+    ["name", "folds", "seeds", "scores", "counts", "costs", "labels", "grid"],
 )
 System.__doc__ = """All runs of a system.
 
 `folds`, the folds that every seed has; `seeds`, seed to the predictions of all
-folds; `scores`, per seed the metrics of every condition, folds pooled; `costs`,
-cost.json of every run; `labels`; `grid`, the conditions.
+folds; `scores`, per seed the metrics of every condition, folds pooled; `counts`,
+right answers by seed, speaker, condition and class; `costs`, cost.json of every
+run; `labels`; `grid`, the conditions.
 """
 
 Contrast = namedtuple("Contrast", ["one", "other", "under", "seeds", "found"])
@@ -33,6 +42,44 @@ Contrast.__doc__ = """UA of system `one` minus that of `other`.
 `under`: "noisy" (noise met in training), "unseen noise" or "clean"; `seeds`
 both have; `found`, a mlkd_lobes.evaluation.statistics.Comparison.
 """
+
+
+def on_shared_folds(runs):
+    """Only the folds that every system and seed has.
+
+    Arguments
+    ---------
+    runs : sequence of mlkd_lobes.evaluation.results.StoredRun
+        Any number of systems, folds and seeds.
+
+    Returns
+    -------
+    runs : list of StoredRun
+        What can be compared.
+    left_out : list of int
+        The other folds.
+
+    Raises
+    ------
+    InputError
+        If there is no fold that all of them have.
+    """
+    folds = defaultdict(set)
+    for run in runs:
+        about = run.results
+        folds[about["system"], about["seed"]].add(about["fold"])
+    shared = set.intersection(*folds.values())
+    if not shared:
+        there = "; ".join(
+            f"{system}, seed {seed}: {', '.join(map(str, sorted(found)))}"
+            for (system, seed), found in folds.items()
+        )
+        raise InputError(
+            f"no fold is common to all systems and seeds ({there}); choose "
+            "systems that have one"
+        )
+    kept = [run for run in runs if run.results["fold"] in shared]
+    return kept, sorted(set.union(*folds.values()) - shared)
 
 
 def pool(runs):
@@ -106,8 +153,9 @@ def _system(name, places, labels, grid):
     scores = {
         seed: summarize(table, labels, grid) for seed, table in tables.items()
     }
+    counts = speaker_counts(list(tables.values()), labels, grid)
     costs = [read_cost(folder) for folder in places.values()]
-    return System(name, folds, tables, scores, costs, labels, grid)
+    return System(name, folds, tables, scores, counts, costs, labels, grid)
 
 
 def noise_kinds(system, unseen=False):
@@ -188,7 +236,7 @@ def score(system, conditions, name="UA", label=None):
     Returns
     -------
     float
-        A fraction.
+        A fraction; NaN for the recall of a class that was not tested.
     """
     values = [
         entry[name] if label is None else entry[name][label]
@@ -196,7 +244,7 @@ def score(system, conditions, name="UA", label=None):
         for entry in scores
         if Condition(entry["noise"], entry["snr_db"]) in conditions
     ]
-    return float(np.mean(values))
+    return math.nan if None in values else float(np.mean(values))
 
 
 def confusion(system, conditions):
@@ -224,8 +272,14 @@ def confusion(system, conditions):
 
 
 def _counts(system, conditions, seeds=None):
-    tables = [system.seeds[seed] for seed in seeds or system.seeds]
-    return speaker_counts(tables, system.labels, conditions)
+    """Right answers under some conditions, of some or all seeds."""
+    known = list(system.seeds)
+    rows = [known.index(seed) for seed in seeds or known]
+    columns = [system.grid.index(condition) for condition in conditions]
+    correct, total, speakers = system.counts
+    return SpeakerCounts(
+        correct[rows][:, :, columns], total[:, columns], speakers
+    )
 
 
 def ua_interval(system, conditions):
@@ -290,11 +344,12 @@ def contrasts(systems):
     Returns
     -------
     list of Contrast
-        Every system against the student without distillation in noise; then
-        the multi-level students against others.
+        The primary question; every other system against the student without
+        distillation in noise; then the multi-level students against others.
     """
     named = {system.name: system for system in systems}
-    asked = [(name, BASELINE, "noisy") for name in named if name != BASELINE]
+    others = [name for name in named if name not in (BASELINE, PRIMARY)]
+    asked = [(name, BASELINE, "noisy") for name in [PRIMARY, *others]]
     for name in MULTI_LEVEL:
         asked += [
             (name, "kd_last", "noisy"),

@@ -1,5 +1,6 @@
 """Tables of finished runs, for the screen, a README and the HTML page."""
 
+import math
 from collections import namedtuple
 
 from mlkd_lobes.evaluation.results import metric, noise_types, noisy_mean
@@ -88,6 +89,11 @@ def run_table(results, name="UA"):
     return markdown(header, rows)
 
 
+def _share(value):
+    """A fraction in percent; a dash where nothing was tested."""
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
 def _percent(results, condition, name):
     return f"{100 * metric(results, condition, name):.1f}"
 
@@ -171,7 +177,7 @@ def recall_table(systems):
     rows = []
     for system in systems:
         cells = [
-            f"{100 * score(system, part, 'recall', label):.1f}"
+            _share(score(system, part, "recall", label))
             for part in ([CLEAN], seen_noise(system))
             for label in system.labels
         ]

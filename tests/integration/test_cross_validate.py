@@ -57,6 +57,11 @@ def test_plan_has_folds_outermost(command, root):
         ("--systems=mlkd,best", "no system 'best'.*student_noisy"),
         ("--seed=3", "seed: is set per run; give --folds, --seeds"),
         ("--output_folder=x", "output_folder: is set per run"),
+        ("--kd_levels=[1]", "kd_levels: is what makes the system kd_last"),
+        (
+            "--loss_weights={features: 2.0}",
+            "loss_weights: is what makes the system student_noisy",
+        ),
         ("--protocol=loso5", "no protocol 'loso5'.*groups"),
         ("--student_layer=3", "no key 'student_layer'"),
     ],
@@ -146,13 +151,57 @@ def test_a_failure_is_reported_and_stops_nobody(command, root, capsys):
     broken = root / "fold_1/seed_1/mlkd"
     broken.mkdir(parents=True)
     (broken / "settings.json").write_text('{"seed": 0}')
-    own = ["--folds=1,2", "--systems=mlkd,random"]
+    own = ["--folds=1,2", "--systems=mlkd,random", "--seeds=1,2"]
     assert cross_validate.main([*command, *own]) == 1
     said = capsys.readouterr()
     assert "failed: fold 1, seed 1, mlkd; see " in said.err
     assert "mlkd.log" in said.err
     assert "holds a training" in broken.with_suffix(".log").read_text()
     assert (root / "fold_2/seed_1/mlkd/results.json").is_file()
+    # What all systems and seeds have is shown all the same.
+    assert "fold(s) 2: 16 test utterances" in said.out
+    assert "Fold(s) 1 left out" in said.out
+
+
+def test_finished_means_with_these_settings(command, root, capsys):
+    own = ["--folds=1", "--systems=teacher"]
+    changed = [o for o in command if not o.startswith("--test_snrs")]
+    changed += [*own, "--test_snrs=[5]"]
+    assert cross_validate.main([*command, *own]) == 0
+    results = root / "fold_1/seed_1/teacher/results.json"
+    before = json.loads(results.read_text())
+    capsys.readouterr()
+    # Another test is another result.
+    assert cross_validate.main(changed) == 0
+    assert "running: fold 1, seed 1, teacher" in capsys.readouterr().out
+    after = json.loads(results.read_text())
+    assert {c["snr_db"] for c in before["conditions"]} == {None, 0}
+    assert {c["snr_db"] for c in after["conditions"]} == {None, 5}
+    # Another training needs another folder.
+    assert cross_validate.main([*command, *own, "--teacher_lr=0.1"]) == 1
+    said = capsys.readouterr()
+    assert "failed: fold 1, seed 1, teacher" in said.err
+    log = (root / "fold_1/seed_1/teacher.log").read_text()
+    assert "teacher_lr: 0.003 there, 0.1 now" in log
+    # Who dies between start and results has not finished.
+    hyperparams = results.with_name("hyperparams.yaml")
+    os.utime(hyperparams)
+    assert cross_validate.main(changed) == 0
+    assert "running: " in capsys.readouterr().out
+    assert cross_validate.main(changed) == 0
+    assert "finished already: " in capsys.readouterr().out
+    assert json.loads(results.read_text()) == after
+
+
+def test_systems_with_dots_keep_logs_of_their_own(command, tmp_path):
+    settings = tmp_path / "own.yaml"
+    settings.write_text("systems: {lr0.1: {}, lr0.2: {student_lr: 0.2}}\n")
+    own = [f"--settings={settings}", "--systems=lr0.1,lr0.2", "--corpus=csv"]
+    options = [o for o in command if not o.startswith("--settings=")]
+    options += ["--protocol=groups", *own, "--folds=1"]
+    plan = cross_validate.make_plan(*cross_validate.parse(options))
+    names = [cross_validate.log_of(run).name for run in plan]
+    assert names == ["lr0.1.log", "lr0.2.log"]
 
 
 def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
@@ -206,7 +255,9 @@ def test_interrupted_three_times_it_ends_as_if_never(experiment, finished):
     options = [f"--{key}={value}" for key, value in arguments.items()]
     command = [YAML, *options, "--noprogressbar", "--device=cpu", "--jobs=2"]
     command += ["--folds=1", "--systems=teacher,student_noisy,mlkd"]
-    moments = random.Random()
+    seed = random.randrange(10**6)
+    print(f"moments drawn with seed {seed}")
+    moments = random.Random(seed)
     for kill in (os.killpg, os.kill, os.killpg):
         process = start(command)
         time.sleep(moments.uniform(1, 20))

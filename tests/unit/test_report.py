@@ -60,11 +60,29 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, capsys):
     assert "fold 1, seed 1 of mlkd is given twice" in capsys.readouterr().err
     write_run(tmp_path / "b", {**RUN, "fold": 2, "seed": 2}, table(), GRID, {})
     assert main(["report", str(tmp_path)]) == 1
-    assert "mlkd: seed 1 lacks fold(s) 2" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "mlkd, seed 1: 1; mlkd, seed 2: 2" in said
     write_run(tmp_path / "b", RUN, table(), GRID[:3], {})
     assert main(["report", str(tmp_path)]) == 1
     assert "other conditions" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "nowhere")]) == 1
+    (tmp_path / "b/results.json").write_text('{"schema": 1, ')
+    assert main(["report", str(tmp_path)]) == 1
+    assert "b/results.json: is damaged" in capsys.readouterr().err
+
+
+def test_options_that_cannot_be_meant(tmp_path, capsys):
+    write_run(tmp_path / "a", RUN, table(), GRID, {})
+    folder = str(tmp_path)
+    cases = {
+        "--figure=ua.xyz": "'ua.xyz' ends in none of svg, png, pdf",
+        "--figure=ua": "'ua' ends in none of svg, png, pdf",
+        "--listen=x": "--listen: is for a page; give --html as well",
+        "--systems=best": "no results of system 'best' there; of: mlkd",
+    }
+    for option, message in cases.items():
+        assert main(["report", folder, option]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_missing_marks_are_an_error():

@@ -186,3 +186,19 @@ def test_a_folder_belongs_to_one_training(tmp_path):
     claim_folder(tmp_path, {"seed": 1, "lr": 0.1})
     with pytest.raises(SettingsError, match="seed: 1 there, 2 now"):
         claim_folder(tmp_path, {"seed": 2, "lr": 0.1})
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("systems: {mine: }", "systems: mine: None is no mapping"),
+        ("systems: [mine]", "is no mapping of names to overrides"),
+        ("systems: {../mine: {}}", "'../mine' is no name of letters"),
+        ("systems: {_mine: {}}", "'_mine' is no name of letters"),
+        ("settings: 3", "settings: 3 is neither a file nor a list"),
+        ("settings: [3]", "settings: .3. is neither a file nor a list"),
+    ],
+)
+def test_settings_of_another_shape_are_refused(text, message):
+    with pytest.raises(SettingsError, match=message):
+        resolve(text)

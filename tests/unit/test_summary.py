@@ -22,6 +22,7 @@ from mlkd_lobes.evaluation.summary import (
     contrast,
     contrasts,
     noise_kinds,
+    on_shared_folds,
     pool,
     score,
     seen_noise,
@@ -127,7 +128,14 @@ def test_systems_are_compared_with_the_student_alone(folder):
     write(folder, "kd_last", 1, 1, 9)
     names = {c.one for c in contrasts(pool(find_runs([folder])))}
     assert names == {"mlkd"}  # kd_last has another set of folds
-    assert contrasts(systems[1:]) == []
+    runs, left_out = on_shared_folds(find_runs([folder]))
+    assert left_out == [2] and {run.results["fold"] for run in runs} == {1}
+    systems = pool(runs)
+    names = [c.one for c in contrasts(systems)]
+    assert names[:2] == ["mlkd", "kd_last"]  # what was asked first, first
+    text = report_text(systems, runs[0].results, left_out=left_out)
+    assert "fold(s) 1: 20 test" in text and "Fold(s) 2 left out" in text
+    assert contrasts([s for s in systems if s.name == "kd_last"]) == []
 
 
 def test_report(folder):
@@ -135,19 +143,45 @@ def test_report(folder):
     text = report_text(pool(runs), runs[0].results)
     assert "40 test utterances of 4 speakers" in text
     assert "chance is 50.0 % UA" in text
-    assert "intervals are too narrow" in text
+    assert "Intervals over 4 speakers are not to be trusted" in text
+    assert "beforehand is mlkd − student_noisy in noise" in text
     row = next(r for r in text.splitlines() if r.startswith("| mlkd  "))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     assert cells[:3] == ["2", "75.0", "55.0"] and " to " in cells[3]
-    row = next(r for r in text.splitlines() if "mlkd − student" in r)
+    row = next(r for r in text.splitlines() if r.startswith("| mlkd − student"))
     assert "+10.0" in row and "+10.0, +10.0" in row and "0.125" in row
     for metric in ("UA", "WA", "F1", "recall", "unchanged"):
         assert f"| {metric} (" in text
 
 
+def test_a_class_that_was_not_tested_is_left_out(tmp_path):
+    place = write(tmp_path, "mlkd", 1, 1, 8)
+    table = read_predictions(place)
+    table = table[table["true"] == "neu"]
+    write_run(place, read_results(place), table, GRID, {})
+    runs = find_runs([tmp_path])
+    (system,) = pool(runs)
+    assert np.isnan(score(system, [CLEAN], "recall", "ang"))
+    text = report_text([system], runs[0].results)
+    row = next(r for r in text.splitlines() if "| mlkd" in r and "–" in r)
+    assert row.count("–") == 2
+
+
+def test_a_speaker_may_be_called_na(tmp_path):
+    place = write(tmp_path, "mlkd", 1, 1, 8)
+    table = read_predictions(place)
+    table["speaker"] = table["speaker"].replace({"s2": "NA", "s3": "null"})
+    write_run(place, read_results(place), table, GRID, {})
+    assert set(read_predictions(place)["speaker"]) == {"NA", "null"}
+    (system,) = pool(find_runs([tmp_path]))
+    assert system.counts.speakers == ["NA", "null"]
+
+
 def test_only_some_folds(folder):
     (_, better) = pool(find_runs([folder], folds=[2]))
     assert better.folds == [2] and len(better.costs) == 2
+    (worse,) = pool(find_runs([folder], systems=["student_noisy"]))
+    assert worse.name == "student_noisy"
     with pytest.raises(FileNotFoundError, match="of fold.s. 3, 4 below"):
         find_runs([folder], folds=[3, 4])
 
@@ -185,4 +219,14 @@ def test_a_run_is_whole_or_it_is_not(folder):
         assert not is_whole(place)
         (place / name).write_text(text)
     assert is_whole(place)
+    for at in range(20, len(content), 97):
+        flipped = bytearray(content)
+        flipped[at] ^= 255
+        predictions.write_bytes(bytes(flipped))
+        is_whole(place)  # may be lucky, but never raises
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 255
+    predictions.write_bytes(bytes(flipped))
+    assert not is_whole(place)
+    predictions.write_bytes(content)
     assert np.isfinite(score(pool(find_runs([folder]))[0], [CLEAN]))

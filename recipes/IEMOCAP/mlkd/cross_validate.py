@@ -14,6 +14,7 @@ Authors
 """
 
 import argparse
+import json
 import os
 import pathlib
 import shlex
@@ -27,14 +28,24 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import torch
 from prepare import find_corpus
-from runs import read_stage
-from settings import SettingsError, resolve_overrides, resolved_values
+from runs import SETTINGS, read_stage
+from settings import (
+    PLACE_KEYS,
+    SHARED_KEYS,
+    SettingsError,
+    command_line_keys,
+    keys_of_system,
+    object_definitions,
+    resolve_overrides,
+    resolved_values,
+)
 
 import speechbrain as sb
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.report import report_text
-from mlkd_lobes.evaluation.results import find_runs, is_whole
-from mlkd_lobes.evaluation.summary import pool
+from mlkd_lobes.evaluation.results import RESULTS, find_runs, is_whole
+from mlkd_lobes.evaluation.summary import on_shared_folds, pool
+from mlkd_lobes.files import atomic_path
 
 # The system that all students of a fold and seed learn from.
 TEACHER = "teacher"
@@ -53,11 +64,11 @@ POLLING_SECONDS = 1
 Run = namedtuple(
     "Run",
     ["fold", "seed", "system", "folder", "command"]
-    + ["train_only", "learns_from_teacher"],
+    + ["values", "learns_from_teacher"],
 )
 Run.__doc__ = """One system on one fold with one seed.
 
-Its `folder`, its `command`, whether it ends before the test, and whether it is a
+Its `folder`, its `command`, the `values` of all keys, and whether it is a
 student of the teacher trained beside it.
 """
 
@@ -129,29 +140,50 @@ def make_plan(options, passed):
     seeds = _numbers(options.seeds, "seeds")
     systems = options.systems.split(",")
     # Unknown systems are refused before anything runs.
-    chosen = {
-        system: resolved_values(
-            hparams_file, resolve_overrides(hparams_file, text, system)
-        )
-        for system in systems
-    }
-    root = pathlib.Path(values["results_folder"])
-    root = root / values["corpus_name"] / values["protocol"]
+    for system in systems:
+        _check_system(hparams_file, text, system)
     plan = []
     for fold in folds:
         for seed in seeds:
             for system in systems:
                 own = [f"--fold={fold}", f"--seed={seed}", f"--system={system}"]
-                folder = root / f"fold_{fold}" / f"seed_{seed}" / system
-                train = ["train.py", options.hparams_file, *passed, *own]
-                student = (
-                    chosen[system]["network"] == "student"
-                    and chosen[system]["teacher_folder"] is None
-                )
-                only = values["train_only"]
-                run = Run(fold, seed, system, folder, train, only, student)
-                plan.append(run)
+                command = [options.hparams_file, *passed, *own]
+                plan.append(_plan_run(command))
     return plan
+
+
+def _check_system(hparams_file, text, system):
+    """A system must be what its name says, and every run have its folder."""
+    overrides = resolve_overrides(hparams_file, text, system)
+    if "output_folder" in overrides:
+        raise SettingsError(
+            "output_folder: is set per run; give results_folder instead"
+        )
+    typed = command_line_keys(text)
+    for key in keys_of_system(hparams_file, text, system):
+        if key in typed:
+            raise SettingsError(
+                f"{key}: is what makes the system {system}; on the command "
+                "line it would win over that. Put it into a settings file, "
+                "which systems win over"
+            )
+
+
+def _plan_run(command):
+    """A run from the arguments of train.py."""
+    hparams_file, _, text = sb.parse_arguments(command)
+    overrides = resolve_overrides(hparams_file, text)
+    values = resolved_values(hparams_file, overrides)
+    student = values["network"] == "student"
+    return Run(
+        values["fold"],
+        values["seed"],
+        values["system"],
+        pathlib.Path(values["output_folder"]) / values["system"],
+        ["train.py", *command],
+        values,
+        student and values["teacher_folder"] is None,
+    )
 
 
 def _numbers(text, name, most=None):
@@ -239,7 +271,7 @@ def _execute(run, environment):
     log = log_of(run)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(HERE / run.command[0]), *run.command[1:]]
-    with open(log, "w", encoding="utf-8") as file:
+    with open(log, "a", encoding="utf-8") as file:
         code = subprocess.call(
             command, stdout=file, stderr=subprocess.STDOUT, env=environment
         )
@@ -257,12 +289,37 @@ def is_done(run):
     Returns
     -------
     bool
-        Whether its results are there and whole; if it is only to be trained,
-        whether it is.
+        Whether its results are there, whole, and of these settings; if it is
+        only to be trained, whether it is. Where that is not certain, train.py
+        will tell.
     """
-    if run.train_only:
+    if not _same_settings(run):
+        return False
+    if run.values["train_only"]:
         return read_stage(run.folder) is not None
-    return is_whole(run.folder)
+    return is_whole(run.folder) and not _is_newer(run.folder)
+
+
+def _same_settings(run):
+    """Whether the folder's last run had the same settings."""
+    try:
+        there = resolved_values(run.folder / "hyperparams.yaml", {})
+        trained = json.loads((run.folder / SETTINGS).read_text())["objects"]
+    # Not there, or not whole: a run was killed while it wrote them.
+    except (OSError, KeyError, ValueError):
+        return False
+    objects = object_definitions(run.command[1])
+    return all(
+        there.get(key) == value
+        for key, value in run.values.items()
+        if key not in PLACE_KEYS and key not in objects
+    ) and all(objects.get(key) == trained[key] for key in trained)
+
+
+def _is_newer(folder):
+    """Whether a run was started, and not ended, since its results."""
+    written = (folder / RESULTS).stat().st_mtime_ns
+    return (folder / "hyperparams.yaml").stat().st_mtime_ns > written
 
 
 def log_of(run):
@@ -278,7 +335,7 @@ def log_of(run):
     pathlib.Path
         A file beside the run's folder.
     """
-    return run.folder.with_suffix(".log")
+    return run.folder.with_name(f"{run.system}.log")
 
 
 def _title(run):
@@ -299,7 +356,8 @@ def test_text(done):
         Tables over pooled folds.
     """
     runs = find_runs([run.folder for run in done])
-    return report_text(pool(runs), runs[0].results)
+    runs, left_out = on_shared_folds(runs)
+    return report_text(pool(runs), runs[0].results, left_out=left_out)
 
 
 def validation_text(done):
@@ -317,7 +375,8 @@ def validation_text(done):
     """
     rows = pd.DataFrame(map(_validation_row, done))
     path = done[0].folder.parents[2] / "validation.csv"
-    rows.to_csv(path, index=False)
+    with atomic_path(path) as temporary:
+        rows.to_csv(temporary, index=False)
     table = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
     text = table.agg(["count", "mean", "std"]).round(4).to_string()
     return f"{text}\n\n{path}"
@@ -336,6 +395,18 @@ def _validation_row(run):
         "valid_UA": stage["valid_UA"],
         "last_UA": sum(last) / len(last) if last else None,
         "training_seconds": stage["training_seconds"],
+        "settings": json.dumps(_own_settings(run), sort_keys=True),
+    }
+
+
+def _own_settings(run):
+    """What a run's training has that the YAML file's defaults have not."""
+    defaults = resolved_values(run.command[1], {"data_folder": None})
+    settings = json.loads((run.folder / SETTINGS).read_text())
+    return {
+        key: value
+        for key, value in settings.items()
+        if key in defaults and key not in SHARED_KEYS and value != defaults[key]
     }
 
 
@@ -363,13 +434,15 @@ def main(argv):
             print("python " + shlex.join(run.command))
         return 0
     failed = run_all(plan, max(1, options.jobs))
-    done = [run for run in plan if run not in failed]
-    if done:
-        print(
-            "\n" + (validation_text if done[0].train_only else test_text)(done)
-        )
     for run in failed:
         print(f"failed: {_title(run)}; see {log_of(run)}", file=sys.stderr)
+    done = [run for run in plan if run not in failed]
+    try:
+        if done:
+            trained = done[0].values["train_only"]
+            print("\n" + (validation_text if trained else test_text)(done))
+    except InputError as error:
+        print(f"no table: {error}", file=sys.stderr)
     return int(bool(failed))
 
 

@@ -8,6 +8,7 @@ results.json    and the files beside it: how the network does in noise
 """
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import subprocess
 from settings import SettingsError
 
 from mlkd_lobes.classifier import state_sha256
-from mlkd_lobes.evaluation.results import is_whole, read_results
+from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
 from mlkd_lobes.files import PARTIAL_PREFIX, text_sha256, write_json
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
@@ -203,6 +204,17 @@ def finished_results(folder, header):
     results = read_results(folder)
     same = results["hparams_sha256"] == header["hparams_sha256"]
     return results if same else None
+
+
+def confirm_results(folder):
+    """Marks results as those of the settings the run was last started with.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The run's folder.
+    """
+    os.utime(folder / RESULTS)
 
 
 def code_version():

@@ -9,6 +9,7 @@ may be set of an object is a key of its own.
 import json
 import numbers
 import pathlib
+import re
 
 from hyperpyyaml.core import recursive_update, resolve_references
 from ruamel.yaml import YAML, YAMLError
@@ -106,6 +107,15 @@ OTHER_KEYS = (
 )
 
 
+# What neither a network nor its results depend on.
+PLACE_KEYS = tuple(
+    key
+    for key in OTHER_KEYS
+    if key
+    not in ("wav2vec2_hub", "teacher_folder", "unseen_noise", "test_snrs")
+)
+
+
 class SettingsError(InputError):
     """A setting that is unknown, or differs from that of an earlier run."""
 
@@ -132,15 +142,7 @@ def resolve_overrides(hparams_file, command_line, system=None):
     SettingsError
         If a key or the system is not known.
     """
-    defaults = _load(pathlib.Path(hparams_file))
-    typed = _parse(command_line, "the command line")
-    merged, files = {}, typed.get("settings") or []
-    for file in [files] if isinstance(files, str) else files:
-        content = _check_keys(_load(pathlib.Path(file)), defaults, file)
-        recursive_update(merged, content)
-    systems = dict(defaults["systems"])
-    recursive_update(systems, merged.get("systems", {}))
-    recursive_update(systems, typed.get("systems", {}))
+    defaults, merged, typed, systems = _sources(hparams_file, command_line)
     for source in (typed, merged, defaults):
         system = system or source.get("system")
     if system not in systems:
@@ -161,6 +163,87 @@ def resolve_overrides(hparams_file, command_line, system=None):
         recursive_update(merged, _check_keys(source, defaults, where))
     merged["system"] = system
     return merged
+
+
+def command_line_keys(command_line):
+    """The keys that a command line sets.
+
+    Arguments
+    ---------
+    command_line : str
+        Overrides in YAML.
+
+    Returns
+    -------
+    list of str
+        Their names.
+    """
+    return list(_parse(command_line, "the command line"))
+
+
+def keys_of_system(hparams_file, command_line, system):
+    """What a system is: the keys that its entry sets.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The recipe's YAML file.
+    command_line : str
+        Overrides in YAML.
+    system : str
+        A known system.
+
+    Returns
+    -------
+    list of str
+        Their names.
+    """
+    return list(_sources(hparams_file, command_line)[3][system])
+
+
+def _sources(hparams_file, command_line):
+    """Defaults, settings files, command line, and the systems of all three."""
+    defaults = _load(pathlib.Path(hparams_file))
+    typed, merged = _parse(command_line, "the command line"), {}
+    for file in _settings_files(typed.get("settings")):
+        content = _check_keys(_load(pathlib.Path(file)), defaults, file)
+        recursive_update(merged, content)
+    systems = dict(defaults["systems"])
+    for source in (merged, typed):
+        recursive_update(systems, _checked_systems(source.get("systems", {})))
+    return defaults, merged, typed, systems
+
+
+def _settings_files(value):
+    """The files that `settings` names: one, several or none."""
+    files = [value] if isinstance(value, str) else value or []
+    if not isinstance(files, list) or not all(
+        isinstance(f, str) for f in files
+    ):
+        raise SettingsError(
+            f"settings: {value!r} is neither a file nor a list of files"
+        )
+    return files
+
+
+def _checked_systems(systems):
+    """Systems of a user's own: names that can be folders, and overrides."""
+    if not isinstance(systems, dict):
+        raise SettingsError(
+            f"systems: {systems!r} is no mapping of names to overrides"
+        )
+    for name, overrides in systems.items():
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", str(name)):
+            raise SettingsError(
+                f"systems: '{name}' is no name of letters, digits, '_', '-' "
+                "and '.'"
+            )
+        if not isinstance(overrides, dict):
+            raise SettingsError(
+                f"systems: {name}: {overrides!r} is no mapping of keys to "
+                "values; {} for none"
+            )
+    return systems
 
 
 def resolved_values(hparams_file, overrides):

@@ -49,6 +49,7 @@ from runs import (
     MODEL,
     check_claims,
     claim_folder,
+    confirm_results,
     finish_stage,
     finished_results,
     read_stage,
@@ -409,6 +410,7 @@ def evaluate(hparams, run_opts):
     results = finished_results(folder, header)
     if results and not run_opts["test_only"]:
         logger.info(f"{folder.name}: evaluated already.")
+        run_on_main(confirm_results, args=[folder])
         return results
     factory = hparams[f"{hparams['network']}_encoder"]
     model = load_classifier(folder / MODEL, factory, hparams["labels"])
