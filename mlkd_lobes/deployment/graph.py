@@ -17,15 +17,15 @@ import torch
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
-from torch.nn.utils import parametrize
 
 from mlkd_lobes.deployment.backends import pad
 from mlkd_lobes.encoders import SAMPLE_RATE
 from mlkd_lobes.files import atomic_path
 
 OPSET = 18
-# What is computed in INT8; the rest stays in float32.
-QUANTIZED = ("Conv", "MatMul", "Gemm")
+# What is computed in INT8; the rest stays in float32, the classifier's last
+# product (the one Gemm) among it: it costs nothing and decides.
+QUANTIZED = ("Conv", "MatMul")
 # Activations beyond this percentile are clipped: with their whole range the
 # few largest would leave too few of 256 steps to the others.
 PERCENTILE = 99.99
@@ -79,8 +79,8 @@ def write_onnx(classifier, path):
     # Attention in plain products, and the positional convolution's weight
     # multiplied out: what quantisation knows how to handle.
     encoder.set_attn_implementation("eager")
-    convolution = encoder.encoder.pos_conv_embed.conv
-    parametrize.remove_parametrizations(convolution, "weight")
+    positions = encoder.encoder.pos_conv_embed
+    positions.conv = _with_plain_weight(positions.conv)
     dynamic = torch.export.Dim.DYNAMIC
     with warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.simplefilter("ignore")
@@ -103,6 +103,25 @@ def write_onnx(classifier, path):
         model = program.model_proto
         describe(model, classifier.labels)
         onnx.save(model, str(temporary))
+
+
+def _with_plain_weight(conv):
+    """A convolution whose weight is no longer a norm times a direction.
+
+    A new one: taking the parametrisation off would take it off the original
+    too, with which a copy shares its class.
+    """
+    plain = nn.Conv1d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        padding=conv.padding,
+        groups=conv.groups,
+    )
+    with torch.no_grad():
+        plain.weight.copy_(conv.weight)
+        plain.bias.copy_(conv.bias)
+    return plain
 
 
 def describe(model, labels):
