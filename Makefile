@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test lint estimate report clean
+.PHONY: demo test lint bench estimate report clean
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,11 @@ lint: .venv/ready
 	.venv/bin/yamllint --no-warnings recipes examples
 	.venv/bin/codespell --ignore-words=.codespell-ignore \
 		mlkd_lobes recipes examples tests benchmarks README.md Makefile
+
+# Speed of exported models, of preparation; on a machine that does nothing else.
+bench: .venv/ready
+	$(RUN) benchmarks/preparation.py results/bench/preparation.json
+	$(RUN) benchmarks/inference.py results/bench/inference.json
 
 # What all folds of IEMOCAP cost, by calculation; see the script.
 estimate: .venv/ready

@@ -1,0 +1,53 @@
+"""Benchmarks run, and their committed figures have the shape they promise."""
+
+import importlib.util
+import pathlib
+
+import pytest
+from helpers import tiny_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def load(name):
+    path = ROOT / f"benchmarks/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def inference():
+    return load("inference")
+
+
+def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
+    monkeypatch.setattr(inference, "matmul_gflops", lambda threads: 100.0)
+    monkeypatch.setattr(inference, "in_own_process", lambda f, *a: f(*a))
+    result = inference.benchmark(tiny_config(), [1], [1], rounds=3)
+    rows = {row["name"]: row for row in result["variants"]}
+    assert list(rows)[0] == result["baseline"] and len(rows) == 5
+    assert rows[result["baseline"]]["ratio"] == 1
+    for row in rows.values():
+        assert row["latency_ms"] > 0 and row["peak_memory_mb"] > 0
+        assert row["real_time_factor"] == pytest.approx(
+            row["latency_ms"] / 1000, abs=1e-3
+        )
+    small = rows["student, ONNX static INT8"]["file_mb"]
+    assert small < rows["student, ONNX fp32"]["file_mb"]
+
+
+def test_rounds_are_taken_in_turn(inference, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        inference,
+        "open_variant",
+        lambda path, threads: lambda wavs: asked.append(path),
+    )
+    found = inference.time_variants({"a": 1, "b": 2}, 1, 1, rounds=2)
+    assert asked == [1, 2, 1, 2, 1, 2]
+    assert {name: len(times) for name, times in found.items()} == {
+        "a": 2,
+        "b": 2,
+    }
