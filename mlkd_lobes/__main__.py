@@ -8,6 +8,7 @@ file works where there is no PyTorch.
 
 import argparse
 import contextlib
+import os
 import pathlib
 import sys
 
@@ -303,6 +304,10 @@ def main(argv):
         return COMMANDS[options.command](options)
     except (FileNotFoundError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our words has read enough, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 
-from mlkd_lobes.deployment import find_model
+from mlkd_lobes.deployment import BACKENDS, find_model
 from mlkd_lobes.errors import InputError
 
 
@@ -131,7 +131,19 @@ def open_model(source, backend=None, device="cpu"):
     -------
     TorchBackend or OnnxBackend
         Has `labels`, takes a list of waveforms.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If what the backend needs is not installed.
     """
     path, backend = find_model(source, backend)
     opener = TorchBackend if backend == "torch" else OnnxBackend
-    return opener(path, device)
+    try:
+        return opener(path, device)
+    except ImportError as error:
+        others = ", ".join(name for name in BACKENDS if name != backend)
+        raise InputError(
+            f"backend {backend}: {error.name} is not installed; there is also "
+            f"--backend={others}"
+        )

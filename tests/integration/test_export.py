@@ -182,6 +182,36 @@ def test_onnx_needs_neither_torch_nor_us_to_be_whole(
     assert np.abs(np.array(found) - expected).max() < 1e-4
     said = [LABELS[i] for i in expected.argmax(-1)]
     assert [row["emotion"] for row in rows] == said
+    code = code.replace("runpy.run", "print('asked'); runpy.run")
+    asked = [sys.executable, "-c", code, str(exported), str(speech[0])]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "torch is not installed; there is also --backend=onnx" in done.stderr
+
+
+def test_whoever_reads_may_stop(exported, speech, tmp_path):
+    asked = f"{sys.executable} -m mlkd_lobes predict {exported} {speech[0]}"
+    command = f"{asked} --backend=onnx --window=0.001 | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("path,start") and not done.stderr
+
+
+def test_nothing_in_it_is_code(exported):
+    names = [p.name for p in (exported / "huggingface").iterdir()]
+    assert {name.split(".")[-1] for name in names} == {"json", "safetensors"}
+    config = json.loads((exported / "huggingface/config.json").read_text())
+    assert "auto_map" not in config
+    import onnx
+
+    for name in ("model", "model_int8"):
+        graph = onnx.load(exported / f"onnx/{name}.onnx")
+        # Operators of the standard alone, and every weight inside the file.
+        used = {node.domain for node in graph.graph.node}
+        assert used <= {"", "ai.onnx"} and not graph.functions
+        assert not any(t.external_data for t in graph.graph.initializer)
+    assert "runs code" in (exported / "speechbrain/README.md").read_text()
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx", "int8"])
