@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test lint bench estimate report clean
+.PHONY: demo test lint bench estimate report upstream-check clean
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -22,7 +22,7 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/yamllint --no-warnings recipes examples
 	.venv/bin/codespell --ignore-words=.codespell-ignore \
-		mlkd_lobes recipes examples tests benchmarks README.md Makefile
+		mlkd_lobes recipes examples tests benchmarks tools *.md Makefile
 
 # Speed of exported models, of preparation; on a machine that does nothing else.
 bench: .venv/ready
@@ -38,6 +38,11 @@ report: .venv/ready
 	mkdir -p build
 	$(RUN) -m mlkd_lobes report results/ravdess/first --html=build/ravdess.html \
 		--figure=results/ravdess/first/ua.svg --update=README.md
+
+# Lays the recipe into a SpeechBrain checkout and runs SpeechBrain's own tests:
+# make upstream-check SPEECHBRAIN=~/speechbrain
+upstream-check: .venv/ready
+	$(RUN) tools/upstream.py "$(SPEECHBRAIN)"
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

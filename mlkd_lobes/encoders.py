@@ -52,6 +52,7 @@ class _UnexpectedOnly(logging.Filter):
     """
 
     def filter(self, record):
+        """Whether a record is shown."""
         text = record.getMessage()
         missing = "MISSING" in text or "MISMATCH" in text
         return "LOAD REPORT" not in text or missing
@@ -405,9 +406,11 @@ class SSLEncoder(Wav2Vec2):
         layers = self.model.encoder.layers
 
         def catch_input(module, args):
+            """Keeps what enters a layer."""
             caught[0] = args[0]
 
         def catch_output(module, args, output):
+            """Keeps what leaves a layer."""
             hidden = output[0] if isinstance(output, tuple) else output
             caught[level] = hidden
 

@@ -150,6 +150,7 @@ class _Speech(quantization.CalibrationDataReader):
         self.wavs = iter(wavs)
 
     def get_next(self):
+        """The inputs of the next stretch; None: there are no more."""
         wav = next(self.wavs, None)
         if wav is None:
             return None

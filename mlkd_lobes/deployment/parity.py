@@ -139,6 +139,7 @@ def measure_parity(folder, wavs):
     reference = one_by_one(ours, wavs)
 
     def difference(found):
+        """Largest distance from what the trained model says."""
         return float(np.abs(found - reference).max())
 
     measured = {

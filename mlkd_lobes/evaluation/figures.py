@@ -139,6 +139,7 @@ def ua_over_snr(systems):
     """
 
     def draw(axes):
+        """UA over SNR, all types together."""
         _over_snr(axes, systems, None)
         axes.set_xlabel("SNR (dB), mean over noise types met in training")
         axes.set_ylabel("UA (%)")
@@ -172,6 +173,7 @@ def ua_per_noise(systems):
     for kind in kinds:
 
         def draw(axes, kind=kind):
+            """UA over SNR, one type."""
             _over_snr(axes, systems, kind)
             axes.set_xlabel("SNR (dB)")
             axes.set_ylabel("UA (%)")
@@ -204,6 +206,7 @@ def gains(systems):
     palette = colours(systems)
 
     def draw(axes):
+        """A bar per system."""
         for place, (name, _, _, _, difference) in enumerate(found):
             _gain(axes, place, difference, palette[name])
         axes.axvline(0, color=INK, linewidth=1)
@@ -259,6 +262,7 @@ def gain_over_snr(systems):
             rows.append((name, [c.found for c in found]))
 
     def draw(axes):
+        """A line per system."""
         for name, found in rows:
             low = [100 * f.low for f in found]
             high = [100 * f.high for f in found]
@@ -297,6 +301,7 @@ def cost_and_ua(systems):
     palette = colours(systems)
 
     def draw(axes):
+        """A point per system."""
         for system in systems:
             x = system.costs[0]["macs_per_second"] / 1e9
             y = 100 * score(system, seen_noise(system))

@@ -44,6 +44,7 @@ def markdown(header, rows):
     widths[0] = max(len(row[0]) for row in table)
 
     def line(row):
+        """A row of cells, padded."""
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(w) for cell, w in zip(row[1:], widths[1:])]
         return "| " + " | ".join(cells) + " |"

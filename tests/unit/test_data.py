@@ -223,9 +223,19 @@ def test_bad_manifests_are_named(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match="has no utterances"):
         read_manifest(path, "", LABELS, 32)
-    entry = {"wav": "x", "length": "1.0", "emo": "neu", "text": "say {this}"}
-    path.write_text(json.dumps({"u": entry}))
-    assert read_manifest(path, "", LABELS, 32).data["u"]["text"] == "say {this}"
+    entry = {"wav": "{data_root}/x", "length": "1.0", "emo": "neu"}
+    # What pipelines call their items may be called so in a manifest too.
+    others = {"text": "say {this}", "label": "anger", "sig": 1}
+    path.write_text(json.dumps({"u": {**entry, **others}}))
+    data = read_manifest(path, "/c", LABELS, 32)
+    assert data.data["u"]["wav"] == "/c/x"
+    add_training_pipeline(data, LABELS, KeyedSpeedPerturb(16000))
+    data.set_output_keys(["label"])
+    assert data[0]["label"] == 0
+    for key in ("wav", "length"):
+        path.write_text(json.dumps({"u": {**entry, key: None}}))
+        with pytest.raises(ValueError, match=f"utterance u has no '{key}'"):
+            read_manifest(path, "", LABELS, 32)
     entry = {"wav": "x", "length": "1.0", "emo": "bored"}
     path.write_text(json.dumps({"u": entry}))
     with pytest.raises(ValueError, match="'bored'.*neu, hap, sad, ang"):

@@ -22,6 +22,10 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
 
+# What is read of a manifest's entries; only the first two must be there.
+MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")
+
+
 def read_manifest(path, data_folder, labels, longest, unlabelled=False):
     """A manifest as a dataset, its labels checked.
 
@@ -58,10 +62,14 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
         data = json.load(file)
     if not data:
         raise InputError(f"{path}: has no utterances")
-    for name, entry in data.items():
+    for name, given in data.items():
+        # Other keys, "label" say, could be taken for what pipelines make.
+        entry = {key: given.get(key) for key in MANIFEST_KEYS}
+        data[name] = entry
+        for key in MANIFEST_KEYS[:2]:
+            if entry[key] is None:
+                raise InputError(f"{path}: utterance {name} has no '{key}'")
         entry["wav"] = entry["wav"].format(data_root=data_folder)
-        for key in ("start", "stop", "speaker", "emo"):
-            entry.setdefault(key, None)
         if entry["emo"] not in [None, *labels]:
             raise InputError(
                 f"{path}: utterance {name} is labelled '{entry['emo']}'; the "
@@ -257,51 +265,3 @@ class TrainingBatchSampler(Sampler):
                 joined.append(i)
                 longest = widest
         return joined
-
-
-def training_loader_options(dataset, hparams):
-    """Options of `Brain.make_dataloader` for training.
-
-    Arguments
-    ---------
-    dataset : DynamicItemDataset
-        The training set.
-    hparams : dict
-        With max_batch_length, num_buckets, num_workers, seed.
-
-    Returns
-    -------
-    dict
-        Keyword arguments.
-    """
-    sampler = TrainingBatchSampler(
-        dataset,
-        hparams["max_batch_length"],
-        hparams["num_buckets"],
-        hparams["seed"],
-    )
-    return {"batch_sampler": sampler, **_common(hparams)}
-
-
-def grid_loader_options(hparams):
-    """Options of `Brain.make_dataloader` for evaluation.
-
-    Arguments
-    ---------
-    hparams : dict
-        With num_workers.
-
-    Returns
-    -------
-    dict
-        Keyword arguments.
-    """
-    return {"batch_size": 1, **_common(hparams)}
-
-
-def _common(hparams):
-    # Its own generator, so that loaders draw nothing from the global one.
-    return {
-        "num_workers": hparams["num_workers"],
-        "generator": torch.Generator().manual_seed(hparams["seed"]),
-    }

@@ -31,11 +31,10 @@ from brains import (
     TrainingPlan,
 )
 from data import (
+    TrainingBatchSampler,
     add_grid_pipeline,
     add_training_pipeline,
-    grid_loader_options,
     read_manifest,
-    training_loader_options,
 )
 from filelock import FileLock
 from hyperpyyaml import load_hyperpyyaml
@@ -207,6 +206,17 @@ def test_set(hparams):
     return data, grid
 
 
+def loader_options(hparams):
+    """What all loaders have: workers, and a generator of their own.
+
+    The global one stays as it is, whatever loaders draw.
+    """
+    return {
+        "num_workers": hparams["num_workers"],
+        "generator": torch.Generator().manual_seed(hparams["seed"]),
+    }
+
+
 def brain_arguments(hparams, run_opts, data, grid):
     """What every Brain of this recipe takes besides its modules."""
     return {
@@ -358,8 +368,12 @@ def train_network(hparams, run_opts, teacher_folder=None):
     model = build(hparams, teacher_folder)
     data, validation = training_set(hparams), validation_set(hparams)
     brain = make_brain(hparams, run_opts, model, teacher, validation)
-    loader_options = training_loader_options(data, hparams)
-    sampler = loader_options["batch_sampler"]
+    sampler = TrainingBatchSampler(
+        data,
+        hparams["max_batch_length"],
+        hparams["num_buckets"],
+        hparams["seed"],
+    )
     n_updates = updates(brain, len(sampler))
     if not n_updates:
         raise SettingsError(
@@ -370,7 +384,11 @@ def train_network(hparams, run_opts, teacher_folder=None):
     plan = training_plan(hparams, folder, n_updates)
     brain.set_up_training(folder, plan)
     loader = brain.make_dataloader(
-        data, sb.Stage.TRAIN, ckpt_prefix=None, **loader_options
+        data,
+        sb.Stage.TRAIN,
+        ckpt_prefix=None,
+        batch_sampler=sampler,
+        **loader_options(hparams),
     )
     # Without DDP, Brain would not tell a batch sampler the epoch.
     brain.train_sampler = brain.train_sampler or sampler
@@ -378,7 +396,7 @@ def train_network(hparams, run_opts, teacher_folder=None):
         plan.epoch_counter,
         loader,
         validation[0],
-        valid_loader_kwargs=grid_loader_options(hparams),
+        valid_loader_kwargs={"batch_size": 1, **loader_options(hparams)},
     )
     # Before the best epoch's checkpoint brings back what was known then.
     epochs = brain.history.epochs
@@ -417,7 +435,8 @@ def evaluate(hparams, run_opts):
     common = brain_arguments(hparams, run_opts, data, grid)
     brain = EmotionBrain({"model": model}, **common)
     logger.info(f"{folder.name}: {len(data)} utterances x {len(grid)}")
-    brain.evaluate(data, test_loader_kwargs=grid_loader_options(hparams))
+    options = {"batch_size": 1, **loader_options(hparams)}
+    brain.evaluate(data, test_loader_kwargs=options)
     cost = model_cost(model, brain.device)
     cost["training_seconds"] = read_stage(folder)["training_seconds"]
     cost["real_time_factor"] = brain.seconds_computed / brain.seconds_heard
@@ -460,6 +479,9 @@ def run(hparams_file, run_opts, command_line):
     overrides = resolve_overrides(hparams_file, command_line)
     hparams = load(hparams_file, overrides)
     folder = run_folder(hparams)
+    files = hparams["settings"] or "none"
+    system = hparams["systems"][hparams["system"]]
+    logger.info(f"{folder.name}: {system}; settings files: {files}")
     if run_opts["test_only"] and not read_stage(folder):
         raise SettingsError(
             f"--test_only: {folder} holds no trained model; run the same "

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""Lays the recipe into a SpeechBrain checkout and runs SpeechBrain's own tests.
+
+> python tools/upstream.py ~/speechbrain
+
+The lobes become `speechbrain.lobes.mlkd`, the recipe folder keeps its place, and
+tests/recipes/IEMOCAP.csv gets a row. Run again, it replaces what it laid. The
+tests need no network: a small model of wav2vec2-base's kind is put where the
+hub's download would be.
+"""
+
+import csv
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE, UPSTREAM = "mlkd_lobes", "speechbrain.lobes.mlkd"
+RECIPE = pathlib.Path("recipes/IEMOCAP/mlkd")
+LOBES = pathlib.Path(UPSTREAM.replace(".", "/"))
+TEXT = (".py", ".yaml", ".md", ".html", ".txt")
+# The tests' outputs, and the hub's download that the recipe test looks for.
+SCRATCH = pathlib.Path("tests/tmp")
+HUB = SCRATCH / "wav2vec2_checkpoint/models--facebook--wav2vec2-base"
+REVISION = 40 * "0"
+SAMPLES = "tests/samples"
+
+ROW = {
+    "Task": "Noise_robust_emotion_recognition",
+    "Dataset": "IEMOCAP",
+    "Script_file": f"{RECIPE}/train.py",
+    "Hparam_file": f"{RECIPE}/hparams/mlkd.yaml",
+    "Data_prep_file": f"{RECIPE}/iemocap_prepare.py",
+    "Readme_file": f"{RECIPE}/README.md",
+    "Result_url": "",
+    "HF_repo": "",
+    "test_debug_flags": " ".join(
+        [
+            f"--data_folder={SAMPLES}/ASR/ --skip_prep=True",
+            f"--train_annotation={SAMPLES}/annotation/ASR_train.json",
+            f"--valid_annotation={SAMPLES}/annotation/ASR_dev.json",
+            f"--test_annotation={SAMPLES}/annotation/ASR_dev.json",
+            f"--noise_folder={SAMPLES}/noise",
+            f"--noise_annotation={SAMPLES}/annotation/noise.csv",
+            f"--noise_valid_annotation={SAMPLES}/annotation/noise.csv",
+            f"--noise_test_annotation={SAMPLES}/annotation/noise.csv",
+            "--labels=[anger,sadness,happiness,neutrality]",
+            "--wav2vec2_folder=tests/tmp/wav2vec2_checkpoint",
+            "--teacher_epochs=1 --student_epochs=1 --test_snrs=[0]",
+            "--precision=fp32",
+        ]
+    ),
+    "test_debug_checks": '"file_exists=['
+    "mlkd/train_log.txt,mlkd/log.txt,mlkd/env.log,mlkd/hyperparams.yaml,"
+    'mlkd/results.json,mlkd/predictions.csv.gz,teacher/model/config.json]"',
+    "performance": "",
+}
+
+PREPARE_MODEL = """
+import sys, transformers
+config = transformers.Wav2Vec2Config(num_hidden_layers=3)
+transformers.Wav2Vec2Model(config).save_pretrained(sys.argv[1])
+transformers.Wav2Vec2FeatureExtractor().save_pretrained(sys.argv[1])
+"""
+RECIPE_TEST = """
+from tests.utils.recipe_tests import run_recipe_tests
+passed = run_recipe_tests(filters_fields=["Hparam_file"],
+    filters=[["{yaml}"]], do_checks=True, run_opts="--device=cpu")
+raise SystemExit(not passed)
+"""
+YAML_TEST = """
+from tests.utils.recipe_tests import load_yaml_test
+passed = load_yaml_test(filters_fields=["Hparam_file"], filters=[["{yaml}"]])
+raise SystemExit(not passed)
+"""
+
+
+def rewritten(text):
+    """A text that names the package, as upstream would write it."""
+    text = text.replace(f"{PACKAGE}/", f"{LOBES}/")
+    return re.sub(rf"\b{PACKAGE}\b", UPSTREAM, text)
+
+
+def lay_folder(source, destination):
+    """Copies the tracked files of a folder, imports rewritten."""
+    if destination.exists():
+        shutil.rmtree(destination)
+    listed = ["git", "ls-files", "-z", "."]
+    names = subprocess.run(
+        listed, cwd=source, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    for name in filter(None, names):
+        target = destination / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix in TEXT:
+            text = (source / name).read_text(encoding="utf-8")
+            target.write_text(rewritten(text), encoding="utf-8")
+        else:
+            shutil.copyfile(source / name, target)
+
+
+def add_row(path):
+    """Adds the recipe's row to SpeechBrain's list of recipes, or renews it."""
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    place = header.index("Hparam_file")
+    rows = [row for row in rows if row[place] != ROW["Hparam_file"]]
+    rows.append([ROW[name].strip('"') for name in header])
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def lay(checkout):
+    """Everything that a pull request would hold."""
+    lay_folder(ROOT / PACKAGE, checkout / LOBES)
+    lay_folder(ROOT / RECIPE, checkout / RECIPE)
+    add_row(checkout / "tests/recipes/IEMOCAP.csv")
+    # Another name sorts elsewhere among the imports, and fills other lines.
+    run(checkout, *ruff("check", "--fix", "--quiet", "--select=I"))
+    run(checkout, *ruff("format", "--quiet"))
+
+
+def ruff(*command):
+    """A call of ruff on what was laid."""
+    return [sys.executable, "-m", "ruff", *command, str(LOBES), str(RECIPE)]
+
+
+def put_model(checkout):
+    """A small model in the place of the hub's download."""
+    snapshot = checkout / HUB / "snapshots" / REVISION
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (checkout / HUB / "refs").mkdir(exist_ok=True)
+    (checkout / HUB / "refs/main").write_text(REVISION)
+    run(checkout, sys.executable, "-c", PREPARE_MODEL, str(snapshot))
+
+
+def make_interpreter(checkout):
+    """A Python that imports SpeechBrain from the checkout, and not this package.
+
+    All else it finds where the one that runs this has it.
+    """
+    folder = checkout / SCRATCH / "venv"
+    venv.create(folder, clear=True)
+    python = folder / "bin/python"
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    own = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    paths = f"{checkout}\n{sysconfig.get_path('purelib')}\n"
+    (pathlib.Path(own) / "upstream.pth").write_text(paths)
+    return str(python)
+
+
+def run(checkout, *command):
+    """Runs a command there, without the network; whether it succeeded."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    # The tests call "python" themselves.
+    scripts = os.path.dirname(command[0])
+    environment["PATH"] = os.pathsep.join([scripts, environment["PATH"]])
+    return (
+        subprocess.run(command, cwd=checkout, env=environment).returncode == 0
+    )
+
+
+def checks(checkout, python):
+    """SpeechBrain's own tests of a contribution: name and command."""
+    yaml = ROW["Hparam_file"]
+    lobes = sorted(
+        str(path.relative_to(checkout))
+        for path in (checkout / LOBES).rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+    )
+    return {
+        "consistency tests": [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "tests/consistency",
+        ],
+        "YAML test": [python, "-c", YAML_TEST.format(yaml=yaml)],
+        "recipe test": [python, "-c", RECIPE_TEST.format(yaml=yaml)],
+        "doctests": [python, "-m", "pytest", "-q", "--doctest-modules", *lobes],
+        "ruff format": ruff("format", "--check"),
+        "ruff check": ruff("check"),
+        "yamllint": [
+            sys.executable,
+            "-m",
+            "yamllint",
+            "--no-warnings",
+            str(RECIPE),
+        ],
+        "codespell": [
+            sys.executable,
+            "-m",
+            "codespell_lib",
+            "--ignore-words=.dict-speechbrain.txt",
+            str(LOBES),
+            str(RECIPE),
+        ],
+    }
+
+
+def main(checkout):
+    """Lays the contribution and checks it; the exit code."""
+    checkout = pathlib.Path(checkout).resolve()
+    if not (checkout / "tests/recipes/IEMOCAP.csv").is_file():
+        print(f"{checkout}: is no SpeechBrain checkout", file=sys.stderr)
+        return 2
+    lay(checkout)
+    put_model(checkout)
+    passed = {}
+    python = make_interpreter(checkout)
+    for name, command in checks(checkout, python).items():
+        print(f"\n===== {name}", flush=True)
+        passed[name] = run(checkout, *command)
+    print()
+    for name, good in passed.items():
+        print(f"{'PASSED' if good else 'FAILED'}  {name}")
+    return int(not all(passed.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
