@@ -21,7 +21,6 @@ from mlkd_lobes.files import stable_seed
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
-
 # What is read of a manifest's entries; only the first two must be there.
 MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")
 
