@@ -27,6 +27,7 @@ from mlkd_lobes.deployment.graph import write_int8, write_onnx
 from mlkd_lobes.encoders import SSLEncoder
 from mlkd_lobes.evaluation.cost import macs_per_second, peak_memory_mb
 from mlkd_lobes.files import write_json
+from mlkd_lobes.threads import torch_threads
 
 LABELS = ["neu", "hap", "sad", "ang"]
 STUDENT_LAYERS = 2
@@ -70,8 +71,7 @@ def write_models(folder, config):
 
 
 def open_variant(path, threads):
-    """A backend that computes on so many threads."""
-    torch.set_num_threads(threads)
+    """A backend; an ONNX one has threads of its own."""
     if path.suffix == ".onnx":
         return OnnxBackend(path, threads=threads)
     return TorchBackend(path)
@@ -97,9 +97,9 @@ def seconds_of(function):
 
 def matmul_gflops(threads, size=2048, rounds=8):
     """What this machine reaches in a large product of float32 matrices."""
-    torch.set_num_threads(threads)
     a, b = torch.randn(2, size, size)
-    best = min(seconds_of(lambda: a @ b) for _ in range(rounds))
+    with torch_threads(threads):
+        best = min(seconds_of(lambda: a @ b) for _ in range(rounds))
     return 2 * size**3 / best / 1e9
 
 
@@ -112,7 +112,8 @@ def in_own_process(function, *arguments):
 
 def peak_memory(path, seconds, threads):
     """Most memory of a process that answers one waveform, in MiB."""
-    open_variant(path, threads)(speech(seconds))
+    with torch_threads(threads):
+        open_variant(path, threads)(speech(seconds))
     return peak_memory_mb("cpu")
 
 
@@ -120,12 +121,13 @@ def time_variants(paths, threads, seconds, rounds=ROUNDS):
     """Per variant the seconds of every round, all variants in turn."""
     models = {name: open_variant(p, threads) for name, p in paths.items()}
     wavs = speech(seconds)
-    for model in models.values():
-        model(wavs)
     found = {name: [] for name in models}
-    for _ in range(rounds):
-        for name, model in models.items():
-            found[name].append(seconds_of(lambda: model(wavs)))
+    with torch_threads(threads):
+        for model in models.values():
+            model(wavs)
+        for _ in range(rounds):
+            for name, model in models.items():
+                found[name].append(seconds_of(lambda: model(wavs)))
     return found
 
 

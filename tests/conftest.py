@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 from helpers import save_encoder, tiny_config, write_corpus, write_noise
 
 from speechbrain.utils.importutils import LazyModule
@@ -14,6 +15,14 @@ def pytest_collection_modifyitems():
     for name, module in list(sys.modules.items()):
         if isinstance(module, LazyModule):
             del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def threads_stay():
+    """Runs compared bit by bit with those of other processes need as many."""
+    before = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == before
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ utterance once and hears it under all conditions.
 """
 
 import bisect
-import contextlib
 import json
 import os
 
@@ -18,6 +17,7 @@ import speechbrain as sb
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
+from mlkd_lobes.threads import torch_threads
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
@@ -107,7 +107,7 @@ def add_training_pipeline(dataset, labels, speed, noise=None):
     @sb.utils.data_pipeline.takes("id", "wav", "start", "stop")
     @sb.utils.data_pipeline.provides("key", "clean", "sig", "snr")
     def speech_pipeline(utterance, wav, start, stop):
-        with _one_thread():
+        with torch_threads(1):  # as in a worker
             clean, percent = speed(read_audio(wav, start, stop), utterance)
             heard = clean, float("inf")
             if noise is not None:
@@ -139,7 +139,7 @@ def add_grid_pipeline(dataset, labels, conditions, noise=None):
     @sb.utils.data_pipeline.takes("id", "wav", "start", "stop")
     @sb.utils.data_pipeline.provides("grid")
     def grid_pipeline(utterance, wav, start, stop):
-        with _one_thread():
+        with torch_threads(1):  # as in a worker
             clean = read_audio(wav, start, stop)
             if noise is None:
                 return clean[None]
@@ -148,17 +148,6 @@ def add_grid_pipeline(dataset, labels, conditions, noise=None):
     dataset.add_dynamic_item(grid_pipeline)
     _add_label(dataset, labels)
     dataset.set_output_keys(["id", "grid", "label"])
-
-
-@contextlib.contextmanager
-def _one_thread():
-    """As in a worker: the last bits of a long sum depend on the threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _add_label(dataset, labels):
