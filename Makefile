@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test lint bench estimate report upstream-check clean
+.PHONY: demo test fuzz kill-points lint bench estimate report upstream-check clean
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,15 @@ demo: .venv/ready
 
 test: .venv/ready
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest
+
+# Thousands of mutated files and settings per reader; new ones every time.
+fuzz: .venv/ready
+	HF_HUB_OFFLINE=1 FUZZ_EXAMPLES=2000 $(RUN) -m pytest tests/unit/test_fuzz.py
+
+# Kills training at 24 random moments and compares where it ends.
+kill-points: .venv/ready
+	HF_HUB_OFFLINE=1 PYTHONPATH=tests $(RUN) tests/kill_points.py \
+		results/robustness/kill_points.json
 
 lint: .venv/ready
 	.venv/bin/ruff format --check .

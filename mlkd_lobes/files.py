@@ -110,30 +110,41 @@ def read_csv(path, required=()):
     FileNotFoundError
         If there is no such file.
     mlkd_lobes.errors.InputError
-        If a required column is missing, or a row has more or fewer fields
-        than the header.
+        If it is no CSV in UTF-8, a required column is missing, a column comes
+        twice, or a row has more or fewer fields than the header.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return _read_rows(path, file, required)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: is no CSV in UTF-8 ({error})")
+
+
+def _read_rows(path, file, required):
+    """Rows of an open CSV file."""
+    reader = csv.DictReader(file, skipinitialspace=True)
+    header = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = header
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise InputError(
+            f"{path}: column {', '.join(missing)} is missing; "
+            f"it has: {', '.join(header) or 'nothing'}"
+        )
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: column {', '.join(twice)} comes twice")
     rows = []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        missing = [name for name in required if name not in header]
-        if missing:
+    for row in reader:
+        if None in row or None in row.values():
             raise InputError(
-                f"{path}: column {', '.join(missing)} is missing; "
-                f"it has: {', '.join(header) or 'nothing'}"
+                f"{path}, line {reader.line_num}: expected "
+                f"{len(header)} fields, as in the header"
             )
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError(
-                    f"{path}, line {reader.line_num}: expected "
-                    f"{len(header)} fields, as in the header"
-                )
-            rows.append({key: value.strip() for key, value in row.items()})
+        rows.append({key: value.strip() for key, value in row.items()})
     return rows
 
 

@@ -10,6 +10,7 @@ the system, the seed or the SNR. The mixing itself is AddNoise's.
 First draw, then apply: a `Draw` says everything, mixing adds no chance.
 """
 
+import csv
 import math
 import os
 from collections import OrderedDict, namedtuple
@@ -81,7 +82,7 @@ def read_noise_csv(csv_file, replacements=None):
         raise FileNotFoundError(f"{csv_file}: no such noise CSV")
     try:
         rows, _, names = load_sb_extended_csv(csv_file, replacements or {})
-    except (KeyError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{csv_file}: no SpeechBrain noise CSV ({error})")
     if not rows or "wav" not in names:
         raise InputError(f"{csv_file}: has no rows with a 'wav'")

@@ -17,7 +17,13 @@ from mlkd_lobes.errors import InputError
 
 SAMPLE_RATE = 16000
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus")
-
+# From telephones to measuring microphones, in Hz.
+LOWEST_RATE, HIGHEST_RATE = 4000, 384000
+# Elements of the filters that bring a rate to `SAMPLE_RATE`: odd pairs need
+# gigabytes (44,101 Hz would), all usual ones far less.
+MOST_FILTERS = 2**24
+# Even silence needs more than a byte for so many samples in any format.
+MOST_PER_BYTE = 2**16
 
 AudioInfo = namedtuple("AudioInfo", "frames sample_rate channels duration")
 AudioInfo.__doc__ = """What a header says; `duration` in seconds."""
@@ -73,12 +79,14 @@ def audio_info(path):
     Raises
     ------
     AudioError
-        If the file is missing, empty, truncated, or no audio.
+        If the file is missing, empty, truncated, no audio, or of a sampling
+        rate that nobody uses.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise AudioError(f"{path}: no such file")
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes)")
     try:
         info = soundfile.info(str(path))
@@ -86,9 +94,22 @@ def audio_info(path):
         raise AudioError(f"{path}: not readable as audio ({error})")
     if info.frames <= 0:
         raise AudioError(f"{path}: holds a header but no samples")
-    if info.format == "WAV" and _is_cut(path):
+    cut = info.format == "WAV" and _is_cut(path)
+    if cut or info.frames * info.channels > MOST_PER_BYTE * size:
         raise AudioError(f"{path}: truncated, shorter than its header says")
+    if not _is_usual(info.samplerate):
+        raise AudioError(
+            f"{path}: has a sampling rate of {info.samplerate} Hz, expected a "
+            f"usual one between {LOWEST_RATE} and {HIGHEST_RATE} Hz"
+        )
     return AudioInfo(info.frames, info.samplerate, info.channels, info.duration)
+
+
+def _is_usual(rate):
+    """Whether a sampling rate can be brought to `SAMPLE_RATE` at little cost."""
+    divisor = math.gcd(rate, SAMPLE_RATE)
+    filters = (rate // divisor) * (SAMPLE_RATE // divisor)
+    return LOWEST_RATE <= rate <= HIGHEST_RATE and filters <= MOST_FILTERS
 
 
 def _is_cut(path):

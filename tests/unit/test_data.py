@@ -20,6 +20,7 @@ from hypothesis import (
 from noise_prepare import prepare_noise
 from test_csv_prepare import LABEL_MAP, LABELS
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise import KeyedAddNoise, conditions
 from mlkd_lobes.speed import KeyedSpeedPerturb
 from speechbrain.dataio.dataloader import make_dataloader
@@ -216,6 +217,34 @@ def test_every_utterance_once_an_epoch_in_another_order(prepared):
         assert max(lengths) * len(lengths) <= 2.5 + 0.01
 
 
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "no JSON manifest"),
+        ("[" * 10**5, "no JSON manifest"),
+        ('["a"]', "has no utterances"),
+        ('{"u": 1}', "utterance u is 1, expected keys"),
+        ({"wav": 3}, "3 as 'wav', no file"),
+        ({"wav": "{root}/x"}, "data_root.* alone"),
+        ({"length": "1.0"}, "'1.0' as 'length', expected seconds"),
+        ({"length": 0}, "0 as 'length'"),
+        ({"length": float("nan")}, "nan as 'length'"),
+        ({"start": -1}, "-1 as 'start'"),
+        ({"stop": True}, "True as 'stop'"),
+        ({"emo": ["neu"]}, "known labels are"),
+    ],
+)
+def test_manifests_of_another_kind_are_refused(tmp_path, content, message):
+    path = tmp_path / "train.json"
+    if isinstance(content, dict):
+        entry = {"wav": "{data_root}/x", "length": 1.0, "emo": "neu"}
+        content = json.dumps({"u": {**entry, **content}})
+    path.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_manifest(path, "", LABELS, 32)
+    assert "train.json" in str(error.value)
+
+
 def test_bad_manifests_are_named(tmp_path):
     path = tmp_path / "train.json"
     with pytest.raises(FileNotFoundError, match="train.json"):
@@ -223,7 +252,7 @@ def test_bad_manifests_are_named(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match="has no utterances"):
         read_manifest(path, "", LABELS, 32)
-    entry = {"wav": "{data_root}/x", "length": "1.0", "emo": "neu"}
+    entry = {"wav": "{data_root}/x", "length": 1.0, "emo": "neu"}
     # What pipelines call their items may be called so in a manifest too.
     others = {"text": "say {this}", "label": "anger", "sig": 1}
     path.write_text(json.dumps({"u": {**entry, **others}}))
@@ -236,11 +265,11 @@ def test_bad_manifests_are_named(tmp_path):
         path.write_text(json.dumps({"u": {**entry, key: None}}))
         with pytest.raises(ValueError, match=f"utterance u has no '{key}'"):
             read_manifest(path, "", LABELS, 32)
-    entry = {"wav": "x", "length": "1.0", "emo": "bored"}
+    entry = {"wav": "x", "length": 1.0, "emo": "bored"}
     path.write_text(json.dumps({"u": entry}))
     with pytest.raises(ValueError, match="'bored'.*neu, hap, sad, ang"):
         read_manifest(path, "", LABELS, 32)
-    entry = {"wav": "x", "length": "1800.0", "emo": "neu"}
+    entry = {"wav": "x", "length": 1800.0, "emo": "neu"}
     path.write_text(json.dumps({"u": entry}))
     with pytest.raises(ValueError, match="u lasts 1800.0 s, more than the 32"):
         read_manifest(path, "", LABELS, 32)

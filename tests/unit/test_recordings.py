@@ -45,3 +45,20 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "c.wav").write_text("no audio")
     with pytest.raises(AudioError, match="c.wav: cannot be decoded"):
         read_part(tmp_path / "c.wav", 0, 1600)
+
+
+@pytest.mark.parametrize("rate", [1, 44101, 500000])
+def test_rates_that_nobody_uses_are_refused(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), rate)
+    with pytest.raises(AudioError, match=f"a.wav: .* rate of {rate} Hz"):
+        audio_info(tmp_path / "a.wav")
+
+
+def test_headers_that_promise_too_much_are_refused(tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.zeros(1600), 16000)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    # The 36 bits of the number of samples end here.
+    content[22:26] = (2**31).to_bytes(4, "big")
+    (tmp_path / "a.flac").write_bytes(content)
+    with pytest.raises(AudioError, match="a.flac: truncated"):
+        audio_info(tmp_path / "a.flac")

@@ -7,6 +7,7 @@ utterance once and hears it under all conditions.
 
 import bisect
 import json
+import math
 import os
 
 import numpy as np
@@ -21,8 +22,10 @@ from mlkd_lobes.threads import torch_threads
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
-# What is read of a manifest's entries; only the first two must be there.
+# What is read of a manifest's entries; the first two must be there.
 MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")
+# No utterance is shorter, in seconds.
+SAMPLE = 1 / 16000
 
 
 def read_manifest(path, data_folder, labels, longest, unlabelled=False):
@@ -52,39 +55,82 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
     FileNotFoundError
         If the manifest does not exist.
     mlkd_lobes.errors.InputError
-        If it is empty, has a label that is none of the classes, or an
-        utterance that is too long.
+        If it is empty or no manifest, has a label that is none of the
+        classes, or an utterance that is too long.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such manifest")
-    with open(path, encoding="utf-8") as file:
-        data = json.load(file)
-    if not data:
-        raise InputError(f"{path}: has no utterances")
-    for name, given in data.items():
+    data = {}
+    for name, given in _read_json(path).items():
+        where = f"{path}: utterance {name}"
         # Other keys, "label" say, could be taken for what pipelines make.
-        entry = {key: given.get(key) for key in MANIFEST_KEYS}
-        data[name] = entry
-        for key in MANIFEST_KEYS[:2]:
-            if entry[key] is None:
-                raise InputError(f"{path}: utterance {name} has no '{key}'")
-        entry["wav"] = entry["wav"].format(data_root=data_folder)
-        if entry["emo"] not in [None, *labels]:
-            raise InputError(
-                f"{path}: utterance {name} is labelled '{entry['emo']}'; the "
-                f"known labels are: {', '.join(labels)}"
-            )
-        if float(entry["length"]) > longest:
-            raise InputError(
-                f"{path}: utterance {name} lasts {entry['length']} s, more "
-                f"than the {longest} s that fit into a batch: cut it (columns "
-                "start and end), or raise max_batch_length and "
-                "eval_batch_length"
-            )
+        data[name] = entry = {key: given.get(key) for key in MANIFEST_KEYS}
+        _check_entry(entry, labels, longest, where)
+        entry["wav"] = _wav_path(entry["wav"], data_folder, where)
     dataset = DynamicItemDataset(data)
     if not unlabelled:
         dataset.data_ids = [n for n in dataset.data if dataset.data[n]["emo"]]
     return dataset
+
+
+def _read_json(path):
+    """The entries of a manifest, not looked at yet."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is no JSON manifest ({error})")
+    if not isinstance(data, dict) or not data:
+        raise InputError(f"{path}: has no utterances")
+    for name, entry in data.items():
+        if not isinstance(entry, dict):
+            raise InputError(
+                f"{path}: utterance {name} is {entry!r}, expected keys and "
+                "values: wav, length, emo, …"
+            )
+    return data
+
+
+def _check_entry(entry, labels, longest, where):
+    """Refuses what an utterance cannot be."""
+    for key in MANIFEST_KEYS[:2]:
+        if entry[key] is None:
+            raise InputError(f"{where} has no '{key}'")
+    if not isinstance(entry["wav"], str):
+        raise InputError(f"{where} has {entry['wav']!r} as 'wav', no file")
+    for key, least in (("length", SAMPLE), ("start", 0), ("stop", 0)):
+        if entry[key] is not None and not _is_time(entry[key], least):
+            raise InputError(
+                f"{where} has {entry[key]!r} as '{key}', expected seconds"
+            )
+    if entry["emo"] not in [None, *labels]:
+        raise InputError(
+            f"{where} is labelled '{entry['emo']}'; the known labels are: "
+            f"{', '.join(labels)}"
+        )
+    if entry["length"] > longest:
+        raise InputError(
+            f"{where} lasts {entry['length']} s, more than the {longest} s "
+            "that fit into a batch: cut it (columns start and end), or raise "
+            "max_batch_length and eval_batch_length"
+        )
+
+
+def _is_time(value, least):
+    """Whether a value of a manifest is a number of seconds."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and least <= value < math.inf
+
+
+def _wav_path(wav, data_folder, where):
+    """The path that a manifest gives with {data_root} for the corpus."""
+    try:
+        return wav.format(data_root=data_folder)
+    except (AttributeError, LookupError, ValueError):
+        raise InputError(
+            f"{where} has '{wav}' as 'wav', in which {{data_root}} alone may "
+            "stand in braces; other braces are written twice"
+        )
 
 
 def add_training_pipeline(dataset, labels, speed, noise=None):

@@ -260,16 +260,28 @@ def resolved_values(hparams_file, overrides):
     -------
     dict
         Key to value, references resolved.
+
+    Raises
+    ------
+    SettingsError
+        If a key that has no default is not given.
     """
     with open(hparams_file, encoding="utf-8") as file:
-        text = resolve_references(file, overrides)
+        try:
+            text = resolve_references(file, overrides)
+        # A key that has to be given is not, or a reference leads nowhere.
+        except ValueError as error:
+            raise SettingsError(f"{hparams_file}: {error}")
     return _parse(text.getvalue(), hparams_file)
 
 
 def _load(path):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such settings file")
-    return _parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is no text in UTF-8 ({error})")
 
 
 def _parse(text, where):
