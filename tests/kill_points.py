@@ -19,16 +19,16 @@ import time
 from experiment import Experiment
 from helpers import save_encoder, tiny_config, write_corpus, write_noise
 
+from mlkd_lobes.evaluation.results import read_results
 from mlkd_lobes.files import file_sha256, write_json
 
 SYSTEM = "mlkd"
 EPOCHS = {"teacher_epochs": 12, "student_epochs": 16}
-# What a run leaves; `cost.json` holds times.
+# What a run leaves, besides its results.
 COMPARED = (
     "teacher/model/model.safetensors",
-    "mlkd/model/model.safetensors",
-    "mlkd/predictions.csv.gz",
-    "mlkd/results.json",
+    f"{SYSTEM}/model/model.safetensors",
+    f"{SYSTEM}/predictions.csv.gz",
 )
 
 
@@ -48,11 +48,12 @@ def start(experiment, out):
 
 
 def finish(experiment, out):
-    """Runs the command to its end; returns the hashes of what it leaves."""
+    """Runs the command to its end; returns what it leaves."""
     process = start(experiment, out)
     text, _ = process.communicate()
     assert process.returncode == 0, text
-    return [file_sha256(out / name) for name in COMPARED]
+    hashes = [file_sha256(out / name) for name in COMPARED]
+    return [*hashes, read_results(out / SYSTEM)["conditions"]]
 
 
 def wait_for_beginning(process, out):
@@ -116,7 +117,7 @@ def main(path, n_points, seed):
     write_json(
         path,
         {
-            "compared": COMPARED,
+            "compared": [*COMPARED, "conditions of results.json"],
             "seed": seed,
             "uninterrupted_seconds": round(seconds, 1),
             "tried": n_points,
