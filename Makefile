@@ -33,8 +33,10 @@ lint: .venv/ready
 	.venv/bin/codespell --ignore-words=.codespell-ignore \
 		mlkd_lobes recipes examples tests benchmarks tools *.md Makefile
 
-# Speed of exported models, of preparation; on a machine that does nothing else.
+# Speed of training, of exported models and of preparation, a quarter of an hour
+# each at most; on a machine that does nothing else.
 bench: .venv/ready
+	HF_HUB_OFFLINE=1 $(RUN) benchmarks/training.py results/bench/training.json
 	$(RUN) benchmarks/preparation.py results/bench/preparation.json
 	$(RUN) benchmarks/inference.py results/bench/inference.json
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""How long preparation takes at full size, and how much memory.
+"""Preparation and loading at full size: time, memory, open files.
 
 A generated tree with the counts of IEMOCAP: 5,531 turns of the four classes and
-4,508 others, 4.5 s each; and recordings of noise, half an hour each. Everything
-is written to a temporary folder first (about 1.7 GB).
+4,508 others, 4.5 s each; and twelve hours of noise in recordings of half an hour.
+Everything is written to a temporary folder first (about 2.8 GB). Then the
+training speech of a fold is loaded and mixed epoch after epoch by two workers.
 
 > python benchmarks/preparation.py results/bench/preparation.json
 """
@@ -14,22 +15,29 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "recipes/IEMOCAP/mlkd"), str(ROOT / "tests")]
 
+import train  # noqa: E402
+from data import TrainingBatchSampler  # noqa: E402
 from helpers import write_wav  # noqa: E402
 from iemocap_prepare import COUNTS, prepare_iemocap  # noqa: E402
 from iemocap_tree import write_iemocap  # noqa: E402
 from noise_prepare import prepare_noise  # noqa: E402
+from settings import resolve_overrides  # noqa: E402
 
 from mlkd_lobes.files import write_json  # noqa: E402
+from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
+from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
 
 OTHERS_PER_SESSION = [902, 902, 902, 901, 901]
 SECONDS = 4.5
-RECORDINGS, MINUTES = 12, 30
+RECORDINGS, MINUTES = 24, 30
+EPOCHS = 3
 LABELS = ["neu", "hap", "sad", "ang"]
 
 
@@ -40,37 +48,89 @@ def timed(function, *arguments):
     return round(time.perf_counter() - started, 1)
 
 
-def peak_megabytes():
-    """Most memory this process has had."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def megabytes(who):
+    """Most memory this process, or any of its finished workers, has had."""
+    return round(resource.getrusage(who).ru_maxrss / 1024)
+
+
+def in_own_process(function, *arguments):
+    """The result of a call, whose memory is its own."""
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def write_trees(root):
-    """Writes speech and noise; in a process of its own, whose memory is its own."""
+    """Writes speech and noise."""
     for (session, counts), others in zip(COUNTS.items(), OTHERS_PER_SESSION):
         write_iemocap(root / "iemocap", {session: counts}, others, SECONDS)
-    noise = 0.1 * torch.randn(MINUTES * 60 * 16000)
     for number in range(RECORDINGS):
+        noise = 0.1 * torch.randn(MINUTES * 60 * 16000)
         write_wav(root / f"noise/hum/{number}.wav", noise)
 
 
+def prepare(root):
+    """Figures of preparation."""
+    speech = str(root / "iemocap"), root / "manifests", LABELS, {}, "loso5"
+    noise = "folder", str(root / "noise"), root / "csvs", ["hum"]
+    return {
+        "turns": 5531 + sum(OTHERS_PER_SESSION),
+        "seconds": timed(prepare_iemocap, *speech, 1),
+        "seconds_when_prepared_already": timed(prepare_iemocap, *speech, 1),
+        "noise_hours": RECORDINGS * MINUTES / 60,
+        "noise_seconds": timed(prepare_noise, *noise),
+        "peak_memory_mb": megabytes(resource.RUSAGE_SELF),
+    }
+
+
+def load(root):
+    """Figures of every epoch of loading and mixing, by the recipe's own loader."""
+    yaml = str(ROOT / "recipes/IEMOCAP/mlkd/hparams/mlkd.yaml")
+    options = {"data_folder": root / "iemocap", "noise_folder": root / "noise"}
+    options |= {"noise_corpus": "folder", "noise_types": "[hum]"}
+    options |= {"output_folder": root / "out"}
+    text = "\n".join(f"{key}: {value}" for key, value in options.items())
+    hparams = train.load(yaml, resolve_overrides(yaml, text))
+    train.prepare(hparams)
+    data = train.training_set(hparams)
+    sampler = TrainingBatchSampler(
+        data, hparams["max_batch_length"], hparams["num_buckets"], 1
+    )
+    loader = SaveableDataLoader(
+        data,
+        batch_sampler=sampler,
+        collate_fn=PaddedBatch,
+        **train.loader_options(hparams),
+    )
+    return [load_epoch(hparams, loader, e + 1) for e in range(EPOCHS)]
+
+
+def load_epoch(hparams, loader, epoch):
+    """One epoch; workers are new in each, so that their memory is counted."""
+    loader.batch_sampler.set_epoch(epoch)
+    hparams["add_noise"].set_epoch(epoch)
+    started, utterances = time.perf_counter(), 0
+    for batch in loader:
+        utterances += len(batch)
+    seconds = time.perf_counter() - started
+    return {
+        "epoch": epoch,
+        "utterances": utterances,
+        "workers": hparams["num_workers"],
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": megabytes(resource.RUSAGE_SELF),
+        "peak_memory_of_a_worker_mb": megabytes(resource.RUSAGE_CHILDREN),
+        "open_files": len(list(pathlib.Path("/proc/self/fd").iterdir())),
+    }
+
+
 def main(path):
-    """Writes the trees, prepares them, writes the figures."""
+    """Writes the trees, prepares and loads them, writes the figures."""
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        writer = multiprocessing.Process(target=write_trees, args=[root])
-        writer.start()
-        writer.join()
-        speech = str(root / "iemocap"), root / "manifests", LABELS, {}, "loso5"
-        noise = "folder", str(root / "noise"), root / "csvs", ["hum"]
-        result = {
-            "turns": 5531 + sum(OTHERS_PER_SESSION),
-            "seconds": timed(prepare_iemocap, *speech, 1),
-            "seconds_when_prepared_already": timed(prepare_iemocap, *speech, 1),
-            "noise_hours": RECORDINGS * MINUTES / 60,
-            "noise_seconds": timed(prepare_noise, *noise),
-            "peak_memory_mb": peak_megabytes(),
-        }
+        in_own_process(write_trees, root)
+        result = in_own_process(prepare, root)
+        result["loading"] = in_own_process(load, root)
     write_json(path, result)
     print(result)
 

@@ -352,20 +352,9 @@ def updates(brain, n_batches):
     return shared // brain.grad_accumulation_factor
 
 
-def train_network(hparams, run_opts, teacher_folder=None):
-    """Trains a system's network, or goes on, or finds it finished."""
-    teacher, teacher_sha256 = None, None
-    if hparams["network"] == "student":
-        factory = hparams["teacher_encoder"]
-        teacher = load_classifier(teacher_folder, factory, hparams["labels"])
-        teacher_sha256 = state_sha256(teacher)
+def prepare_training(hparams, run_opts, model, teacher=None):
+    """A Brain ready to train, what it trains on, and what chooses the epoch."""
     folder = run_folder(hparams)
-    settings = training_settings(hparams, run_opts, teacher_sha256)
-    run_on_main(claim_folder, args=[folder, settings])
-    if read_stage(folder):
-        logger.info(f"{folder.name}: trained already.")
-        return
-    model = build(hparams, teacher_folder)
     data, validation = training_set(hparams), validation_set(hparams)
     brain = make_brain(hparams, run_opts, model, teacher, validation)
     sampler = TrainingBatchSampler(
@@ -381,8 +370,7 @@ def train_network(hparams, run_opts, teacher_folder=None):
             f"more than the {len(sampler)} batches of an epoch: nothing would "
             "be learned"
         )
-    plan = training_plan(hparams, folder, n_updates)
-    brain.set_up_training(folder, plan)
+    brain.set_up_training(folder, training_plan(hparams, folder, n_updates))
     loader = brain.make_dataloader(
         data,
         sb.Stage.TRAIN,
@@ -392,10 +380,30 @@ def train_network(hparams, run_opts, teacher_folder=None):
     )
     # Without DDP, Brain would not tell a batch sampler the epoch.
     brain.train_sampler = brain.train_sampler or sampler
+    return brain, loader, validation[0]
+
+
+def train_network(hparams, run_opts, teacher_folder=None):
+    """Trains a system's network, or goes on, or finds it finished."""
+    teacher, teacher_sha256 = None, None
+    if hparams["network"] == "student":
+        factory = hparams["teacher_encoder"]
+        teacher = load_classifier(teacher_folder, factory, hparams["labels"])
+        teacher_sha256 = state_sha256(teacher)
+    folder = run_folder(hparams)
+    settings = training_settings(hparams, run_opts, teacher_sha256)
+    run_on_main(claim_folder, args=[folder, settings])
+    if read_stage(folder):
+        logger.info(f"{folder.name}: trained already.")
+        return
+    model = build(hparams, teacher_folder)
+    brain, loader, validation = prepare_training(
+        hparams, run_opts, model, teacher
+    )
     brain.fit(
-        plan.epoch_counter,
+        brain.plan.epoch_counter,
         loader,
-        validation[0],
+        validation,
         valid_loader_kwargs={"batch_size": 1, **loader_options(hparams)},
     )
     # Before the best epoch's checkpoint brings back what was known then.
