@@ -4,28 +4,36 @@
 Random weights: speed depends on the shape alone. Every variant answers the same
 waveforms, in turn, round after round in one process, so that what slows the
 machine slows all of them; ratios are medians over rounds. Memory is that of a
-process of its own which opens the model and answers one waveform.
+process of its own (one_answer.py) that opens the model and answers one waveform.
 
 > python benchmarks/inference.py results/bench/inference.json
 """
 
-import multiprocessing
+import argparse
+import os
 import pathlib
+import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 
-import numpy as np
+import onnxruntime
 import torch
 import transformers
 from onnxruntime import quantization
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import one_answer  # noqa: E402
+from one_answer import open_variant, speech  # noqa: E402
+
 from mlkd_lobes.classifier import EmotionClassifier
-from mlkd_lobes.deployment.backends import OnnxBackend, TorchBackend
+from mlkd_lobes.deployment.backends import TorchBackend
 from mlkd_lobes.deployment.graph import write_int8, write_onnx
 from mlkd_lobes.encoders import SSLEncoder
-from mlkd_lobes.evaluation.cost import macs_per_second, peak_memory_mb
+from mlkd_lobes.evaluation.cost import macs_per_second
 from mlkd_lobes.files import write_json
 from mlkd_lobes.threads import torch_threads
 
@@ -33,15 +41,6 @@ LABELS = ["neu", "hap", "sad", "ang"]
 STUDENT_LAYERS = 2
 SECONDS, THREADS, ROUNDS = (1, 5, 15), (1, 2), 7
 BASELINE = "teacher, torch fp32"
-
-
-def speech(seconds, n=1):
-    """Something like speech: noise whose level changes, as waveforms."""
-    generator = np.random.default_rng(0)
-    time_axis = np.arange(seconds * 16000) / 16000
-    level = 0.1 * (1.1 + np.sin(2 * np.pi * 4 * time_axis))
-    noise = generator.standard_normal((n, seconds * 16000))
-    return list((level * noise).astype(np.float32))
 
 
 def write_models(folder, config):
@@ -70,22 +69,15 @@ def write_models(folder, config):
     return paths
 
 
-def open_variant(path, threads):
-    """A backend; an ONNX one has threads of its own."""
-    if path.suffix == ".onnx":
-        return OnnxBackend(path, threads=threads)
-    return TorchBackend(path)
-
-
 def megabytes(path):
     """Size of a model's file."""
     file = path if path.is_file() else path / "model.safetensors"
     return file.stat().st_size / 1e6
 
 
-def gmacs(path):
+def gmacs(path, seconds):
     """Billion multiply-accumulates per second of audio, for torch models."""
-    return macs_per_second(TorchBackend(path).model) / 1e9
+    return macs_per_second(TorchBackend.open(path).model, seconds) / 1e9
 
 
 def seconds_of(function):
@@ -103,18 +95,11 @@ def matmul_gflops(threads, size=2048, rounds=8):
     return 2 * size**3 / best / 1e9
 
 
-def in_own_process(function, *arguments):
-    """The result of a call in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
 def peak_memory(path, seconds, threads):
     """Most memory of a process that answers one waveform, in MiB."""
-    with torch_threads(threads):
-        open_variant(path, threads)(speech(seconds))
-    return peak_memory_mb("cpu")
+    script = pathlib.Path(one_answer.__file__)
+    command = [sys.executable, script, path, str(seconds), str(threads)]
+    return float(subprocess.check_output(command).split()[-1])
 
 
 def time_variants(paths, threads, seconds, rounds=ROUNDS):
@@ -131,16 +116,15 @@ def time_variants(paths, threads, seconds, rounds=ROUNDS):
     return found
 
 
-def rows(paths, threads, seconds, rounds=ROUNDS):
+def rows(paths, peak, threads, seconds, rounds=ROUNDS):
     """One row per variant of what results/bench/inference.json holds."""
-    macs = {"teacher": gmacs(paths[BASELINE])}
-    macs["student"] = gmacs(paths["student, torch fp32"])
-    peak = matmul_gflops(threads)
     timed = time_variants(paths, threads, seconds, rounds)
+    models = {"teacher": BASELINE, "student": "student, torch fp32"}
+    work = {who: gmacs(paths[name], seconds) for who, name in models.items()}
     for name, path in paths.items():
         latency = statistics.median(timed[name])
         pairs = zip(timed[BASELINE], timed[name])
-        work = macs[name.split(",")[0]]
+        macs = work[name.split(",")[0]]
         yield {
             "name": name,
             "threads": threads,
@@ -148,33 +132,50 @@ def rows(paths, threads, seconds, rounds=ROUNDS):
             "latency_ms": round(1000 * latency, 1),
             "real_time_factor": round(latency / seconds, 4),
             "ratio": round(statistics.median(b / own for b, own in pairs), 2),
-            "peak_memory_mb": round(
-                in_own_process(peak_memory, path, seconds, threads)
-            ),
+            "peak_memory_mb": round(peak_memory(path, seconds, threads)),
             "file_mb": round(megabytes(path), 1),
-            "gmacs_per_second": round(work, 2),
+            "gmacs_per_second": round(macs, 2),
             "share_of_matmul_peak": round(
-                2 * work * seconds / latency / peak, 2
+                2 * macs * seconds / latency / peak, 2
             ),
         }
+
+
+def machine():
+    """What it was measured on."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def processor():
+    """Name of the CPU, as far as the system tells."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [x.partition(":")[2].strip() for x in lines if "model name" in x]
+    return names[0] if names else platform.processor()
 
 
 def benchmark(config, threads=THREADS, seconds=SECONDS, rounds=ROUNDS):
     """All figures for a model of one shape."""
     with tempfile.TemporaryDirectory() as folder:
         paths = write_models(pathlib.Path(folder), config)
-        peaks = {str(n): round(matmul_gflops(n), 1) for n in threads}
+        peaks = {n: matmul_gflops(n) for n in threads}
         variants = [
             row
             for n in threads
             for length in seconds
-            for row in rows(paths, n, length, rounds)
+            for row in rows(paths, peaks[n], n, length, rounds)
         ]
     return {
         "name": "inference",
         "shape": f"{config.num_hidden_layers} layers, {config.hidden_size} wide",
         "baseline": BASELINE,
-        "matmul_gflops": peaks,
+        "machine": machine(),
+        "matmul_gflops": {str(n): round(p, 1) for n, p in peaks.items()},
         "variants": variants,
     }
 
@@ -192,4 +193,6 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", help="where the figures go")
+    main(parser.parse_args().path)

@@ -16,6 +16,9 @@ from mlkd_lobes.deployment import BACKENDS
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path, write_json
 
+# Seconds that may be judged at once.
+SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 3600
+
 
 def build_parser():
     """The commands and their options.
@@ -237,9 +240,7 @@ def predict(options):
     from mlkd_lobes.deployment import predict as tools
     from mlkd_lobes.deployment.backends import open_model
 
-    for name in ("window", "batch_length"):
-        if getattr(options, name) <= 0:
-            raise InputError(f"--{name}: expected seconds, more than 0")
+    _check_predict(options)
     parts = tools.find_parts(options.audio)
     model = open_model(options.model, options.backend, options.device)
     bad = []
@@ -264,6 +265,25 @@ def predict(options):
             file=sys.stderr,
         )
     return int(bool(bad))
+
+
+def _check_predict(options):
+    """Refuses what would only fail when everything has been computed."""
+    for name in ("window", "batch_length"):
+        value = getattr(options, name)
+        if not SHORTEST_WINDOW <= value <= LONGEST_WINDOW:
+            raise InputError(
+                f"--{name}: {value:g} is not between {SHORTEST_WINDOW} and "
+                f"{LONGEST_WINDOW} seconds"
+            )
+    out = options.output
+    if out is not None and os.path.isdir(out):
+        raise InputError(f"--output: {out} is a folder; expected a file")
+    if str(out).endswith(".json"):
+        raise InputError(
+            f"--output: {out}: JSON lines go into a file called .jsonl, "
+            "a table into one called .csv"
+        )
 
 
 @contextlib.contextmanager
@@ -304,6 +324,13 @@ def main(argv):
         return COMMANDS[options.command](options)
     except (FileNotFoundError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        print(
+            f"error: {options.command} needs {error.name or error}, which is "
+            "not installed",
+            file=sys.stderr,
+        )
         return 1
     except BrokenPipeError:
         # Whoever read our words has read enough, as `head` does.

@@ -163,11 +163,23 @@ def load_classifier(folder, encoder_factory, labels):
     Raises
     ------
     mlkd_lobes.errors.InputError
-        If it has other labels, or a head that mixes layers.
+        If it has no trained head, other labels, or a head that mixes layers.
     """
     folder = str(folder)
     encoder = encoder_factory(source=folder)
-    native = AutoModelForAudioClassification.from_pretrained(folder)
+    native, loading = AutoModelForAudioClassification.from_pretrained(
+        folder, output_loading_info=True
+    )
+    missing = sorted(
+        name
+        for name in loading["missing_keys"]
+        if name.startswith(("projector", "classifier"))
+    )
+    if missing:
+        raise InputError(
+            f"{folder}: is no finished classifier; it has no weights for "
+            f"{', '.join(missing)}"
+        )
     found = [native.config.id2label[i] for i in range(native.config.num_labels)]
     if found != list(labels):
         raise InputError(

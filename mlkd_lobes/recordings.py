@@ -16,7 +16,15 @@ import soundfile
 from mlkd_lobes.errors import InputError
 
 SAMPLE_RATE = 16000
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus")
+# What counts as audio in a folder. The last three cannot be read, and are named
+# rather than overlooked.
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"),
+    *(".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist"),
+    *(".m4a", ".aac", ".wma"),
+)
+# libsndfile's number of frames where a header does not tell.
+UNKNOWN = 2**62
 # From telephones to measuring microphones, in Hz.
 LOWEST_RATE, HIGHEST_RATE = 4000, 384000
 # Elements of the filters that bring a rate to `SAMPLE_RATE`: odd pairs need
@@ -83,17 +91,25 @@ def audio_info(path):
         rate that nobody uses.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror}")
+    if size is None:
         raise AudioError(f"{path}: no such file")
-    size = path.stat().st_size
     if size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes)")
     try:
         info = soundfile.info(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:
         raise AudioError(f"{path}: not readable as audio ({error})")
     if info.frames <= 0:
         raise AudioError(f"{path}: holds a header but no samples")
+    if info.frames > UNKNOWN:
+        raise AudioError(
+            f"{path}: its header does not say how long it is, as in streams; "
+            "write it anew, by ffmpeg or flac for example"
+        )
     cut = info.format == "WAV" and _is_cut(path)
     if cut or info.frames * info.channels > MOST_PER_BYTE * size:
         raise AudioError(f"{path}: truncated, shorter than its header says")

@@ -12,6 +12,8 @@ import numpy as np
 from mlkd_lobes.deployment import BACKENDS, find_model
 from mlkd_lobes.errors import InputError
 
+DEVICES = ("cpu", "cuda", "mps")
+
 
 def pad(wavs):
     """Waveforms of several lengths as one array.
@@ -42,27 +44,55 @@ def pad(wavs):
 
 
 class TorchBackend:
-    """A Hugging Face folder, run length-exactly by `mlkd_lobes`.
+    """A classifier, run length-exactly by `mlkd_lobes`.
 
     Arguments
     ---------
-    folder : str or pathlib.Path
-        A `*ForSequenceClassification` model.
+    model : mlkd_lobes.classifier.EmotionClassifier
+        The classifier.
     device : str
         Where it runs.
     """
 
-    def __init__(self, folder, device="cpu"):
+    def __init__(self, model, device="cpu"):
         import torch
-
-        from mlkd_lobes.classifier import open_classifier
 
         self.torch, self.device = torch, device
         try:
-            self.model = open_classifier(folder).eval().to(device)
+            self.model = model.eval().to(device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {device}: {error}")
         self.labels = self.model.labels
+
+    @classmethod
+    def open(cls, folder, device="cpu"):
+        """Opens a Hugging Face folder.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            A `*ForSequenceClassification` model.
+        device : str
+            Where it runs.
+
+        Returns
+        -------
+        TorchBackend
+            Its model.
+        """
+        from mlkd_lobes.classifier import open_classifier
+
+        try:
+            model = open_classifier(folder)
+        except (ImportError, InputError):
+            raise
+        # Damaged files end in errors of half a dozen libraries.
+        except Exception as error:
+            raise InputError(
+                f"{folder}: cannot be opened as a Hugging Face audio "
+                f"classifier ({_line(error)})"
+            )
+        return cls(model, device)
 
     def __call__(self, wavs):
         waveforms, lengths = map(self.torch.from_numpy, pad(wavs))
@@ -82,7 +112,7 @@ class OnnxBackend:
     path : str or pathlib.Path
         The file; its metadata holds the labels.
     device : str
-        "cpu" or "cuda" (needs the GPU build of onnxruntime).
+        "cpu", or "cuda" or "cuda:1" (need the GPU build of onnxruntime).
     threads : int, optional
         Of the CPU; default: onnxruntime's choice.
     """
@@ -90,7 +120,8 @@ class OnnxBackend:
     def __init__(self, path, device="cpu", threads=None):
         import onnxruntime
 
-        name = f"{device.split(':')[0].upper()}ExecutionProvider"
+        kind, _, index = device.partition(":")
+        name = f"{kind.upper()}ExecutionProvider"
         known = onnxruntime.get_available_providers()
         if name not in known:
             raise InputError(
@@ -98,9 +129,19 @@ class OnnxBackend:
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=[name]
-        )
+        place = {"device_id": index} if index else {}
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=[(name, place)]
+            )
+        # onnxruntime has a dozen kinds of error without a common one.
+        except Exception as error:
+            raise InputError(
+                f"{path}: cannot be opened as ONNX ({_line(error)})"
+            )
+        # Where a GPU fails to start, onnxruntime goes on without a word.
+        if name not in self.session.get_providers():
+            raise InputError(f"device {device}: onnxruntime cannot use it")
         stored = self.session.get_modelmeta().custom_metadata_map
         if "labels" not in stored:
             raise InputError(
@@ -113,6 +154,11 @@ class OnnxBackend:
         waveforms, lengths = pad(wavs)
         inputs = {"waveforms": waveforms, "lengths": lengths}
         return self.session.run(["probabilities"], inputs)[0]
+
+
+def _line(error):
+    """What an error says, in one line of bearable length."""
+    return " ".join(str(error).split())[:300]
 
 
 def open_model(source, backend=None, device="cpu"):
@@ -135,15 +181,20 @@ def open_model(source, backend=None, device="cpu"):
     Raises
     ------
     mlkd_lobes.errors.InputError
-        If what the backend needs is not installed.
+        If what the backend needs is not installed, the device is none, or
+        the model's files are damaged.
     """
+    if device.partition(":")[0] not in DEVICES:
+        raise InputError(
+            f"device {device}: the known ones are {', '.join(DEVICES)}"
+        )
     path, backend = find_model(source, backend)
-    opener = TorchBackend if backend == "torch" else OnnxBackend
+    opener = TorchBackend.open if backend == "torch" else OnnxBackend
     try:
         return opener(path, device)
     except ImportError as error:
         others = ", ".join(name for name in BACKENDS if name != backend)
         raise InputError(
-            f"backend {backend}: {error.name} is not installed; there is also "
+            f"backend {backend}: {error.name or error} is not installed; there is also "
             f"--backend={others}"
         )

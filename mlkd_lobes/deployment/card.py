@@ -29,10 +29,10 @@ def card_text(run, about, config, training, measured):
     config : transformers.PretrainedConfig
         Of the exported model.
     training : dict
-        What it was trained on: utterances, speakers, noisy, noise, snr_low,
-        snr_high.
+        What it was trained on, from `describe_training`.
     measured : dict
-        parity, int8 (or None) and sizes of the files.
+        parity, int8 (or None), sizes of the files, and the fewest samples that
+        plain Hugging Face code takes, `shortest`.
 
     Returns
     -------

@@ -28,7 +28,7 @@ from mlkd_lobes.deployment import (
     find_model,
 )
 from mlkd_lobes.deployment.card import card_text
-from mlkd_lobes.deployment.graph import write_int8, write_onnx
+from mlkd_lobes.deployment.graph import STRIDE, write_int8, write_onnx
 from mlkd_lobes.deployment.parity import measure_int8, measure_parity
 from mlkd_lobes.deployment.speech import RunSpeech, run_settings
 from mlkd_lobes.encoders import SAMPLE_RATE
@@ -40,6 +40,7 @@ SCHEMA = 1
 CALIBRATION_UTTERANCES = 256
 # Waveforms that every way to open the export is tried on.
 PARITY_UTTERANCES = 24
+MODEL_SUFFIXES = (".safetensors", ".ckpt", ".onnx")
 INTERFACE = pathlib.Path(__file__).with_name("interface.py")
 CAVEAT = """# For SpeechBrain
 
@@ -100,18 +101,27 @@ def export(
         write_speechbrain(model, folder / SPEECHBRAIN)
         write_onnx(model, folder / ONNX)
         report(f"comparing them on {PARITY_UTTERANCES} waveforms")
-        measured = {"parity": measure_parity(folder, list(_trial(speech)))}
+        measured = {
+            "parity": measure_parity(folder, model, list(_trial(speech)))
+        }
         measured["int8"] = None
         if int8:
             report("INT8: calibrating on training speech, then testing")
             measured["int8"] = _quantise(folder, speech)
         summary = _summary(folder, about, model, measured)
         write_json(folder / SUMMARY, summary)
-        measured["sizes"] = {n: f["bytes"] for n, f in summary["files"].items()}
+        about_card = {
+            **measured,
+            "sizes": _model_sizes(summary),
+            "shortest": model.encoder.receptive_field,
+        }
         config = model.encoder.config
         training = describe_training(run, speech)
-        text = card_text(run, about, config, training, measured)
+        text = card_text(run, about, config, training, about_card)
         (folder / CARD).write_text(text, encoding="utf-8")
+        for path in folder.rglob("*"):
+            # Some libraries write files that nobody else may read.
+            path.chmod(0o755 if path.is_dir() else 0o644)
     return summary
 
 
@@ -125,6 +135,8 @@ def _trial(speech):
 
 def _quantise(folder, speech):
     wavs = list(speech.training(CALIBRATION_UTTERANCES))
+    # Calibration takes whole strides.
+    wavs = wavs[: len(wavs) // STRIDE * STRIDE] or wavs
     write_int8(folder / ONNX, folder / INT8, wavs)
     measured = measure_int8(folder, speech)
     return {**measured, "calibration_utterances": len(wavs)}
@@ -188,6 +200,15 @@ def _summary(folder, about, model, measured):
     }
 
 
+def _model_sizes(summary):
+    """Bytes of the files that hold weights."""
+    return {
+        name: file["bytes"]
+        for name, file in summary["files"].items()
+        if name.endswith(MODEL_SUFFIXES)
+    }
+
+
 def describe_training(run, speech):
     """What a run's model was trained on.
 
@@ -201,15 +222,26 @@ def describe_training(run, speech):
     Returns
     -------
     dict
-        utterances, speakers, noisy, noise, snr_low, snr_high.
+        utterances, speakers, speech (clean, noisy, none), noise, snr_low,
+        snr_high, speeds, unlabelled, encoder.
     """
     entries = speech.manifests["train"].values()
     settings = run_settings(run)
     return {
         "utterances": len(entries),
         "speakers": len({entry.get("speaker") for entry in entries}),
-        "noisy": settings["speech"] == "noisy",
+        "speech": settings["speech"],
         "noise": list(speech.noise["train"].types),
         "snr_low": settings["snr_low"],
         "snr_high": settings["snr_high"],
+        "speeds": list(settings["speeds"]),
+        "unlabelled": settings["unlabelled"],
+        # Of a folder only the name: where it lay is nobody's business.
+        "encoder": _hub_name(settings["wav2vec2_hub"]),
     }
+
+
+def _hub_name(source):
+    """A model's name on the hub, or the name of its folder."""
+    path = pathlib.Path(source)
+    return path.name if path.is_absolute() or path.exists() else source

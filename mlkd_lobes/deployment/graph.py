@@ -30,6 +30,9 @@ QUANTIZED = ("Conv", "MatMul")
 # few largest would leave too few of 256 steps to the others.
 PERCENTILE = 99.99
 CALIBRATION_SAMPLES = 2 * SAMPLE_RATE
+# So many stretches are looked at together: all that a base-sized model computes
+# from one takes 100 MB.
+STRIDE = 8
 
 
 class ProbabilityGraph(nn.Module):
@@ -147,11 +150,18 @@ class _Speech(quantization.CalibrationDataReader):
     """Stretches of one length each, as percentiles over several ask for."""
 
     def __init__(self, wavs):
-        self.wavs = iter(wavs)
+        self.wavs, self.turn = wavs, iter(())
+
+    def __len__(self):
+        return len(self.wavs)
+
+    def set_range(self, start_index, end_index):
+        """Which of them come next."""
+        self.turn = iter(self.wavs[start_index:end_index])
 
     def get_next(self):
         """The inputs of the next stretch; None: there are no more."""
-        wav = next(self.wavs, None)
+        wav = next(self.turn, None)
         if wav is None:
             return None
         stretch = np.resize(wav, CALIBRATION_SAMPLES)
@@ -167,9 +177,11 @@ def write_int8(source, path, wavs):
         The float32 graph.
     path : str or pathlib.Path
         Destination.
-    wavs : iterable of numpy.ndarray
-        Waveforms [time] that activations are measured on.
+    wavs : sequence of numpy.ndarray
+        Waveforms [time] that activations are measured on, a multiple of
+        `STRIDE` of them, or fewer.
     """
+    stride = min(STRIDE, len(wavs))
     with atomic_path(path) as temporary:
         simplified = temporary.with_name(temporary.stem + "-fp32.onnx")
         try:
@@ -186,7 +198,10 @@ def write_int8(source, path, wavs):
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=quantization.CalibrationMethod.Percentile,
-                extra_options={"CalibPercentile": PERCENTILE},
+                extra_options={
+                    "CalibPercentile": PERCENTILE,
+                    "CalibStridedMinMax": stride,
+                },
             )
         finally:
             simplified.unlink(missing_ok=True)

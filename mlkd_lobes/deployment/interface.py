@@ -19,8 +19,8 @@ from speechbrain.inference.interfaces import Pretrained
 class EmotionRecognizer(Pretrained):
     """A Hugging Face audio classifier behind SpeechBrain's interface.
 
-    Utterances are judged one by one: in a padded batch this kind of model lets
-    the padding into its first group norm.
+    Utterances are judged one by one: in a padded batch models with a group norm
+    would let the padding into it.
 
     Arguments
     ---------
@@ -51,6 +51,11 @@ class EmotionRecognizer(Pretrained):
             Which it is [batch].
         labels : list of str
             What it is called.
+
+        Raises
+        ------
+        ValueError
+            If a waveform has no samples, or one that is not finite.
         """
         wavs = torch.atleast_2d(wavs).to(self.device, torch.float32)
         if wav_lens is None:
@@ -64,6 +69,8 @@ class EmotionRecognizer(Pretrained):
         return probabilities, score, index, labels
 
     def _judge(self, wav):
+        if not len(wav) or not torch.isfinite(wav).all():
+            raise ValueError("a waveform is empty, or holds NaN or infinity")
         if self.hparams.normalize:
             # As Hugging Face's feature extractor does.
             variance, mean = torch.var_mean(wav, correction=0)

@@ -108,13 +108,15 @@ def in_batches(model, wavs, size=8):
     return np.concatenate([model(batch) for batch in batches])
 
 
-def measure_parity(folder, wavs):
+def measure_parity(folder, trained, wavs):
     """Largest difference of a probability, for every way to open an export.
 
     Arguments
     ---------
     folder : pathlib.Path
         The export.
+    trained : mlkd_lobes.classifier.EmotionClassifier
+        What was exported.
     wavs : sequence of numpy.ndarray
         Waveforms [time] of several lengths.
 
@@ -130,27 +132,24 @@ def measure_parity(folder, wavs):
     mlkd_lobes.errors.InputError
         If a difference is beyond the limit.
     """
-    ours = TorchBackend(folder / HUGGINGFACE)
     models = {
+        "torch": TorchBackend.open(folder / HUGGINGFACE),
         "huggingface": PlainHuggingFace(folder / HUGGINGFACE),
         "speechbrain": PlainSpeechBrain(folder / SPEECHBRAIN),
         "onnx": OnnxBackend(folder / ONNX),
     }
-    reference = one_by_one(ours, wavs)
+    reference = one_by_one(TorchBackend(trained), wavs)
 
     def difference(found):
         """Largest distance from what the trained model says."""
         return float(np.abs(found - reference).max())
 
     measured = {
-        "torch": {PADDED: difference(in_batches(ours, wavs))},
-        **{
-            name: {
-                SINGLE: difference(one_by_one(model, wavs)),
-                PADDED: difference(in_batches(model, wavs)),
-            }
-            for name, model in models.items()
-        },
+        name: {
+            SINGLE: difference(one_by_one(model, wavs)),
+            PADDED: difference(in_batches(model, wavs)),
+        }
+        for name, model in models.items()
     }
     for name, found in measured.items():
         for how, value in found.items():

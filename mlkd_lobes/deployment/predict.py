@@ -23,6 +23,9 @@ from mlkd_lobes.recordings import (
     read_part,
 )
 
+# A time may lie so far behind the end: tables round.
+TOLERANCE_SECONDS = 0.02
+
 Part = namedtuple("Part", ["path", "start", "stop"])
 Part.__doc__ = (
     """What of a recording is to be judged: seconds, None: its end."""
@@ -65,7 +68,8 @@ def find_parts(inputs):
             found = [Part(path, 0.0, None)]
         else:
             names = sorted(glob.glob(name, recursive=True))
-            found = [Part(pathlib.Path(n), 0.0, None) for n in names]
+            paths = [p for p in map(pathlib.Path, names) if not p.is_dir()]
+            found = [Part(p, 0.0, None) for p in paths]
         if not found:
             raise FileNotFoundError(f"{name}: no audio there")
         parts += found
@@ -79,6 +83,8 @@ def _listed(path):
             start = float(row.get("start") or 0)
             stop = float(row["end"]) if row.get("end") else None
         except ValueError:
+            start = stop = math.nan
+        if not all(map(math.isfinite, (start, stop or 0))):
             raise InputError(
                 f"{path}, {row['path']}: start {row.get('start')!r} and end "
                 f"{row.get('end')!r} are no seconds"
@@ -112,6 +118,8 @@ def windows(part, longest):
     rate = info.sample_rate
     first = round(part.start * rate)
     last = info.frames if part.stop is None else round(part.stop * rate)
+    if last <= info.frames + TOLERANCE_SECONDS * rate:
+        last = min(last, info.frames)
     if not 0 <= first < last <= info.frames:
         raise AudioError(
             f"{part.path}: start {part.start} and end {part.stop} bound no "

@@ -5,7 +5,7 @@ import pathlib
 import random
 from collections import namedtuple
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
@@ -15,6 +15,13 @@ from mlkd_lobes.noise import UNSEEN_PREFIX, KeyedAddNoise, conditions
 Heard = namedtuple("Heard", ["utterance", "label", "wavs"])
 Heard.__doc__ = """An utterance, the index of its label, and its waveforms
 [conditions, time]."""
+
+# Of a run's settings, what exporting it asks for.
+NEEDED = (
+    *("data_folder", "noise_folder", "snr_low", "snr_high", "speech", "speeds"),
+    *("train_annotation", "test_annotation", "unlabelled", "wav2vec2_hub"),
+    *("noise_annotation", "noise_test_annotation"),
+)
 
 # At what SNRs, in dB, models are compared.
 SNRS = [0, 10]
@@ -38,6 +45,8 @@ class RunSpeech:
     ------
     FileNotFoundError
         If manifests or noise CSVs are gone.
+    mlkd_lobes.errors.InputError
+        If they are damaged, or the noise is none that was trained on.
     """
 
     def __init__(self, run, labels, data_folder=None, noise_folder=None):
@@ -54,12 +63,7 @@ class RunSpeech:
             csv = pathlib.Path(known[f"{key}_annotation"])
             if not csv.is_file():
                 csv = run.parent / "noise" / csv.name
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such manifest")
-            entries = json.loads(path.read_text(encoding="utf-8"))
-            self.manifests[split] = {
-                name: entry for name, entry in entries.items() if entry["emo"]
-            }
+            self.manifests[split] = read_labelled(path)
             self.noise[split] = KeyedAddNoise(
                 str(csv),
                 snr_low=known["snr_low"],
@@ -69,6 +73,11 @@ class RunSpeech:
             )
         kinds = self.noise["test"].types
         seen = [k for k in kinds if not k.startswith(UNSEEN_PREFIX)]
+        if not seen:
+            raise InputError(
+                f"{self.noise['test'].csv_file}: has no noise of a type that "
+                "was trained on"
+            )
         self.conditions = conditions(seen, SNRS)
 
     def training(self, n):
@@ -109,6 +118,38 @@ class RunSpeech:
         return read_audio(path, entry.get("start"), entry.get("stop"))
 
 
+def read_labelled(path):
+    """The labelled utterances of a run's manifest.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        A manifest that preparation wrote.
+
+    Returns
+    -------
+    dict
+        Entries by ID.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it does not exist.
+    mlkd_lobes.errors.InputError
+        If it is damaged, or nothing in it is labelled.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such manifest")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        labelled = {name: e for name, e in entries.items() if e["emo"]}
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no manifest ({error!r})")
+    if not labelled:
+        raise InputError(f"{path}: has no labelled utterances")
+    return labelled
+
+
 def run_settings(run):
     """The settings a run was started with.
 
@@ -132,7 +173,15 @@ def run_settings(run):
         raise FileNotFoundError(
             f"{path}: no such file; expected a run's folder"
         )
-    found = YAML().load(path)
-    if not isinstance(found, dict) or "data_folder" not in found:
-        raise InputError(f"{path}: holds no settings of a run")
+    try:
+        found = YAML().load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())})")
+    found = found if isinstance(found, dict) else {}
+    missing = [key for key in NEEDED if key not in found]
+    if missing:
+        raise InputError(
+            f"{path}: holds no settings of a run; {', '.join(missing)} "
+            "is missing"
+        )
     return found

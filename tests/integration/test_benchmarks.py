@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 
+import numpy as np
 import pytest
 from helpers import tiny_config
 
@@ -24,11 +25,15 @@ def inference():
 
 def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
     monkeypatch.setattr(inference, "matmul_gflops", lambda threads: 100.0)
-    monkeypatch.setattr(inference, "in_own_process", lambda f, *a: f(*a))
+    # It must not appear in the memory of the processes that answer.
+    held = np.ones(8 * 10**7)
     result = inference.benchmark(tiny_config(), [1], [1], rounds=3)
     rows = {row["name"]: row for row in result["variants"]}
     assert list(rows)[0] == result["baseline"] and len(rows) == 5
     assert rows[result["baseline"]]["ratio"] == 1
+    onnx = rows["student, ONNX fp32"]["peak_memory_mb"]
+    assert onnx < rows[result["baseline"]]["peak_memory_mb"]
+    assert onnx < held.nbytes / 2**20
     for row in rows.values():
         assert row["latency_ms"] > 0 and row["peak_memory_mb"] > 0
         assert row["real_time_factor"] == pytest.approx(

@@ -1,10 +1,12 @@
 """An exported model opens everywhere, and says there what it says here."""
 
+import copy
 import csv
 import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from mlkd_lobes.deployment import (
     parity,
 )
 from mlkd_lobes.deployment.backends import OnnxBackend, TorchBackend
+from mlkd_lobes.deployment.speech import Heard
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import file_sha256
 
@@ -75,7 +78,7 @@ def speech(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(run_folder, speech):
-    return parity.one_by_one(TorchBackend(run_folder / "model"), speech[1])
+    return parity.one_by_one(TorchBackend.open(run_folder / "model"), speech[1])
 
 
 def test_an_export_tells_what_it_is(exported, run_folder):
@@ -104,7 +107,7 @@ def test_the_card_holds_the_runs_figures(exported, finished):
     for name in ("UA", "WA", "F1"):
         assert f"value: {clean[name]:.4f}" in text
     assert f" {100 * rain['UA']:.1f} " in text
-    assert "16 labelled\nutterances of 2 speakers" in text
+    assert "16 labelled utterances of 2 speakers" in text
     assert "rain, wind at -5 to 20 dB" in text
     metadata = text.split("---\n")[1]
     from ruamel.yaml import YAML
@@ -190,8 +193,10 @@ def test_onnx_needs_neither_torch_nor_us_to_be_whole(
 
 
 def test_whoever_reads_may_stop(exported, speech, tmp_path):
-    asked = f"{sys.executable} -m mlkd_lobes predict {exported} {speech[0]}"
-    command = f"{asked} --backend=onnx --window=0.001 | head -n 1"
+    # More lines than a pipe holds.
+    inputs = " ".join(40 * [str(speech[0])])
+    asked = f"{sys.executable} -m mlkd_lobes predict {exported} {inputs}"
+    command = f"{asked} --backend=onnx --window=0.1 | head -n 1"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True
     )
@@ -216,7 +221,7 @@ def test_nothing_in_it_is_code(exported):
 
 @pytest.mark.parametrize("backend", ["torch", "onnx", "int8"])
 def test_no_answer_depends_on_the_batch(exported, speech, backend):
-    opener = TorchBackend if backend == "torch" else OnnxBackend
+    opener = TorchBackend.open if backend == "torch" else OnnxBackend
     names = {"torch": "huggingface", "onnx": "onnx/model.onnx"}
     model = opener(exported / names.get(backend, "onnx/model_int8.onnx"))
     alone = parity.one_by_one(model, speech[1])
@@ -277,9 +282,10 @@ def test_a_file_that_disagrees_is_not_exported(
     def wrong(model, path):
         from mlkd_lobes.deployment.graph import write_onnx
 
+        other = copy.deepcopy(model)
         with torch.no_grad():
-            model.head.classifier.bias[0] += 0.01
-        write_onnx(model, path)
+            other.head.classifier.bias[0] += 0.01
+        write_onnx(other, path)
 
     monkeypatch.setattr(exporting, "write_onnx", wrong)
     monkeypatch.setattr(exporting, "PARITY_UTTERANCES", 2)
@@ -289,6 +295,36 @@ def test_a_file_that_disagrees_is_not_exported(
         "onnx, single files: probabilities differ by" in capsys.readouterr().err
     )
     assert not list(tmp_path.iterdir())
+
+
+class StubGraph:
+    """Knows every label in float32, only the first in INT8."""
+
+    def __init__(self, path):
+        self.known = len(LABELS) if path.name == "model.onnx" else 1
+
+    def __call__(self, wavs):
+        said = [int(wav[0]) if wav[0] < self.known else 0 for wav in wavs]
+        return np.eye(len(LABELS))[said]
+
+
+def test_int8_is_measured_and_refused(monkeypatch, tmp_path):
+    # Two utterances per label, under three conditions.
+    heard = [
+        Heard(str(i), i % 4, np.full((3, 9), i % 4, np.float32))
+        for i in range(8)
+    ]
+    speech = types.SimpleNamespace(labels=LABELS, test=lambda: heard)
+    monkeypatch.setattr(parity, "OnnxBackend", StubGraph)
+    with pytest.raises(InputError, match="INT8 loses 75.00 points .* clean"):
+        parity.measure_int8(tmp_path, speech)
+    monkeypatch.setattr(parity, "INT8_LIMIT", 1.0)
+    found = parity.measure_int8(tmp_path, speech)
+    assert found["utterances"] == 8
+    for part in ("clean", "noisy"):
+        assert found[part]["agreement"] == 0.25
+        assert found[part]["UA_float32"] == 1
+        assert found[part]["UA_int8"] == 0.25
 
 
 def test_int8_may_lose_little():

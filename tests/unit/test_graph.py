@@ -1,11 +1,13 @@
 """The ONNX graph of every kind of encoder: length-exact, of any size."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from helpers import seeded
 
 from mlkd_lobes.classifier import EmotionClassifier
+from mlkd_lobes.deployment import graph
 from mlkd_lobes.deployment.backends import OnnxBackend
 from mlkd_lobes.deployment.graph import write_int8, write_onnx
 
@@ -38,14 +40,38 @@ def test_the_graph_says_what_the_model_says(make_encoder, tmp_path, kind, norm):
             for wav in speech()
         ]
     assert np.ptp(expected, axis=0).min() > 0.01
-    graph = OnnxBackend(path)
-    assert graph.labels == ["a", "b"]
-    alone = np.concatenate([graph([wav]) for wav in speech()])
+    whole = OnnxBackend(path)
+    assert whole.labels == ["a", "b"]
+    alone = np.concatenate([whole([wav]) for wav in speech()])
     assert np.abs(alone - expected).max() < 1e-4
-    assert np.abs(graph(speech()) - expected).max() < 1e-4
+    assert np.abs(whole(speech()) - expected).max() < 1e-4
     write_int8(path, tmp_path / "int8.onnx", speech())
     small = OnnxBackend(tmp_path / "int8.onnx")
     assert small.labels == ["a", "b"]
     assert np.abs(small(speech()) - expected).mean() < 0.2
+    nodes = onnx.load(tmp_path / "int8.onnx").graph.node
+    made_by = {name: node.op_type for node in nodes for name in node.output}
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    assert len(convolutions) >= 7
+    for node in convolutions:
+        assert {made_by[name] for name in node.input} == {"DequantizeLinear"}
     names = {p.name for p in tmp_path.glob("*.onnx*")}
     assert names == {"model.onnx", "int8.onnx"}
+
+
+def test_calibration_looks_at_a_few_at_a_time(
+    make_encoder, tmp_path, monkeypatch
+):
+    model = EmotionClassifier(make_encoder(n_layers=1), ["a", "b"], 8).eval()
+    write_onnx(model, tmp_path / "model.onnx")
+    held = []
+    original = graph._Speech.set_range
+
+    def watch(self, start_index, end_index):
+        original(self, start_index, end_index)
+        held.append((start_index, end_index))
+
+    monkeypatch.setattr(graph._Speech, "set_range", watch)
+    wavs = 16 * speech()[:1]
+    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", wavs)
+    assert held == [(0, 8), (8, 16)]

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from hypothesis import (
     strategies as st,
 )
 
+from mlkd_lobes.__main__ import main
 from mlkd_lobes.deployment import find_model
+from mlkd_lobes.deployment.backends import open_model
 from mlkd_lobes.deployment.predict import (
     Part,
     find_parts,
@@ -46,7 +50,7 @@ def test_what_may_be_asked_about(tmp_path, monkeypatch):
     rows = [["c.wav", "", ""], ["a/1.wav", "0.02", "0.08"]]
     write_csv(tmp_path / "list.csv", ["path", "start", "end"], rows)
     monkeypatch.chdir(tmp_path)
-    asked = ["c.wav", "a", "a/*.wav", "**/*.flac", "list.csv"]
+    asked = ["c.wav", "a", "a/[1b]*", "**/*.flac", "list.csv"]
     found = [(str(p), a, b) for p, a, b in find_parts(asked)]
     whole = (0.0, None)
     assert found == [
@@ -85,7 +89,7 @@ def test_windows_are_equal_and_cover_everything(
     assert found[0][0] == 0 and found[-1][1] == samples / rate
     assert all(a[1] == b[0] for a, b in zip(found, found[1:]))
     lengths = np.diff(found, axis=1) * rate
-    assert lengths.max() <= np.ceil(longest * rate)
+    assert lengths.max() <= np.ceil(longest * rate) + 1e-6
     assert lengths.max() - lengths.min() <= 1.001
 
 
@@ -203,3 +207,70 @@ def test_models_are_found_and_others_refused(tmp_path):
         find_model(tmp_path / "out", "tpu")
     with pytest.raises(InputError, match="is an ONNX file; torch opens"):
         find_model(tmp_path / "out/onnx/model.onnx", "torch")
+
+
+def test_what_it_wrote_it_can_read(tmp_path):
+    # 1.00056 s, in the table 1.001.
+    path = tone(tmp_path / "a.wav", 16009 / 16000)
+    found = predict(loudness, [Part(path, 0.0, None)])
+    with open(tmp_path / "said.csv", "w", newline="") as file:
+        write_predictions(found, ["a", "b"], file)
+    (part,) = find_parts([str(tmp_path / "said.csv")])
+    assert part.stop == 1.001
+    ((_, wav),) = windows(part, 15)
+    assert len(wav) == 16009
+    with pytest.raises(AudioError, match="end 1.03 bound no part of its 1.001"):
+        list(windows(part._replace(stop=1.03), 15))
+
+
+@pytest.mark.parametrize("start, end", [("nan", ""), ("0", "inf"), ("x", "1")])
+def test_times_must_be_seconds(tmp_path, start, end):
+    rows = [["a.wav", start, end]]
+    write_csv(tmp_path / "list.csv", ["path", "start", "end"], rows)
+    with pytest.raises(InputError, match=r"list.csv, a.wav: .* no seconds"):
+        find_parts([str(tmp_path / "list.csv")])
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ("--window=nan", "--window: nan is not between"),
+        ("--window=inf", "--window: inf is not between"),
+        ("--window=1e-6", "--window: 1e-06 is not between"),
+        ("--batch_length=nan", "--batch_length: nan is not between"),
+        ("--output=.", "--output: . is a folder"),
+        ("--output=said.json", "--output: said.json: JSON lines go into"),
+        ("--device=meta", "device meta: the known ones are cpu"),
+    ],
+)
+def test_options_are_checked_before_anything(tmp_path, capsys, option, message):
+    tone(tmp_path / "a.wav", 0.1)
+    (tmp_path / "a.onnx").touch()
+    command = ["predict", str(tmp_path / "a.onnx"), str(tmp_path / "a.wav")]
+    assert main([*command, option]) == 1
+    said = capsys.readouterr()
+    assert f"error: {message}" in said.err and not said.out
+
+
+def test_names_of_any_bytes_are_no_obstacle(tmp_path):
+    good = tone(tmp_path / "good.wav", 0.1)
+    bad = tmp_path / os.fsdecode(b"\xff.wav")
+    bad.write_bytes(good.read_bytes())
+    said, parts = [], find_parts([str(tmp_path)])
+    found = list(predict(loudness, parts, report=said.append))
+    assert [p.part.path for p in found] == [good]
+    assert len(said) == 1 and str(bad) in said[0]
+
+
+def test_damaged_models_are_named(tmp_path, encoder_folder):
+    (tmp_path / "a.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match="a.onnx: cannot be opened as ONNX"):
+        open_model(tmp_path / "a.onnx")
+    folder = tmp_path / "model"
+    shutil.copytree(encoder_folder(), folder)
+    with pytest.raises(InputError, match="no weights for classifier.bias"):
+        open_model(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="model: cannot be opened as a Hugg"):
+        open_model(folder)
