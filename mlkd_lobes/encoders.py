@@ -153,15 +153,23 @@ def normalize_waveforms(wavs, n_samples, eps=1e-7):
     return centred / torch.sqrt(variance + eps)
 
 
-def masked_group_norm(hidden, n_frames, norm):
-    """The GroupNorm of wav2vec 2.0's first layer over true frames only.
+def normalized_convolution(signal, n_frames, conv, norm):
+    """The first convolution of "group" models and its norm over true frames.
+
+    What a convolution gives is linear in the k samples that it sees at a time:
+    its mean and variance over time are w m and w C w', with the mean m and the
+    covariance C of those samples. So the norm is known before the convolution,
+    and is made part of its weights; nothing as large as its output, by far the
+    largest of the model, is gone through for statistics.
 
     Arguments
     ---------
-    hidden : torch.Tensor
-        Features [batch, channels, frames].
+    signal : torch.Tensor
+        Waveforms [batch, time].
     n_frames : torch.Tensor
         True frames [batch].
+    conv : torch.nn.Conv1d
+        With one input channel. Its bias is what the norm takes away.
     norm : torch.nn.GroupNorm
         One group per channel, as in every "group" model.
 
@@ -170,15 +178,51 @@ def masked_group_norm(hidden, n_frames, norm):
     torch.Tensor
         Features [batch, channels, frames].
     """
-    # Sums over some ten thousand frames need float32 under autocast too.
-    values = hidden.float()
-    mask = length_to_mask(n_frames, hidden.shape[2], dtype=values.dtype)
-    mask, count = mask[:, None], n_frames[:, None, None].to(values.dtype)
-    mean = (values * mask).sum(2, keepdim=True) / count
-    centred = values - mean
-    variance = (centred.square() * mask).sum(2, keepdim=True) / count
-    scale = norm.weight[:, None] * torch.rsqrt(variance + norm.eps)
-    return (centred * scale + norm.bias[:, None]).to(hidden.dtype)
+    with torch.autocast(signal.device.type, enabled=False):
+        frames, covariance = centred_frames(
+            signal, n_frames, conv.kernel_size[0], conv.stride[0]
+        )
+        kernel = conv.weight[:, 0].to(covariance.dtype)
+        variance = ((kernel @ covariance) * kernel).sum(-1, keepdim=True)
+        scale = norm.weight[:, None] * torch.rsqrt(variance + norm.eps)
+        shift = norm.bias[:, None].expand_as(scale)
+        # What is added is the weight of one more sample that is always 1.
+        weight = torch.cat([kernel * scale, shift], -1).to(signal.dtype)
+        frames = F.pad(frames, (0, 0, 0, 1), value=1.0)
+    return weight @ frames
+
+
+def centred_frames(signal, n_frames, size, stride):
+    """The samples that each frame of a convolution sees, without their mean.
+
+    Arguments
+    ---------
+    signal : torch.Tensor
+        Waveforms [batch, time].
+    n_frames : torch.Tensor
+        True frames [batch].
+    size : int
+        Samples per frame.
+    stride : int
+        Samples from a frame to the next.
+
+    Returns
+    -------
+    frames : torch.Tensor
+        [batch, size, frames], 0 behind the true ones.
+    covariance : torch.Tensor
+        [batch, size, size], in double precision where the device has it:
+        filters that let little of the signal through need the digits.
+    """
+    picks = torch.eye(size, dtype=signal.dtype, device=signal.device)
+    frames = F.conv1d(signal[:, None], picks[:, None], stride=stride)
+    exact = torch.float32 if signal.device.type == "mps" else torch.float64
+    mask = length_to_mask(n_frames, frames.shape[2], dtype=exact)[:, None]
+    count = n_frames[:, None, None].to(exact)
+    mean = (frames * mask).sum(2, keepdim=True) / count
+    centred = (frames - mean) * mask
+    covariance = centred @ centred.transpose(1, 2) / count
+    return centred.to(signal.dtype), covariance
 
 
 class SSLEncoder(Wav2Vec2):
@@ -364,21 +408,22 @@ class SSLEncoder(Wav2Vec2):
         layers = self.model.feature_extractor.conv_layers
         trainable = not self.freeze_feature_extractor
         with torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
-            hidden = wav[:, None]
             if self.config.feat_extract_norm == "group":
-                hidden = self._first_layer(layers[0], hidden, n_samples)
+                hidden = self._first_layer(layers[0], wav, n_samples)
                 layers = layers[1:]
+            else:
+                hidden = wav[:, None]
             for layer in layers:
                 hidden = layer(hidden)
         return hidden.transpose(1, 2)
 
-    def _first_layer(self, layer, hidden, n_samples):
+    def _first_layer(self, layer, wav, n_samples):
         kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
         n_frames = (
             torch.div(n_samples - kernel, stride, rounding_mode="floor") + 1
         )
-        hidden = masked_group_norm(
-            layer.conv(hidden), n_frames, layer.layer_norm
+        hidden = normalized_convolution(
+            wav, n_frames, layer.conv, layer.layer_norm
         )
         return layer.activation(hidden)
 

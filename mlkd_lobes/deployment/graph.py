@@ -7,6 +7,7 @@ included: they are most of the work of a small student.
 """
 
 import copy
+import itertools
 import json
 import logging
 import warnings
@@ -22,10 +23,13 @@ from mlkd_lobes.deployment.backends import pad
 from mlkd_lobes.encoders import SAMPLE_RATE
 from mlkd_lobes.files import atomic_path
 
-OPSET = 18
+OPSET = 20
 # What is computed in INT8; the rest stays in float32, the classifier's last
 # product (the one Gemm) among it: it costs nothing and decides.
 QUANTIZED = ("Conv", "MatMul")
+# So does what comes before this weight, the first convolution: it is cheap, and
+# statistics of 8-bit samples would spoil all that follows.
+SECOND_CONVOLUTION = "feature_extractor.conv_layers.1.conv.weight"
 # Activations beyond this percentile are clipped: with their whole range the
 # few largest would leave too few of 256 steps to the others.
 PERCENTILE = 99.99
@@ -194,6 +198,7 @@ def write_int8(source, path, wavs):
                 _Speech(wavs),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(QUANTIZED),
+                nodes_to_exclude=_first_layer(simplified),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -205,3 +210,15 @@ def write_int8(source, path, wavs):
             )
         finally:
             simplified.unlink(missing_ok=True)
+
+
+def _first_layer(path):
+    """Names of a graph's nodes before the second convolution."""
+    nodes = onnx.load(path).graph.node
+    before = itertools.takewhile(
+        lambda node: not any(
+            name.endswith(SECOND_CONVOLUTION) for name in node.input
+        ),
+        nodes,
+    )
+    return [node.name for node in before]

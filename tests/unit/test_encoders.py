@@ -10,6 +10,7 @@ from mlkd_lobes.encoders import (
     check_levels,
     default_levels,
     normalize_waveforms,
+    normalized_convolution,
 )
 
 KINDS = [
@@ -98,6 +99,58 @@ def test_normalization_is_the_feature_extractors():
     for i, wav in enumerate(expected):
         assert (found[i, : len(wav)] - torch.tensor(wav)).abs().max() < 1e-4
         assert not found[i, len(wav) :].any()
+
+
+def faint_filter(generator):
+    """A first layer whose filters let little of a low tone through."""
+    conv = torch.nn.Conv1d(1, 6, 10, stride=5, bias=True)
+    norm = torch.nn.GroupNorm(6, 6)
+    with torch.no_grad():
+        difference = torch.randn(6, 10, generator=generator).diff(n=3)
+        conv.weight[:, 0] = 0
+        conv.weight[:, 0, :7] = difference - difference.mean(1, keepdim=True)
+        norm.weight.copy_(torch.randn(6, generator=generator))
+        norm.bias.copy_(torch.randn(6, generator=generator))
+    return conv, norm
+
+
+def test_the_norm_is_known_before_the_convolution():
+    generator = torch.Generator().manual_seed(1)
+    conv, norm = faint_filter(generator)
+    time = torch.arange(16000) / 16000
+    low = torch.sin(2 * torch.pi * 60 * time) + 3
+    noise = torch.randn(16000, generator=generator)
+    signal = torch.stack([low + 1e-4 * noise, noise])
+    n_samples = torch.tensor([16000, 9000])
+    n_frames = (n_samples - 10) // 5 + 1
+    found = normalized_convolution(signal, n_frames, conv, norm)
+    assert found.dtype == torch.float32
+    for i, n in enumerate(n_samples):
+        alone = signal[i : i + 1, None, :n].double()
+        expected = norm.double()(conv.double()(alone))[0]
+        conv.float(), norm.float()
+        error = found[i, :, : n_frames[i]] - expected
+        assert error.abs().max() < 1e-4 * expected.abs().max()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = normalized_convolution(signal, n_frames, conv, norm)
+    assert rough.dtype == torch.bfloat16
+    expected = found[1, :, : n_frames[1]]
+    error = rough[1, :, : n_frames[1]] - expected
+    assert error.abs().max() < 0.02 * expected.abs().max()
+
+
+def test_a_trained_first_layer_gets_its_gradient():
+    generator = torch.Generator().manual_seed(1)
+    conv, norm = faint_filter(generator)
+    signal = torch.randn(1, 4000, generator=generator)
+    target = torch.randn(1, 6, 799, generator=generator)
+    parameters = [conv.weight, norm.weight, norm.bias]
+    plain = norm(conv(signal[:, None]))
+    expected = torch.autograd.grad((plain * target).sum(), parameters)
+    ours = normalized_convolution(signal, torch.tensor([799]), conv, norm)
+    found = torch.autograd.grad((ours * target).sum(), parameters)
+    for a, b in zip(expected, found):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * a.abs().max())
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
