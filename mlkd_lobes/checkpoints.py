@@ -12,6 +12,7 @@ import shutil
 
 import yaml
 
+from mlkd_lobes.files import full_disk_told
 from speechbrain.utils.checkpoints import (
     METAFNAME,
     Checkpointer,
@@ -61,8 +62,14 @@ class SafeCheckpointer(Checkpointer):
         -------
         speechbrain.utils.checkpoints.Checkpoint, or None
             The checkpoint on the main process.
+
+        Raises
+        ------
+        mlkd_lobes.errors.InputError
+            If the disk is full.
         """
-        saved = super().save_checkpoint(meta, **options)
+        with full_disk_told(self.checkpoints_dir / "checkpoint"):
+            saved = super().save_checkpoint(meta, **options)
         if saved is None:
             return None
         final = saved.path.with_name(saved.path.name[len(PARTIAL_PREFIX) :])

@@ -16,6 +16,33 @@ import uuid
 from mlkd_lobes.errors import InputError
 
 PARTIAL_PREFIX = ".partial-"
+# A disk with less is full.
+LEAST_FREE_BYTES = 1 << 16
+
+
+@contextlib.contextmanager
+def full_disk_told(path):
+    """Says when a full disk is the cause: many libraries call it otherwise.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        What is being written; its folder exists.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If the block fails and the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if shutil.disk_usage(path.parent).free >= LEAST_FREE_BYTES:
+            raise
+        raise InputError(
+            f"{path}: the disk is full; make room and give the same command "
+            "again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -32,6 +59,11 @@ def atomic_path(path):
     pathlib.Path
         Where to write; it keeps the destination's suffix.
 
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If the disk is full.
+
     Example
     -------
     >>> folder = getfixture("tmp_path")
@@ -45,7 +77,8 @@ def atomic_path(path):
     name = f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}"
     temporary = path.with_name(name)
     try:
-        yield temporary
+        with full_disk_told(path):
+            yield temporary
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
