@@ -56,3 +56,36 @@ def test_rounds_are_taken_in_turn(inference, monkeypatch):
         "a": 2,
         "b": 2,
     }
+
+
+@pytest.fixture(scope="module")
+def training():
+    return load("training")
+
+
+def test_training_is_measured_beside_a_straightforward_loop(
+    training, monkeypatch, tmp_path
+):
+    for name, value in {"UTTERANCES": 12, "FEW": 20, "MANY": 24}.items():
+        monkeypatch.setattr(training, name, value)
+    # Processes of their own could not find a module loaded from a path.
+    monkeypatch.setattr(training, "in_own_process", lambda f, *args: f(*args))
+    training.write_inputs(tmp_path, tiny_config())
+    result = training.variants(tmp_path, training.FROZEN)
+    rows = {row["name"].rsplit(",", 1)[0]: row for row in result["variants"]}
+    assert rows[training.STRAIGHTFORWARD]["ratio"] == 1
+    for row in rows.values():
+        assert row["utterances_per_second"] > 0 and row["peak_memory_mb"] > 0
+    later, total = rows[training.LATER], rows["ours, 20 epochs"]
+    first = rows[training.FIRST]
+    speeds = [1 / row["utterances_per_second"] for row in (first, later)]
+    assert 1 / total["utterances_per_second"] == pytest.approx(
+        (speeds[0] + 19 * speeds[1]) / 20, rel=1e-2
+    )
+    # The cache changes when targets are computed, not what is learned.
+    differences = result["largest_loss_difference"]
+    assert differences["cache read or filled"] == 0
+    assert differences["cache or none"] < 1e-2
+    assert training.waiting(tmp_path)["steps"] > 0
+    assert training.scaling(tmp_path)["ratio"] > 0
+    assert training.mixing(tmp_path, rounds=1)["ratio"] > 0
