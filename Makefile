@@ -39,6 +39,7 @@ bench: .venv/ready
 	HF_HUB_OFFLINE=1 $(RUN) benchmarks/training.py results/bench/training.json
 	$(RUN) benchmarks/preparation.py results/bench/preparation.json
 	$(RUN) benchmarks/inference.py results/bench/inference.json
+	$(RUN) benchmarks/readme.py
 
 # What all folds of IEMOCAP cost, by calculation; see the script.
 estimate: .venv/ready

@@ -50,7 +50,7 @@ YAML = ROOT / "recipes/IEMOCAP/mlkd/hparams/mlkd.yaml"
 LABELS = ["neu", "hap", "sad", "ang"]
 # Like IEMOCAP's lengths: median 3.6 s, mean 4.5 s.
 MEDIAN, SPREAD, SHORTEST, LONGEST = 3.6, 0.66, 0.6, 15.0
-UTTERANCES, BATCH, BATCH_SECONDS, EPOCHS = 64, 4, 14, 20
+UTTERANCES, BATCH, BATCH_SECONDS, EPOCHS = 80, 4, 14, 20
 NOISES, NOISE_SECONDS = 12, 60
 FEW, MANY = 100, 5000
 STRAIGHTFORWARD, WITHOUT_CACHE, FIRST, LATER = (
@@ -327,7 +327,7 @@ def scaling(root):
     }
 
 
-def mixing(root, rounds=5):
+def mixing(root, rounds=15):
     """Seconds of audio mixed per second, ours beside SpeechBrain's, in turn.
 
     On one thread, as in a worker.

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from helpers import tiny_config
 
+from mlkd_lobes.evaluation.report import update_text
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -16,6 +18,12 @@ def load(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_readme_shows_the_committed_figures():
+    text = (ROOT / "README.md").read_text()
+    figures = load("readme").bench_text()
+    assert update_text(text, "results/bench", figures) == text
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Puts the figures of results/bench between the README's marks.
+
+> python benchmarks/readme.py
+"""
+
+import json
+import pathlib
+
+from mlkd_lobes.evaluation.report import update_text
+from mlkd_lobes.evaluation.tables import markdown
+from mlkd_lobes.files import atomic_path
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = "results/bench"
+THREADS, SECONDS = 1, 5
+
+
+def read(name):
+    """A benchmark's results."""
+    return json.loads((ROOT / FOLDER / f"{name}.json").read_text())
+
+
+def inference_table(result):
+    """One length of audio on one thread."""
+    header = [f"{SECONDS} s of audio, {THREADS} thread"]
+    header += ["ms", "speed", "peak MB", "file MB"]
+    rows = [
+        [
+            row["name"],
+            f"{row['latency_ms']:.0f}",
+            f"{row['ratio']:.1f} x",
+            f"{row['peak_memory_mb']}",
+            f"{row['file_mb']:.0f}",
+        ]
+        for row in result["variants"]
+        if (row["threads"], row["seconds"]) == (THREADS, SECONDS)
+    ]
+    return markdown(header, rows)
+
+
+def training_table(result):
+    """Every loop, with the student's CNN frozen and trained."""
+    header = ["training", "utterances/s", "speed", "peak MB"]
+    rows = [
+        [
+            row["name"],
+            f"{row['utterances_per_second']:.2f}",
+            f"{row['ratio']:.1f} x",
+            f"{row['peak_memory_mb']}",
+        ]
+        for row in result["variants"]
+    ]
+    return markdown(header, rows)
+
+
+def loading(training, preparation):
+    """What is measured besides, in sentences."""
+    epochs = preparation["loading"]
+    mixing, waiting = training["mixing"], training["waiting_for_data"]
+    return (
+        f"Mixing noise: {mixing['ours_seconds_per_second']} seconds of audio per "
+        f"second on one thread, {mixing['ratio']:.1f} times as many as with "
+        f"`AddNoise`. With a small encoder (12 layers, 128 wide) "
+        f"{100 * waiting['share']:.0f} % of a step are spent waiting for one "
+        f"worker. A corpus of IEMOCAP's size ({preparation['turns']} turns) is "
+        f"prepared in {preparation['seconds']:.0f} s, {preparation['noise_hours']:.0f} "
+        f"hours of noise in {preparation['noise_seconds']:.0f} s; an epoch's "
+        f"{epochs[0]['utterances']} utterances are loaded and mixed in "
+        f"{epochs[-1]['seconds']:.0f} s by {epochs[0]['workers']} workers, each with "
+        f"at most {max(e['peak_memory_of_a_worker_mb'] for e in epochs)} MB, in the "
+        f"last epoch as in the first."
+    )
+
+
+def bench_text():
+    """All of it."""
+    inference, training = read("inference"), read("training")
+    return "\n\n".join(
+        [
+            inference_table(inference),
+            training_table(training),
+            loading(training, read("preparation")),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    text = update_text(path.read_text(), FOLDER, bench_text())
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
