@@ -41,7 +41,6 @@ from mlkd_lobes.distillation import Student, Targets  # noqa: E402
 from mlkd_lobes.encoders import SSLEncoder  # noqa: E402
 from mlkd_lobes.evaluation.cost import peak_memory_mb  # noqa: E402
 from mlkd_lobes.files import write_csv, write_json  # noqa: E402
-from mlkd_lobes.threads import torch_threads  # noqa: E402
 from speechbrain.augment.time_domain import AddNoise  # noqa: E402
 from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
@@ -330,8 +329,9 @@ def scaling(root):
 def mixing(root, rounds=15):
     """Seconds of audio mixed per second, ours beside SpeechBrain's, in turn.
 
-    On one thread, as in a worker.
+    On one thread; called in a process of its own, both as in a worker.
     """
+    torch.set_num_threads(1)
     hparams, _ = load(root, "tiny", "speech")
     data = train.training_set({**hparams, "speech": "clean"})
     wavs = [data[i]["clean"] for i in range(len(data))]
@@ -387,8 +387,7 @@ def main(path):
             "waiting_for_data": waiting(root),
             "loading_per_utterance": scaling(root),
         }
-        with torch_threads(1):
-            result["mixing"] = mixing(root)
+        result["mixing"] = in_own_process(mixing, root)
     write_json(path, result)
     for row in result["variants"]:
         print("{name:34} {utterances_per_second:7}/s {ratio:5} x".format(**row))

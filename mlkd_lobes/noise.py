@@ -378,8 +378,9 @@ class KeyedAddNoise(AddNoise):
         noise = read_frames(
             segment.path, segment.start + offset, min(needed, length), rate
         )
-        repeats = math.ceil(n_samples / len(noise))
-        return noise.repeat(repeats)[:n_samples]
+        if len(noise) < n_samples:
+            noise = noise.repeat(math.ceil(n_samples / len(noise)))
+        return noise[:n_samples]
 
 
 def mix(wav, noise, snrs):

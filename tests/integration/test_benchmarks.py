@@ -8,6 +8,7 @@ import pytest
 from helpers import tiny_config
 
 from mlkd_lobes.evaluation.report import update_text
+from mlkd_lobes.threads import torch_threads
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -96,4 +97,5 @@ def test_training_is_measured_beside_a_straightforward_loop(
     assert differences["cache or none"] < 1e-2
     assert training.waiting(tmp_path)["steps"] > 0
     assert training.scaling(tmp_path)["ratio"] > 0
-    assert training.mixing(tmp_path, rounds=1)["ratio"] > 0
+    with torch_threads(1):
+        assert training.mixing(tmp_path, rounds=1)["ratio"] > 0
