@@ -155,6 +155,9 @@ def test_speechbrain_opens_it_and_leaves_no_litter(
         "both = r.classify_batch(wavs, torch.tensor([1, 5000 / 9000]))[0]\n"
         "alone = r.classify_batch(wavs[1, :5000])[0]\n"
         "assert torch.equal(both[1:], alone) and not torch.equal(both[:1], alone)\n"
+        "again = type(r).from_hparams(source=sys.argv[1])\n"
+        "assert torch.equal(again.classify_batch(wavs)[0],\n"
+        "                   r.classify_batch(wavs)[0])\n"
         "print(json.dumps([[p[0].tolist(), s.item(), i.item(), t[0]]\n"
         "                  for p, s, i, t in files]))\n"
     )

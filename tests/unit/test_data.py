@@ -20,6 +20,7 @@ from hypothesis import (
 from noise_prepare import prepare_noise
 from test_csv_prepare import LABEL_MAP, LABELS
 
+from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise import KeyedAddNoise, conditions
 from mlkd_lobes.speed import KeyedSpeedPerturb
@@ -128,6 +129,24 @@ def test_evaluation_hears_the_same_with_any_worker_count(prepared):
         grids.append({b.id[0]: b.grid.data[0].clone() for b in loader})
     assert all(torch.equal(grids[0][n], grids[1][n]) for n in grids[0])
     assert next(iter(grids[0].values())).shape[0] == 3
+
+
+def test_evaluation_reads_every_utterance_once(prepared, monkeypatch):
+    opened = Counter()
+
+    def watch(path, *bounds):
+        opened[path] += 1
+        return read_audio(path, *bounds)
+
+    monkeypatch.setattr("data.read_audio", watch)
+    utterances = dataset(prepared, "test", False)
+    grid = conditions(["rain", "wind"], [-5, 0, 5, 10, 15, 20])
+    noise = mixer(prepared, "test")
+    add_grid_pipeline(utterances, LABELS, grid, noise)
+    for item in utterances:
+        assert len(item["grid"]) == 13
+    paths = [entry["wav"] for entry in utterances.data.values()]
+    assert len(paths) > 3 and opened == Counter(paths)
 
 
 def test_labels_and_clean_speech(prepared):
