@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import train
 from csv_prepare import prepare_csv
 from data import read_manifest
 from helpers import RECIPE, write_corpus, write_noise
@@ -26,6 +27,7 @@ from hypothesis import (
 )
 from iemocap_turns import LABEL_MAP, parse_turn, read_turns
 from settings import resolve_overrides, resolved_values
+from values import RULES
 
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
@@ -311,3 +313,22 @@ def test_mutated_settings(place, typed, saved):
         if found is not None:
             values = or_refused(resolved_values, YAML, found)
             assert values is None or set(found) <= set(values)
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats()
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@fuzz
+@given(key=st.sampled_from(sorted(RULES)), value=anything)
+def test_any_value_of_any_setting(key, value):
+    overrides = {"data_folder": "corpus", key: value}
+    or_refused(train.load, YAML, overrides)

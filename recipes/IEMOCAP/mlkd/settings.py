@@ -7,7 +7,6 @@ may be set of an object is a key of its own.
 """
 
 import json
-import numbers
 import pathlib
 import re
 
@@ -396,35 +395,6 @@ def _is_plain(value):
     if isinstance(value, (list, tuple)):
         return all(_is_plain(v) for v in value)
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def check_values(hparams):
-    """Refuses values with which a run could only fail later.
-
-    Arguments
-    ---------
-    hparams : dict
-        Loaded hyperparameters of a system.
-
-    Raises
-    ------
-    SettingsError
-        Naming key and value, and what is expected.
-    """
-    check_choices("network", hparams["network"], ("teacher", "student"))
-    check_choices("speech", hparams["speech"], ("clean", "noisy", "none"))
-    for key in ("valid_snrs", "test_snrs"):
-        value = hparams[key]
-        if not isinstance(value, list) or not value:
-            raise SettingsError(f"{key}: {value!r} is no list of SNRs in dB")
-        for snr in value:
-            if isinstance(snr, bool) or not isinstance(snr, numbers.Real):
-                raise SettingsError(f"{key}: {snr!r} is no SNR in dB")
-    first = hparams["distillation_epochs"]
-    if isinstance(first, bool) or not isinstance(first, int) or first < 0:
-        raise SettingsError(
-            f"distillation_epochs: {first!r} is no number of epochs"
-        )
 
 
 def check_choices(key, value, known):

@@ -58,11 +58,12 @@ from settings import (
     SHARED_KEYS,
     TRAINING_OPTIONS,
     SettingsError,
-    check_values,
     object_definitions,
     resolve_overrides,
+    resolved_values,
     stage_settings,
 )
+from values import check_values
 
 import speechbrain as sb
 from mlkd_lobes.classifier import (
@@ -455,10 +456,10 @@ def evaluate(hparams, run_opts):
 
 
 def load(hparams_file, overrides):
-    """Hyperparameters of a system, its choices checked."""
+    """Hyperparameters of a system, their values checked first."""
+    check_values(resolved_values(hparams_file, overrides))
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
-    check_values(hparams)
     hparams["objects"] = object_definitions(hparams_file)
     return hparams
 
