@@ -31,7 +31,7 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/yamllint --no-warnings recipes examples
 	.venv/bin/codespell --ignore-words=.codespell-ignore \
-		mlkd_lobes recipes examples tests benchmarks tools *.md Makefile
+		mlkd_lobes recipes examples tests benchmarks tools docs *.md Makefile
 
 # Speed of training, of exported models and of preparation, a quarter of an hour
 # each at most; on a machine that does nothing else.

@@ -12,6 +12,7 @@ import shutil
 
 import yaml
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import full_disk_told
 from speechbrain.utils.checkpoints import (
     METAFNAME,
@@ -91,7 +92,7 @@ class SafeCheckpointer(Checkpointer):
 
         Raises
         ------
-        RuntimeError
+        mlkd_lobes.errors.InputError
             If there are checkpoints but none can be read.
         """
         candidates = self.find_checkpoints(**selection)
@@ -105,7 +106,7 @@ class SafeCheckpointer(Checkpointer):
                     "trying the checkpoint before it"
                 )
         if candidates:
-            raise RuntimeError(
+            raise InputError(
                 f"{self.checkpoints_dir}: none of its checkpoints can be read; "
                 "delete the folder to start this stage again"
             )

@@ -167,8 +167,9 @@ def load_classifier(folder, encoder_factory, labels):
     """
     folder = str(folder)
     encoder = encoder_factory(source=folder)
+    # Left out, a terminal would be asked whether to run the folder's code.
     native, loading = AutoModelForAudioClassification.from_pretrained(
-        folder, output_loading_info=True
+        folder, output_loading_info=True, trust_remote_code=False
     )
     missing = sorted(
         name
@@ -211,7 +212,7 @@ def open_classifier(folder):
         With the labels that its configuration names.
     """
     folder = str(folder)
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     labels = [config.id2label[i] for i in range(config.num_labels)]
     factory = functools.partial(SSLEncoder, save_path=folder)
     return load_classifier(folder, factory, labels)

@@ -27,7 +27,7 @@ def full_disk_told(path):
     Arguments
     ---------
     path : pathlib.Path
-        What is being written; its folder exists.
+        What is being written.
 
     Raises
     ------
@@ -37,7 +37,8 @@ def full_disk_told(path):
     try:
         yield
     except Exception as error:
-        if shutil.disk_usage(path.parent).free >= LEAST_FREE_BYTES:
+        there = next(folder for folder in path.parents if folder.exists())
+        if shutil.disk_usage(there).free >= LEAST_FREE_BYTES:
             raise
         raise InputError(
             f"{path}: the disk is full; make room and give the same command "
@@ -73,11 +74,11 @@ def atomic_path(path):
     'whole'
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     name = f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}"
     temporary = path.with_name(name)
     try:
         with full_disk_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
@@ -102,6 +103,33 @@ def write_json(path, content):
     with atomic_path(path) as temporary:
         text = json.dumps(content, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """Reads JSON.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    object
+        Its content.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If it is damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: is no JSON ({error}); it is damaged, delete it to have "
+            "it made again"
+        )
 
 
 def write_csv(path, header, rows):

@@ -11,6 +11,7 @@ import hashlib
 import pathlib
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.utils.rnn import pad_sequence
 
@@ -62,10 +63,9 @@ class TargetCache:
             `features` [levels, batch, frames, width] (0 where padded) and
             `logits` [batch, classes], in half precision.
         """
-        paths = [self._path(utterance) for utterance in ids]
-        if not all(path.exists() for path in paths):
+        entries = [_read(self._path(utterance)) for utterance in ids]
+        if None in entries:
             return None
-        entries = [load_file(path) for path in paths]
         features = pad_sequence(
             [entry["features"].transpose(0, 1) for entry in entries],
             batch_first=True,
@@ -109,3 +109,12 @@ class TargetCache:
         # Names in a corpus may hold anything; hashes are safe file names.
         name = hashlib.sha256(utterance.encode()).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.safetensors"
+
+
+def _read(path):
+    """Targets of a signal; None if they are not there, or damaged."""
+    try:
+        return load_file(path) if path.exists() else None
+    except SafetensorError:
+        path.unlink()
+        return None

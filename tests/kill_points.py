@@ -2,15 +2,16 @@
 """Kills the recipe at random moments, runs it again, compares the ends.
 
 Every point is a run of teacher and student in a folder of its own, ended by
-SIGKILL at a moment drawn from the time an uninterrupted run takes, and then run
-again by the same command. Weights, predictions and results must be those of the
-uninterrupted run, byte for byte.
+SIGKILL at a moment drawn from the time an uninterrupted run takes (one that ends
+before its moment is none), and then run again by the same command. Weights,
+predictions and results must be those of the uninterrupted run, byte for byte.
 
 > PYTHONPATH=tests python tests/kill_points.py results/robustness/kill_points.json
 """
 
 import argparse
 import collections
+import itertools
 import pathlib
 import random
 import tempfile
@@ -23,7 +24,13 @@ from mlkd_lobes.evaluation.results import read_results
 from mlkd_lobes.files import file_sha256, write_json
 
 SYSTEM = "mlkd"
-EPOCHS = {"teacher_epochs": 12, "student_epochs": 16}
+# Targets at seven speeds, so that the cache is filled for a while.
+CHANGES = {
+    "teacher_epochs": 12,
+    "student_epochs": 16,
+    "speeds": "[85, 90, 95, 100, 105, 110, 115]",
+    "num_workers": 1,
+}
 # What a run leaves, besides its results.
 COMPARED = (
     "teacher/model/model.safetensors",
@@ -44,7 +51,7 @@ def make_experiment(folder):
 
 def start(experiment, out):
     """Starts the command; its output goes beside the folder."""
-    return experiment.start(SYSTEM, output_folder=out, **EPOCHS)
+    return experiment.start(SYSTEM, output_folder=out, **CHANGES)
 
 
 def finish(experiment, out):
@@ -79,7 +86,8 @@ def moment(out):
         "*/save/partial-*": "writing a checkpoint",
         f"{SYSTEM}/stage.json": "evaluation",
         f"{SYSTEM}/save/CKPT*": "student",
-        "teacher/stage.json": "student's first epoch, filling the cache",
+        f"{SYSTEM}/targets/*/*/*": "student's first epoch, filling the cache",
+        "teacher/stage.json": "student, before its first step",
         "teacher/save/CKPT*": "teacher",
     }
     for pattern, name in signs.items():
@@ -89,10 +97,13 @@ def moment(out):
 
 
 def try_point(experiment, out, seconds, expected):
-    """One point; whether the run ended as if it had never been killed."""
+    """One point; None if the run had ended before its moment."""
     process = start(experiment, out)
     wait_for_beginning(process, out)
     time.sleep(seconds)
+    if process.poll() is not None:
+        return None
+    # Workers see their parent go and end by themselves.
     process.kill()
     process.communicate()
     found = moment(out)
@@ -105,14 +116,18 @@ def main(path, n_points, seed):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         experiment = make_experiment(folder)
-        seconds = working_seconds(experiment, folder / "whole")
-        expected = finish(experiment, folder / "again")
+        # The first run is slow: files come into memory.
+        expected = finish(experiment, folder / "whole")
+        seconds = working_seconds(experiment, folder / "again")
         draw, points = random.Random(seed), []
-        for n in range(n_points):
+        for n in itertools.count():
             after = draw.uniform(0, seconds)
-            out = folder / f"point_{n}"
-            points.append(try_point(experiment, out, after, expected))
-            print(n + 1, *points[-1].values(), flush=True)
+            point = try_point(experiment, folder / f"{n}", after, expected)
+            if point is not None:
+                points.append(point)
+                print(len(points), *point.values(), flush=True)
+            if len(points) == n_points:
+                break
     equal = sum(point["equal"] for point in points)
     write_json(
         path,

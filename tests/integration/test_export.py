@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -19,7 +20,11 @@ from mlkd_lobes.deployment import (
     export as exporting,
     parity,
 )
-from mlkd_lobes.deployment.backends import OnnxBackend, TorchBackend
+from mlkd_lobes.deployment.backends import (
+    OnnxBackend,
+    TorchBackend,
+    open_model,
+)
 from mlkd_lobes.deployment.speech import Heard
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import file_sha256
@@ -220,6 +225,60 @@ def test_nothing_in_it_is_code(exported):
         assert used <= {"", "ai.onnx"} and not graph.functions
         assert not any(t.external_data for t in graph.graph.initializer)
     assert "runs code" in (exported / "speechbrain/README.md").read_text()
+
+
+@pytest.mark.parametrize("model_type", ["wav2vec2", "theirs"])
+def test_no_code_of_a_strangers_model_runs(
+    exported, tmp_path, monkeypatch, model_type
+):
+    folder, seen = tmp_path / "model", tmp_path / "seen"
+    shutil.copytree(exported / "huggingface", folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["model_type"] = model_type
+    config["auto_map"] = {
+        "AutoConfig": "theirs.Config",
+        "AutoModel": "theirs.Model",
+        "AutoModelForAudioClassification": "theirs.Model",
+    }
+    path.write_text(json.dumps(config))
+    (folder / "theirs.py").write_text(f"open({str(seen)!r}, 'w').close()\n")
+    # Were a terminal asked, it would say yes.
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    if model_type == "wav2vec2":
+        assert open_model(folder).labels == LABELS
+    else:
+        with pytest.raises(InputError, match="model: cannot be opened"):
+            open_model(folder)
+    assert not seen.exists()
+
+
+def test_half_an_hour_takes_no_more_memory(exported, tmp_path):
+    script = (
+        "import sys\n"
+        "from mlkd_lobes.__main__ import main\n"
+        "from mlkd_lobes.memory import peak_resident_mb\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "print(peak_resident_mb(), file=sys.stderr)\n"
+    )
+    found = {}
+    for minutes in (2, 30):
+        wav = tmp_path / f"{minutes}.wav"
+        minute = 0.1 * np.random.default_rng(0).standard_normal(16000 * 60)
+        with soundfile.SoundFile(wav, "w", 16000, 1) as file:
+            for _ in range(minutes):
+                file.write(minute)
+        arguments = ["predict", exported, wav, "--backend=onnx"]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1 + 4 * minutes
+        found[minutes] = float(done.stderr.split()[-1])
+    # As samples in float32 half an hour takes 110 MB.
+    assert found[30] < found[2] + 30
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx", "int8"])

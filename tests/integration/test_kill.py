@@ -5,9 +5,6 @@ import time
 
 import pytest
 import yaml
-from helpers import RECIPE
-
-assert RECIPE.is_dir()
 
 
 def wait_for(process, pattern, folder, seconds=120):
@@ -31,7 +28,7 @@ def kill_when(experiment, pattern, out, **changes):
 
 
 # The teacher between its epochs and while it saves, the student while the
-# cache is filled, between its epochs, and when its results are half there.
+# cache is filled, between its epochs, and before its evaluation.
 MOMENTS = [
     "teacher/save/CKPT*",
     "teacher/save/partial-*",

@@ -8,12 +8,13 @@ import pytest
 import torch
 import train
 from brains import MLKDBrain
-from helpers import write_noise
+from helpers import write_noise, write_wav
 from safetensors.torch import load_file
 from settings import SettingsError
 from transformers import AutoModelForAudioClassification
 
 from mlkd_lobes.classifier import state_sha256
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import LeakageError
 from mlkd_lobes.evaluation.results import read_predictions, summarize
 from mlkd_lobes.noise import Condition
@@ -325,10 +326,58 @@ def test_own_noise_annotation_replaces_the_training_noise(
     assert kinds == {"clean", "rain", "wind"}
 
 
-def test_training_noise_may_not_be_the_tests(finished, experiment):
+@pytest.mark.parametrize(
+    "level,message",
+    [(0.0, "my.csv: .*a.wav is silent from"), (None, "a.wav: no such file")],
+)
+def test_own_noise_is_heard_before_anything_is_trained(
+    experiment, tmp_path, level, message
+):
+    if level is not None:
+        write_wav(tmp_path / "a.wav", torch.full((16000,), level))
+    csv = tmp_path / "my.csv"
+    row = f"a,1.0,{tmp_path}/a.wav,wav,"
+    csv.write_text(f"ID,duration,wav,wav_format,wav_opts\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        experiment.run("mlkd", noise_test_annotation=csv)
+    assert not list(experiment.folder.rglob("CKPT*"))
+
+
+def test_training_noise_may_not_be_the_tests(finished, experiment, tmp_path):
     out = finished.arguments["output_folder"]
     with pytest.raises(LeakageError, match="train and test share .* noise rec"):
         experiment.run("mlkd", noise_annotation=out / "noise/test.csv")
+    # Nor under another name.
+    text = (out / "noise/test.csv").read_text()
+    folder = experiment.arguments["noise_folder"]
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    csv = tmp_path / "my.csv"
+    csv.write_text(text.replace(str(folder), str(copied)))
+    with pytest.raises(LeakageError, match="of the same content"):
+        experiment.run("mlkd", noise_annotation=csv)
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ("{", "train.json: is no JSON manifest"),
+        ('{"u": {"length": 1.0, "emo": "neu"}}', "utterance u has no 'wav'"),
+        ('{"u": {"wav": "{x}/a.wav", "length": 1.0}}', "data_root"),
+    ],
+)
+def test_own_manifests_are_checked_first(
+    experiment, tmp_path, content, message
+):
+    manifest = tmp_path / "train.json"
+    manifest.write_text(content)
+    with pytest.raises(InputError, match=message):
+        experiment.run("mlkd", skip_prep=True, train_annotation=manifest)
+
+
+def test_checkpoints_within_epochs_are_refused(experiment):
+    with pytest.raises(SettingsError, match="--ckpt_interval_minutes: "):
+        experiment.run("mlkd", "--ckpt_interval_minutes=5")
 
 
 def test_given_manifests_get_a_warning_only(finished, experiment, monkeypatch):

@@ -30,12 +30,22 @@ def test_rates_and_channels(tmp_path, rate, channels):
     assert found[4000:12000].abs().max().item() == pytest.approx(0.4, abs=0.02)
 
 
+def test_channels_are_mixed(tmp_path):
+    left = tone(16000)
+    wav = torch.stack([left, torch.zeros_like(left)], 1).numpy()
+    soundfile.write(tmp_path / "a.wav", wav, 16000, subtype="FLOAT")
+    assert torch.allclose(read_audio(tmp_path / "a.wav"), left / 2)
+
+
 @pytest.mark.parametrize(
     "name,subtype",
     [
         ("a.wav", "PCM_U8"),
         ("a.wav", "PCM_24"),
+        ("a.wav", "PCM_32"),
         ("a.wav", "FLOAT"),
+        ("a.wav", "DOUBLE"),
+        ("a.flac", "PCM_S8"),
         ("a.flac", "PCM_16"),
         ("a.ogg", "VORBIS"),
         ("a.mp3", "MPEG_LAYER_III"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mlkd_lobes.checkpoints import History, SafeCheckpointer
+from mlkd_lobes.errors import InputError
 
 
 class Breaks:
@@ -93,7 +94,7 @@ def test_nothing_readable_is_an_error(tmp_path):
     save_epochs(tmp_path, [0.4])
     checkpointer, _, _ = reopen(tmp_path)
     (checkpointer.find_checkpoint().path / "model.ckpt").write_bytes(b"")
-    with pytest.raises(RuntimeError, match="none of its checkpoints"):
+    with pytest.raises(InputError, match="none of its checkpoints"):
         checkpointer.recover_if_possible()
 
 

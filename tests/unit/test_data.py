@@ -251,6 +251,7 @@ def test_every_utterance_once_an_epoch_in_another_order(prepared):
         ({"start": -1}, "-1 as 'start'"),
         ({"stop": True}, "True as 'stop'"),
         ({"emo": ["neu"]}, "known labels are"),
+        ({"emo": None}, "none of its utterances has a label"),
     ],
 )
 def test_manifests_of_another_kind_are_refused(tmp_path, content, message):

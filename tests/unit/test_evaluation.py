@@ -151,7 +151,10 @@ def test_overlaps_are_found_and_refused():
     splits["valid"].append(entry("d", 1))
     with pytest.raises(LeakageError, match="train and valid share 1 session"):
         refuse_overlaps(splits, ["speaker", "session"], declared)
-    splits["test"].append(entry("a", 3))
+    splits["test"].append(entry("e", 1))
+    with pytest.raises(LeakageError, match="train and test share 1 session"):
+        refuse_overlaps({**splits, "valid": []}, ["session"])
+    splits["test"][-1] = entry("a", 3)
     with pytest.raises(LeakageError, match="train and test share.*: a"):
         # Nobody may declare that away.
         declared.append(("speaker", "train", "test"))

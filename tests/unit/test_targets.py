@@ -93,3 +93,14 @@ def test_half_written_entries_do_not_exist(tmp_path, monkeypatch):
         pass
     assert cache.get(["a"]) is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_damaged_entry_is_made_anew(tmp_path):
+    cache = TargetCache(tmp_path, "4f", [1])
+    features, logits = torch.rand(1, 1, 9, 16), torch.rand(1, 4)
+    first = cache.put(["a"], features, logits, torch.tensor([9]))
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:50])
+    assert cache.get(["a"]) is None
+    again = cache.put(["a"], features, logits, torch.tensor([9]))
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])

@@ -33,7 +33,7 @@ def test_right_values_pass(key, value):
     "key,value,expected",
     [
         ("teacher_epochs", -1, "a whole number, at least 1"),
-        ("student_epochs", 2.5, "a whole number, at least 1"),
+        ("student_epochs", 2.5, "a whole number, at least 0"),
         ("student_epochs", True, "a whole number"),
         ("distillation_epochs", -1, "a whole number, at least 0"),
         ("student_layers", "two", "a whole number, at least 1"),

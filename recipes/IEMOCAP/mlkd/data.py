@@ -55,8 +55,8 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
     FileNotFoundError
         If the manifest does not exist.
     mlkd_lobes.errors.InputError
-        If it is empty or no manifest, has a label that is none of the
-        classes, or an utterance that is too long.
+        If it is empty or no manifest, has no labels, or one that is none of
+        the classes, or an utterance that is too long.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such manifest")
@@ -68,8 +68,11 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
         _check_entry(entry, labels, longest, where)
         entry["wav"] = _wav_path(entry["wav"], data_folder, where)
     dataset = DynamicItemDataset(data)
+    labelled = [name for name in data if data[name]["emo"]]
+    if not labelled:
+        raise InputError(f"{path}: none of its utterances has a label")
     if not unlabelled:
-        dataset.data_ids = [n for n in dataset.data if dataset.data[n]["emo"]]
+        dataset.data_ids = labelled
     return dataset
 
 

@@ -1,6 +1,5 @@
 """Which preparation serves which corpus, and what no preparation may leave."""
 
-import json
 import os
 import pathlib
 from collections import namedtuple
@@ -9,8 +8,8 @@ import csv_prepare
 import iemocap_prepare
 from csv_prepare import prepare_csv
 from iemocap_prepare import prepare_iemocap
-from manifests import SPLITS, audio_path
-from noise_prepare import prepare_noise
+from manifests import SPLITS
+from noise_prepare import audible_segments, prepare_noise
 from settings import check_choices
 
 from mlkd_lobes.errors import InputError
@@ -88,7 +87,7 @@ def prepare_corpus(corpus, data_folder, save_folder, **options):
     found.prepare(data_folder, save_folder, **chosen)
 
 
-def prepare_noise_csvs(save_folder, csvs, manifests, data_folder, **options):
+def prepare_noise_csvs(save_folder, csvs, datasets, **options):
     """Writes the noise CSVs, unless the user gives all of them.
 
     Arguments
@@ -97,10 +96,8 @@ def prepare_noise_csvs(save_folder, csvs, manifests, data_folder, **options):
         Where they go.
     csvs : dict
         Split to the CSV in use.
-    manifests : dict
-        Split to the manifest in use; none of its speakers may babble.
-    data_folder : str
-        What {data_root} stands for in them.
+    datasets : dict
+        Split to its dataset; none of their speakers may babble.
     **options : dict
         What `prepare_noise` takes.
 
@@ -118,17 +115,48 @@ def prepare_noise_csvs(save_folder, csvs, manifests, data_folder, **options):
             "CSVs in noise_annotation, noise_valid_annotation and "
             "noise_test_annotation)"
         )
-    files, speakers = set(), set()
-    for manifest in manifests.values():
-        for entry in json.loads(pathlib.Path(manifest).read_text()).values():
-            files.add(audio_path(entry, data_folder))
-            speakers.add(entry.get("speaker"))
+    entries = [e for data in datasets.values() for e in data.data.values()]
     prepare_noise(
         save_folder=save_folder,
-        corpus_files=files,
-        corpus_speakers=speakers,
+        corpus_files={entry["wav"] for entry in entries},
+        corpus_speakers={entry["speaker"] for entry in entries},
         **options,
     )
+
+
+def check_given_noise(save_folder, csvs, replacements):
+    """Reads the noise of CSVs that the user brought, before training does.
+
+    Arguments
+    ---------
+    save_folder : str or pathlib.Path
+        Where CSVs of our own lie; those hold nothing silent.
+    csvs : dict
+        Split to the CSV in use.
+    replacements : dict
+        Values of `$name` in them.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        Naming a recording that is silent or cannot be read.
+    """
+    for csv in csvs.values():
+        if pathlib.Path(csv).parent == pathlib.Path(save_folder):
+            continue
+        for recordings in read_noise_csv(csv, replacements).values():
+            for path, segments in recordings.items():
+                _check_audible(csv, path, segments)
+
+
+def _check_audible(csv, path, segments):
+    audible = audible_segments(path)
+    for segment in segments:
+        if not any(a < segment.stop and segment.start < b for a, b in audible):
+            raise InputError(
+                f"{csv}: {path} is silent from frame {segment.start} to "
+                f"{segment.stop}; leave that out"
+            )
 
 
 def check_leakage(datasets, csvs, replacements, declared):

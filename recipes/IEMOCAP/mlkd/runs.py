@@ -7,7 +7,6 @@ stage.json      how the training went; means that it is finished
 results.json    and the files beside it: how the network does in noise
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -17,7 +16,12 @@ from settings import SettingsError
 
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
-from mlkd_lobes.files import PARTIAL_PREFIX, text_sha256, write_json
+from mlkd_lobes.files import (
+    PARTIAL_PREFIX,
+    read_json,
+    text_sha256,
+    write_json,
+)
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 
@@ -44,7 +48,7 @@ def check_claims(output_folder, system, plain, shared):
         Naming folder and settings.
     """
     for path in sorted(pathlib.Path(output_folder).glob(f"*/{SETTINGS}")):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         names = plain
         if path.parent.name != system:
             names = [key for key in shared if key in found and key in plain]
@@ -85,7 +89,7 @@ def claim_folder(folder, settings):
     if not path.is_file():
         write_json(path, settings)
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     _compare(folder, found, settings, {*found, *settings})
 
 
@@ -122,7 +126,7 @@ def read_stage(folder):
         network and its teacher, history; None if it is not finished.
     """
     path = pathlib.Path(folder) / STAGE
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def finish_stage(folder, model, best, history, teacher_sha256):
@@ -173,7 +177,7 @@ def results_header(folder, test, **names):
         The header that `write_run` takes.
     """
     stage = read_stage(folder)
-    settings = json.loads((folder / SETTINGS).read_text())
+    settings = read_json(folder / SETTINGS)
     depends = [settings, stage["model_sha256"], test]
     return {
         **names,

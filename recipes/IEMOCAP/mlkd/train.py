@@ -39,6 +39,7 @@ from data import (
 from filelock import FileLock
 from hyperpyyaml import load_hyperpyyaml
 from prepare import (
+    check_given_noise,
     check_leakage,
     find_corpus,
     prepare_corpus,
@@ -78,7 +79,7 @@ from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.cost import model_cost
 from mlkd_lobes.evaluation.results import read_results, write_run
 from mlkd_lobes.evaluation.tables import run_table
-from mlkd_lobes.files import file_sha256, stable_seed
+from mlkd_lobes.files import file_sha256, full_disk_told, stable_seed
 from mlkd_lobes.noise import CLEAN, conditions, noise_fingerprint
 from mlkd_lobes.targets import TargetCache
 from speechbrain.utils.distributed import (
@@ -119,7 +120,10 @@ def replacements(hparams):
 def prepare(hparams):
     """Manifests and noise CSVs; with skip_prep, those that the user gives."""
     speech, noise = annotations(hparams)
-    folder = pathlib.Path(hparams["output_folder"])
+    folder, paths = (
+        pathlib.Path(hparams["output_folder"]),
+        replacements(hparams),
+    )
     if not hparams["skip_prep"]:
         run_on_main(
             prepare_corpus,
@@ -136,13 +140,13 @@ def prepare(hparams):
                 "fold": hparams["fold"],
             },
         )
+    datasets = {split: dataset(hparams, split) for split in speech}
     run_on_main(
         prepare_noise_csvs,
         kwargs={
             "save_folder": folder / "noise",
             "csvs": noise,
-            "manifests": speech,
-            "data_folder": hparams["data_folder"],
+            "datasets": datasets,
             "noise_corpus": hparams["noise_corpus"],
             "noise_folder": hparams["noise_folder"],
             "noise_types": hparams["noise_types"],
@@ -150,7 +154,7 @@ def prepare(hparams):
             "unseen_noise": hparams["unseen_noise"],
         },
     )
-    datasets = {split: dataset(hparams, split) for split in speech}
+    run_on_main(check_given_noise, args=[folder / "noise", noise, paths])
     if hparams["unlabelled"] and all(
         entry["emo"] for entry in datasets["train"].data.values()
     ):
@@ -161,7 +165,7 @@ def prepare(hparams):
     if not hparams["skip_prep"]:
         _, protocol = find_corpus(hparams["corpus"], hparams["protocol"])
         declared = protocol.declared
-    check_leakage(datasets, noise, replacements(hparams), declared)
+    check_leakage(datasets, noise, paths, declared)
 
 
 def dataset(hparams, split):
@@ -496,6 +500,12 @@ def run(hparams_file, run_opts, command_line):
             f"--test_only: {folder} holds no trained model; run the same "
             "command without --test_only first"
         )
+    for name in ("ckpt_interval_minutes", "ckpt_interval_steps"):
+        if run_opts.get(name):
+            raise SettingsError(
+                f"--{name}: checkpoints are written after every epoch alone, "
+                "where training goes on exactly"
+            )
     teacher = None
     if hparams["network"] == "student" and hparams["teacher_folder"] is None:
         teacher = load(
@@ -511,9 +521,10 @@ def run(hparams_file, run_opts, command_line):
                 SHARED_KEYS,
             )
     with one_at_a_time(folder):
-        sb.create_experiment_directory(
-            folder, hyperparams_to_save=hparams_file, overrides=overrides
-        )
+        with full_disk_told(folder / "hyperparams.yaml"):
+            sb.create_experiment_directory(
+                folder, hyperparams_to_save=hparams_file, overrides=overrides
+            )
         results = run_stages(hparams, teacher, run_opts)
     if results and if_main_process():
         print(f"\n{hparams['system']}, {folder}\n\n{run_table(results)}\n")

@@ -123,7 +123,8 @@ RULES = {
     "temperature": POSITIVE,
     "distillation_epochs": whole(0),
     "teacher_epochs": whole(1),
-    "student_epochs": whole(1),
+    # None: what a student is before it learns.
+    "student_epochs": whole(0),
     "teacher_lr": POSITIVE,
     "student_lr": POSITIVE,
     "head_lr": POSITIVE,
