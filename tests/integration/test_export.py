@@ -20,11 +20,7 @@ from mlkd_lobes.deployment import (
     export as exporting,
     parity,
 )
-from mlkd_lobes.deployment.backends import (
-    OnnxBackend,
-    TorchBackend,
-    open_model,
-)
+from mlkd_lobes.deployment.backends import OnnxBackend, TorchBackend, open_model
 from mlkd_lobes.deployment.speech import Heard
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import file_sha256

@@ -16,12 +16,7 @@ from settings import SettingsError
 
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
-from mlkd_lobes.files import (
-    PARTIAL_PREFIX,
-    read_json,
-    text_sha256,
-    write_json,
-)
+from mlkd_lobes.files import PARTIAL_PREFIX, read_json, text_sha256, write_json
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 
