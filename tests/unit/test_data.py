@@ -1,6 +1,9 @@
 """Batches and pipelines: the same speech and noise however they are loaded."""
 
+import gc
 import json
+import os
+import pathlib
 from collections import Counter
 
 import pytest
@@ -81,6 +84,25 @@ def test_training_speech_is_the_same_for_workers_batches_and_order(prepared):
     both = later.keys() & reference.keys()
     changed = [not torch.equal(later[n], reference[n]) for n in both]
     assert sum(changed) > len(changed) / 2 and 0 < len(both) < len(later)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_nothing_grows_with_the_number_of_epochs(prepared):
+    """Neither open files nor, by more than noise, resident pages."""
+
+    def held():
+        gc.collect()
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+        return len(os.listdir("/proc/self/fd")), pages * 4096
+
+    for epoch in range(2):
+        heard(prepared, epoch, workers=1)
+    files, before = held()
+    for epoch in range(2, 12):
+        heard(prepared, epoch, workers=1)
+    still, after = held()
+    # An epoch's speech and noise alone are a megabyte.
+    assert still == files and after < before + 5e6
 
 
 @pytest.mark.parametrize("length", [20000, 60000])

@@ -128,6 +128,33 @@ def test_good_ones_are_answered_and_bad_ones_named(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("kind", ["silence", "offset", "clipped"])
+def test_strange_speech_is_answered_like_any_other(
+    tmp_path, encoder_folder, kind
+):
+    from mlkd_lobes.classifier import EmotionClassifier
+    from mlkd_lobes.deployment.backends import OnnxBackend, TorchBackend
+    from mlkd_lobes.deployment.graph import write_onnx
+    from mlkd_lobes.encoders import SSLEncoder
+
+    wav = {
+        "silence": torch.zeros(8000),
+        "offset": torch.full((8000,), 0.7),
+        "clipped": (9 * torch.randn(8000, generator=seeded(1))).clamp(-1, 1),
+    }[kind]
+    write_wav(tmp_path / "a.wav", wav)
+    encoder = SSLEncoder(encoder_folder(), str(tmp_path), 1)
+    model = EmotionClassifier(encoder, ["x", "y"], 8)
+    write_onnx(model, tmp_path / "a.onnx")
+    said = [
+        next(predict(opened, [Part(tmp_path / "a.wav", 0.0, None)]))
+        for opened in (TorchBackend(model), OnnxBackend(tmp_path / "a.onnx"))
+    ]
+    ours, graphs = (prediction.probabilities for prediction in said)
+    assert ours.sum() == pytest.approx(1, abs=1e-5) and (ours >= 0).all()
+    assert np.abs(ours - graphs).max() < 1e-4
+
+
 def test_batches_are_bounded_with_their_padding(tmp_path):
     lengths = [0.1, 0.1, 0.5, 0.1, 0.3, 0.3, 2.0]
     names = [tone(tmp_path / f"{i}.wav", s) for i, s in enumerate(lengths)]
