@@ -20,7 +20,8 @@ SAMPLE_RATE = 16000
 # rather than overlooked.
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"),
-    *(".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist"),
+    *(".aifc", ".au", ".snd", ".w64", ".rf64", ".sph", ".nist"),
+    ".caf",  # codespell:ignore caf
     *(".m4a", ".aac", ".wma"),
 )
 # libsndfile's number of frames where a header does not tell.

@@ -267,7 +267,7 @@ def test_every_utterance_once_an_epoch_in_another_order(prepared):
         ('{"u": 1}', "utterance u is 1, expected keys"),
         ({"wav": 3}, "3 as 'wav', no file"),
         ({"wav": "{root}/x"}, "data_root.* alone"),
-        ({"length": "1.0"}, "'1.0' as 'length', expected seconds"),
+        ({"length": "long"}, "'long' as 'length', expected seconds"),
         ({"length": 0}, "0 as 'length'"),
         ({"length": float("nan")}, "nan as 'length'"),
         ({"start": -1}, "-1 as 'start'"),
@@ -297,9 +297,12 @@ def test_bad_manifests_are_named(tmp_path):
     entry = {"wav": "{data_root}/x", "length": 1.0, "emo": "neu"}
     # What pipelines call their items may be called so in a manifest too.
     others = {"text": "say {this}", "label": "anger", "sig": 1}
+    others["length"] = "1.0"
     path.write_text(json.dumps({"u": {**entry, **others}}))
     data = read_manifest(path, "/c", LABELS, 32)
     assert data.data["u"]["wav"] == "/c/x"
+    # As in SpeechBrain's samples.
+    assert data.data["u"]["length"] == 1.0
     add_training_pipeline(data, LABELS, KeyedSpeedPerturb(16000))
     data.set_output_keys(["label"])
     assert data[0]["label"] == 0

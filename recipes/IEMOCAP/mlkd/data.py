@@ -95,17 +95,20 @@ def _read_json(path):
 
 
 def _check_entry(entry, labels, longest, where):
-    """Refuses what an utterance cannot be."""
+    """Refuses what an utterance cannot be; times become numbers."""
     for key in MANIFEST_KEYS[:2]:
         if entry[key] is None:
             raise InputError(f"{where} has no '{key}'")
     if not isinstance(entry["wav"], str):
         raise InputError(f"{where} has {entry['wav']!r} as 'wav', no file")
     for key, least in (("length", SAMPLE), ("start", 0), ("stop", 0)):
-        if entry[key] is not None and not _is_time(entry[key], least):
-            raise InputError(
-                f"{where} has {entry[key]!r} as '{key}', expected seconds"
-            )
+        if entry[key] is not None:
+            seconds = _seconds(entry[key])
+            if not least <= seconds < math.inf:
+                raise InputError(
+                    f"{where} has {entry[key]!r} as '{key}', expected seconds"
+                )
+            entry[key] = seconds
     if entry["emo"] not in [None, *labels]:
         raise InputError(
             f"{where} is labelled '{entry['emo']}'; the known labels are: "
@@ -119,10 +122,14 @@ def _check_entry(entry, labels, longest, where):
         )
 
 
-def _is_time(value, least):
-    """Whether a value of a manifest is a number of seconds."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and least <= value < math.inf
+def _seconds(value):
+    """A number, or the text of one as in SpeechBrain's samples; else NaN."""
+    if isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _wav_path(wav, data_folder, where):
