@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.noise import CLEAN
 
 DRAWS = 10_000
 # Up to so many speakers all sign patterns are tried.
@@ -93,6 +94,32 @@ def speaker_counts(tables, labels, conditions):
                 "same folds for every seed"
             )
     return SpeakerCounts(np.stack(correct), totals[0], speakers)
+
+
+def unchanged_counts(tables, conditions):
+    """Counts predictions that noise leaves as they are without it.
+
+    Arguments
+    ---------
+    tables : sequence of pandas.DataFrame
+        As for `speaker_counts`, clean speech among the conditions.
+    conditions : sequence of mlkd_lobes.noise.Condition
+        The conditions that count.
+
+    Returns
+    -------
+    SpeakerCounts
+        With all utterances in one class: what `mean_ua` and `interval` give of
+        it is the consistency.
+    """
+    return speaker_counts(list(map(_unchanged, tables)), [True], conditions)
+
+
+def _unchanged(table):
+    """Where the same label as without noise is the right answer."""
+    clean = table[table["noise"] == CLEAN.noise].set_index("id")["predicted"]
+    same = table["id"].map(clean) == table["predicted"]
+    return table.assign(true=True, predicted=same)
 
 
 def _name(noise, snr):

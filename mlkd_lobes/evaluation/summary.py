@@ -13,6 +13,7 @@ from mlkd_lobes.evaluation.statistics import (
     compare,
     interval,
     speaker_counts,
+    unchanged_counts,
 )
 from mlkd_lobes.noise import CLEAN, UNSEEN_PREFIX, Condition
 
@@ -298,6 +299,24 @@ def ua_interval(system, conditions):
         Fractions.
     """
     return interval(_counts(system, conditions))
+
+
+def consistency_interval(system, conditions):
+    """Bounds of the consistency, mean over conditions, speakers drawn anew.
+
+    Arguments
+    ---------
+    system : System
+        The system, tested on clean speech as well.
+    conditions : sequence of Condition
+        Which.
+
+    Returns
+    -------
+    (float, float)
+        Fractions.
+    """
+    return interval(unchanged_counts(list(system.seeds.values()), conditions))
 
 
 def contrast(one, other, under="noisy", conditions=None):

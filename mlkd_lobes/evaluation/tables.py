@@ -5,6 +5,7 @@ from collections import namedtuple
 
 from mlkd_lobes.evaluation.results import metric, noise_types, noisy_mean
 from mlkd_lobes.evaluation.summary import (
+    consistency_interval,
     contrasts,
     noise_kinds,
     score,
@@ -199,17 +200,18 @@ def consistency_table(systems):
     Returns
     -------
     Table
-        In percent, SNRs as columns, mean over the types seen.
+        In percent, SNRs as columns, mean over the types seen; for the highest
+        SNR with the 95 % interval. Without rows if there was no noise.
     """
-    snrs = list(dict.fromkeys(c.snr_db for c in seen_noise(systems[0])))
-    rows = [
-        [
-            system.name,
-            *[
-                f"{100 * score(system, seen_noise(system, snr=snr), 'consistency'):.1f}"
-                for snr in snrs
-            ],
-        ]
-        for system in systems
-    ]
-    return Table(["unchanged (%)", *[f"{snr:g} dB" for snr in snrs]], rows)
+    snrs = sorted({c.snr_db for c in seen_noise(systems[0])})
+    if not snrs:
+        return Table([], [])
+    rows = []
+    for system in systems:
+        parts = [seen_noise(system, snr=snr) for snr in snrs]
+        cells = [f"{100 * score(system, p, 'consistency'):.1f}" for p in parts]
+        low, high = consistency_interval(system, parts[-1])
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        rows.append([system.name, *cells, interval])
+    header = ["unchanged (%)", *[f"{snr:g} dB" for snr in snrs]]
+    return Table([*header, f"95 % interval, {snrs[-1]:g} dB"], rows)

@@ -16,9 +16,14 @@ from mlkd_lobes.evaluation.results import (
     read_results,
     write_run,
 )
-from mlkd_lobes.evaluation.statistics import mean_ua, speaker_counts
+from mlkd_lobes.evaluation.statistics import (
+    mean_ua,
+    speaker_counts,
+    unchanged_counts,
+)
 from mlkd_lobes.evaluation.summary import (
     confusion,
+    consistency_interval,
     contrast,
     contrasts,
     noise_kinds,
@@ -107,6 +112,20 @@ def test_other_metrics_of_pooled_folds(folder):
     assert found == pytest.approx(np.array([[0.6, 0.4], [0.5, 0.5]]))
     expected = np.mean([e["F1"] for s in better.scores.values() for e in s[:1]])
     assert score(better, [CLEAN], "F1") == pytest.approx(expected)
+
+
+def test_consistency_has_an_interval(folder):
+    _, better = pool(find_runs([folder]))
+    noisy = seen_noise(better)
+    counts = unchanged_counts(list(better.seeds.values()), noisy)
+    per_seed = [
+        np.mean([e["consistency"] for e in scores if e["noise"] == "rain"])
+        for scores in better.scores.values()
+    ]
+    assert mean_ua(counts) == pytest.approx(per_seed)
+    low, high = consistency_interval(better, noisy)
+    # Every speaker of a seed is answered alike: nothing hangs on who is drawn.
+    assert low == high == pytest.approx(score(better, noisy, "consistency"))
 
 
 def test_systems_are_compared_with_the_student_alone(folder):
