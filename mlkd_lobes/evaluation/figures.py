@@ -207,8 +207,8 @@ def gains(systems):
 
     def draw(axes):
         """A bar per system."""
-        for place, (name, _, _, _, difference) in enumerate(found):
-            _gain(axes, place, difference, palette[name])
+        for place, asked in enumerate(found):
+            _gain(axes, place, asked.found, palette[asked.one])
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(range(len(found)), [c.one for c in found])
         axes.set_ylim(-0.6, len(found) - 0.4)

@@ -7,7 +7,12 @@ import numpy as np
 import pandas as pd
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.results import read_cost, read_predictions, summarize
+from mlkd_lobes.evaluation.results import (
+    metric,
+    read_cost,
+    read_predictions,
+    summarize,
+)
 from mlkd_lobes.evaluation.statistics import (
     SpeakerCounts,
     compare,
@@ -27,21 +32,25 @@ MULTI_LEVEL = ("mlkd", "mlkd_semi")
 
 System = namedtuple(
     "System",
-    ["name", "folds", "seeds", "scores", "counts", "costs", "labels", "grid"],
+    ["name", "runs", "folds", "seeds", "scores", "counts", "costs", "labels"]
+    + ["grid"],
 )
 System.__doc__ = """All runs of a system.
 
-`folds`, the folds that every seed has; `seeds`, seed to the predictions of all
-folds; `scores`, per seed the metrics of every condition, folds pooled; `counts`,
-right answers by seed, speaker, condition and class; `costs`, cost.json of every
-run; `labels`; `grid`, the conditions.
+`runs`, (seed, fold) to results.json; `folds`, the folds that every seed has;
+`seeds`, seed to the predictions of all folds; `scores`, per seed the metrics of
+every condition, folds pooled; `counts`, right answers by seed, speaker, condition
+and class; `costs`, cost.json of every run; `labels`; `grid`, the conditions.
 """
 
-Contrast = namedtuple("Contrast", ["one", "other", "under", "seeds", "found"])
+Contrast = namedtuple(
+    "Contrast", ["one", "other", "under", "seeds", "found", "per_run"]
+)
 Contrast.__doc__ = """UA of system `one` minus that of `other`.
 
 `under`: "noisy" (noise met in training), "unseen noise" or "clean"; `seeds`
-both have; `found`, a mlkd_lobes.evaluation.statistics.Comparison.
+both have; `found`, a mlkd_lobes.evaluation.statistics.Comparison; `per_run`, the
+difference of every fold and seed.
 """
 
 
@@ -103,7 +112,8 @@ def pool(runs):
     """
     by_system, first = defaultdict(dict), runs[0].results
     grid = _grid(first)
-    for folder, results in runs:
+    for run in runs:
+        folder, results = run
         for key in COMMON:
             if results[key] != first[key]:
                 raise InputError(
@@ -121,7 +131,7 @@ def pool(runs):
                 f"{folder}: fold {results['fold']}, seed {results['seed']} of "
                 f"{results['system']} is given twice"
             )
-        by_system[results["system"]][place] = folder
+        by_system[results["system"]][place] = run
     systems = [
         _system(name, places, first["labels"], grid)
         for name, places in by_system.items()
@@ -146,7 +156,7 @@ def _system(name, places, labels, grid):
             )
     tables = {
         seed: pd.concat(
-            [read_predictions(places[seed, fold]) for fold in folds],
+            [read_predictions(places[seed, fold].folder) for fold in folds],
             ignore_index=True,
         )
         for seed in seeds
@@ -155,8 +165,11 @@ def _system(name, places, labels, grid):
         seed: summarize(table, labels, grid) for seed, table in tables.items()
     }
     counts = speaker_counts(list(tables.values()), labels, grid)
-    costs = [read_cost(folder) for folder in places.values()]
-    return System(name, folds, tables, scores, counts, costs, labels, grid)
+    costs = [read_cost(run.folder) for run in places.values()]
+    runs = {place: run.results for place, run in places.items()}
+    return System(
+        name, runs, folds, tables, scores, counts, costs, labels, grid
+    )
 
 
 def noise_kinds(system, unseen=False):
@@ -349,7 +362,18 @@ def contrast(one, other, under="noisy", conditions=None):
     if not seeds or not conditions or one.folds != other.folds:
         return None
     pair = [_counts(system, conditions, seeds) for system in (one, other)]
-    return Contrast(one.name, other.name, under, seeds, compare(*pair))
+    per_run = [
+        _mean_ua(one.runs[place], conditions)
+        - _mean_ua(other.runs[place], conditions)
+        for place in one.runs
+        if place[0] in seeds
+    ]
+    return Contrast(one.name, other.name, under, seeds, compare(*pair), per_run)
+
+
+def _mean_ua(results, conditions):
+    """UA of a single run, mean over conditions."""
+    return float(np.mean([metric(results, c, "UA") for c in conditions]))
 
 
 def contrasts(systems):

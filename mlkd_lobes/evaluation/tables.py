@@ -143,24 +143,28 @@ def contrasts_table(systems):
     Returns
     -------
     Table
-        Without rows if there is nothing to compare.
+        Without rows if there is nothing to compare. "runs better" counts the
+        folds and seeds in which the first system is ahead.
     """
     rows = []
-    for one, other, under, _, found in contrasts(systems):
+    for asked in contrasts(systems):
+        found = asked.found
         each = ", ".join(f"{100 * value:+.1f}" for value in found.per_seed)
+        better = sum(value > 0 for value in asked.per_run)
         rows.append(
             [
-                f"{one} − {other}",
-                under,
+                f"{asked.one} − {asked.other}",
+                asked.under,
                 f"{100 * found.difference:+.1f}",
                 f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
-                f"{found.p:.3f}",
+                "< 0.001" if found.p < 0.001 else f"{found.p:.3f}",
                 each,
+                f"{better} of {len(asked.per_run)}",
                 str(found.n_speakers),
             ]
         )
     header = ["UA (points)", "under", "difference", "95 % interval", "p"]
-    return Table([*header, "each seed", "speakers"], rows)
+    return Table([*header, "each seed", "runs better", "speakers"], rows)
 
 
 def recall_table(systems):

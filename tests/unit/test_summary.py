@@ -33,6 +33,7 @@ from mlkd_lobes.evaluation.summary import (
     seen_noise,
     unseen_noise,
 )
+from mlkd_lobes.evaluation.tables import contrasts_table
 from mlkd_lobes.noise import CLEAN, Condition
 
 LABELS = ["neu", "ang"]
@@ -137,6 +138,7 @@ def test_systems_are_compared_with_the_student_alone(folder):
     assert found.difference == pytest.approx(0.1)
     assert found.per_seed == pytest.approx([0.1, 0.1])
     assert found.n_speakers == 4 and found.p == pytest.approx(2 / 16)
+    assert primary.per_run == pytest.approx([0.1] * 4)
     under = [c.under for c in contrasts(systems)]
     assert under == ["noisy", "clean", "unseen noise"]
     unseen = contrast(*systems[::-1], under="unseen noise").found
@@ -155,6 +157,28 @@ def test_systems_are_compared_with_the_student_alone(folder):
     text = report_text(systems, runs[0].results, left_out=left_out)
     assert "fold(s) 1: 20 test" in text and "Fold(s) 2 left out" in text
     assert contrasts([s for s in systems if s.name == "kd_last"]) == []
+
+
+def test_runs_in_which_a_system_is_better_are_counted(folder):
+    write(folder, "mlkd", 1, 2, 4)  # student_noisy: 7
+    write(folder, "mlkd", 2, 2, 7)
+    write(folder, "mlkd", 1, 3, 9)  # a seed that the other has not
+    write(folder, "mlkd", 2, 3, 9)
+    systems = pool(find_runs([folder]))
+    primary = contrasts(systems)[0]
+    assert primary.per_run == pytest.approx([0.1, -0.3, 0.1, 0.0], abs=1e-12)
+    table = contrasts_table(systems)
+    row = dict(zip(table.header, table.rows[0]))
+    assert row["runs better"] == "2 of 4"
+
+
+def test_a_small_p_is_not_written_as_none(tmp_path):
+    for fold in range(1, 7):
+        write(tmp_path, "student_noisy", fold, 1, 5)
+        write(tmp_path, "mlkd", fold, 1, 7)
+    systems = pool(find_runs([tmp_path]))
+    assert contrasts(systems)[0].found.p == pytest.approx(2 / 2**12)
+    assert "< 0.001" in contrasts_table(systems).rows[0]
 
 
 def test_report(folder):
