@@ -116,10 +116,14 @@ def _over_snr(axes, systems, kind):
     axes.axhline(chance, color=INK, linestyle="--", linewidth=1)
     axes.annotate(
         "chance",
-        (ticks[0], chance),
-        xytext=(0, 4),
+        (ticks[-1], chance),
+        xytext=(0, -4),
         textcoords="offset points",
+        horizontalalignment="right",
+        verticalalignment="top",
     )
+    # Room for that word below the line, where no curve is.
+    axes.set_ylim(bottom=min(axes.get_ylim()[0], chance - 6))
     axes.set_xticks(ticks, [*[f"{snr:g}" for snr in snrs], "clean"])
     axes.grid(axis="y")
 
@@ -203,10 +207,11 @@ def gains(systems):
     found = [c for c in found if c.under == "noisy" and c.one != UNTRAINED]
     if not found:
         return None
+    found.sort(key=lambda contrast: contrast.found.difference)
     palette = colours(systems)
 
     def draw(axes):
-        """A bar per system."""
+        """A bar per system, the best on top."""
         for place, asked in enumerate(found):
             _gain(axes, place, asked.found, palette[asked.one])
         axes.axvline(0, color=INK, linewidth=1)
