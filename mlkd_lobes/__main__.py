@@ -127,7 +127,7 @@ def report(options):
     int
         The exit code.
     """
-    from mlkd_lobes.evaluation.figures import FORMATS, save, ua_over_snr
+    from mlkd_lobes.evaluation import figures
     from mlkd_lobes.evaluation.listen import examples
     from mlkd_lobes.evaluation.page import page_html
     from mlkd_lobes.evaluation.report import report_text, update_text
@@ -135,9 +135,10 @@ def report(options):
     from mlkd_lobes.evaluation.summary import on_shared_folds, pool
 
     suffix = pathlib.Path(options.figure or "a.svg").suffix[1:]
-    if suffix not in FORMATS:
+    if suffix not in figures.FORMATS:
         raise InputError(
-            f"--figure: '{options.figure}' ends in none of {', '.join(FORMATS)}"
+            f"--figure: '{options.figure}' ends in none of "
+            f"{', '.join(figures.FORMATS)}"
         )
     if options.listen and not options.html:
         raise InputError("--listen: is for a page; give --html as well")
@@ -147,8 +148,12 @@ def report(options):
     systems, about = pool(runs), runs[0].results
     print(report_text(systems, about, left_out=left_out))
     if options.figure:
+        drawn, words = (
+            figures.ua_over_snr(systems),
+            figures.ua_in_words(systems),
+        )
         with atomic_path(options.figure) as temporary:
-            save(ua_over_snr(systems), temporary, suffix)
+            figures.save(drawn, temporary, suffix, words)
     if options.html:
         heard = ()
         if options.listen:

@@ -37,7 +37,8 @@ KNOWN = {
     "mlkd_semi": "#e08214",
 }
 OTHERS = ("#2ca6a4", "#d37295", "#7b8fd4", "#7fa03c", "#b5892b", "#9d6bbf")
-FORMATS = ("svg", "png", "pdf")
+# Formats, and what each calls a description within the file.
+FORMATS = {"svg": "Description", "png": "Description", "pdf": "Subject"}
 # Without training there is no gain, and on its scale no other would be seen.
 UNTRAINED = "random"
 # Stands for "the colour of the text", which an SVG file cannot know.
@@ -157,6 +158,31 @@ def ua_over_snr(systems):
         )
 
     return _drawn(7.5, 4.4, draw)
+
+
+def ua_in_words(systems):
+    """What `ua_over_snr` draws, for those who cannot see it.
+
+    Arguments
+    ---------
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
+
+    Returns
+    -------
+    str
+        One line.
+    """
+    snrs = sorted({c.snr_db for c in seen_noise(systems[0])})
+    words = []
+    for system in systems:
+        points = [
+            f"{100 * score(system, seen_noise(system, snr=snr)):.1f} at {snr:g} dB"
+            for snr in snrs
+        ]
+        clean = f"{100 * score(system, [CLEAN]):.1f} clean"
+        words.append(f"{system.name} {', '.join([*points, clean])}")
+    return "UA in percent, mean over noise types: " + "; ".join(words)
 
 
 def ua_per_noise(systems):
@@ -327,7 +353,7 @@ def cost_and_ua(systems):
     return _drawn(5.2, 3.3, draw)
 
 
-def save(figure, path, suffix):
+def save(figure, path, suffix, words):
     """Writes a figure as a file.
 
     Arguments
@@ -337,11 +363,15 @@ def save(figure, path, suffix):
     path : str or pathlib.Path
         Where to.
     suffix : str
-        The format, such as "svg" or "png".
+        One of `FORMATS`.
+    words : str
+        What it shows; kept in the file.
     """
-    date = {"Date": None} if suffix == "svg" else None
+    about = {FORMATS[suffix]: words}
+    if suffix == "svg":
+        about["Date"] = None  # or equal figures would differ
     with matplotlib.rc_context(STYLE):
-        figure.savefig(path, format=suffix, metadata=date, dpi=150,
+        figure.savefig(path, format=suffix, metadata=about, dpi=150,
                        facecolor="white")  # fmt: skip
 
 

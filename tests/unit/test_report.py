@@ -7,6 +7,7 @@ import pytest
 from test_evaluation import GRID, HEADER, table
 
 from mlkd_lobes.__main__ import main
+from mlkd_lobes.evaluation.figures import ua_in_words
 from mlkd_lobes.evaluation.report import report_text, update_text
 from mlkd_lobes.evaluation.results import find_runs, write_run
 from mlkd_lobes.evaluation.summary import pool
@@ -28,6 +29,12 @@ def test_readme_shows_the_committed_results(first):
     report = report_text(pool(runs), runs[0].results, short=True)
     readme = (ROOT / "README.md").read_text()
     assert update_text(readme, first, report) == readme
+
+
+def test_the_figure_shows_the_committed_results():
+    words = ua_in_words(pool(find_runs([ROOT / TABLE])))
+    assert f">{words}<" in (ROOT / TABLE / "ua.svg").read_text()
+    assert f"({TABLE}/ua.svg)" in (ROOT / "README.md").read_text()
 
 
 def test_report_command(tmp_path, capsys):
