@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cross_validate
@@ -54,6 +55,9 @@ def test_plan_has_folds_outermost(command, root):
         ("--folds=4", "folds: 4 is not between 1 and 3"),
         ("--folds=one", "folds: 'one' is no list"),
         ("--seeds=a", "seeds: 'a' is no list"),
+        ("--seeds=1,1", "seeds: 1 is there twice"),
+        ("--systems=mlkd,mlkd", "systems: mlkd is there twice"),
+        ("--prepare_only=True", "prepare_only: prepares one fold"),
         ("--systems=mlkd,best", "no system 'best'.*student_noisy"),
         ("--seed=3", "seed: is set per run; give --folds, --seeds"),
         ("--output_folder=x", "output_folder: is set per run"),
@@ -191,6 +195,120 @@ def test_finished_means_with_these_settings(command, root, capsys):
     assert cross_validate.main(changed) == 0
     assert "finished already: " in capsys.readouterr().out
     assert json.loads(results.read_text()) == after
+
+
+def planned(command, *own):
+    return cross_validate.make_plan(*cross_validate.parse([*command, *own]))
+
+
+@pytest.fixture
+def whole_run(command, root):
+    """A finished run; whether it is so for other options."""
+    own = ["--folds=1", "--systems=random"]
+    assert cross_validate.main([*command, *own]) == 0
+
+    def is_done(*options):
+        names = tuple(f"{option.split('=')[0]}=" for option in options)
+        others = [o for o in command if not o.startswith(names)]
+        return cross_validate.is_done(planned(others, *own, *options)[0])
+
+    assert is_done()
+    return root / "fold_1/seed_1/random", is_done
+
+
+def test_finished_with_which_options(whole_run):
+    folder, is_done = whole_run
+    for option in (
+        "--precision=bf16",
+        "--debug",
+        "--max_grad_norm=3",
+        "--noise_annotation=my.csv",
+        "--test_annotation=my.json",
+        "--noise_folder=other",
+        "--data_folder=other",
+        "--skip_prep=True",
+        "--wav2vec2_hub=other",
+    ):
+        assert not is_done(option), option
+    assert is_done("--num_workers=3", "--eval_batch_length=33")
+    # What a trial left is not taken for the run itself.
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["debug"] = True
+    (folder / "settings.json").write_text(json.dumps(settings))
+    assert not is_done()
+
+
+def test_damaged_files_are_no_finished_run(whole_run):
+    folder, is_done = whole_run
+    for name in ("hyperparams.yaml", "settings.json"):
+        content = (folder / name).read_text()
+        # The end of hyperparams.yaml tells of objects, which settings.json does.
+        cuts = range(0, len(content) // 2, max(1, len(content) // 40))
+        others = ["[]", "null", '{"objects": null}']
+        for damaged in [*(content[:cut] for cut in cuts), *others]:
+            (folder / name).write_text(damaged)
+            os.utime(folder / name, (0, 0))
+            assert not is_done(), (name, damaged[-80:])
+        (folder / name).write_text(content)
+        os.utime(folder / name, (0, 0))
+    assert is_done()
+
+
+def test_an_error_on_the_way_costs_one_run(command, root, monkeypatch, capsys):
+    plan = planned(command, "--folds=1,2", "--systems=teacher,mlkd")
+    damaged = root / "fold_1/seed_1/teacher/stage.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+
+    def execute(run, environment):
+        if run.fold == 2 and run.system == "teacher":
+            raise OSError(28, "No space left on device")
+        return True
+
+    monkeypatch.setattr(cross_validate, "_execute", execute)
+    failed = cross_validate.run_all(plan, jobs=1)
+    assert failed == [plan[2]]
+    assert "fold 2, seed 1, teacher: OSError: [Errno 28]" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "visible,expected",
+    [
+        ("2,5", ["2", "5", "2"]),
+        ("GPU-a", 3 * ["GPU-a"]),
+        (None, ["0", "1", "0"]),
+    ],
+)
+def test_each_place_has_its_gpu(command, monkeypatch, visible, expected):
+    monkeypatch.setattr(cross_validate.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    plan = planned(command, "--folds=1,2,3", "--systems=teacher")
+    together, taken = threading.Barrier(3), []
+
+    def execute(run, environment):
+        together.wait(60)
+        taken.append(environment["CUDA_VISIBLE_DEVICES"])
+        return True
+
+    monkeypatch.setattr(cross_validate, "_execute", execute)
+    assert cross_validate.run_all(plan, jobs=3) == []
+    assert sorted(taken) == sorted(expected)
+
+
+def test_nothing_starts_after_an_interrupt(command, root):
+    process = start([*command, "--folds=1,2,3", "--systems=random"])
+    while not list(root.glob("*/*/random/hyperparams.yaml")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate()
+    assert process.returncode == 130
+    assert said.count("running: ") == 1 and "Traceback" not in said
+    assert said.endswith("interrupted; the same command goes on\n")
 
 
 def test_systems_with_dots_keep_logs_of_their_own(command, tmp_path):

@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import torch
 from prepare import find_corpus
+from ruamel.yaml import YAMLError
 from runs import SETTINGS, read_stage
 from settings import (
     PLACE_KEYS,
@@ -38,6 +39,7 @@ from settings import (
     object_definitions,
     resolve_overrides,
     resolved_values,
+    training_options,
 )
 
 import speechbrain as sb
@@ -64,12 +66,12 @@ POLLING_SECONDS = 1
 Run = namedtuple(
     "Run",
     ["fold", "seed", "system", "folder", "command"]
-    + ["values", "learns_from_teacher"],
+    + ["values", "options", "learns_from_teacher"],
 )
 Run.__doc__ = """One system on one fold with one seed.
 
-Its `folder`, its `command`, the `values` of all keys, and whether it is a
-student of the teacher trained beside it.
+Its `folder`, its `command`, the `values` of all keys, the run `options` that
+training depends on, and whether it is a student of the teacher trained beside it.
 """
 
 
@@ -134,11 +136,16 @@ def make_plan(options, passed):
                 "--results_folder"
             )
     values = resolved_values(hparams_file, overrides)
+    if values["prepare_only"]:
+        raise SettingsError(
+            "prepare_only: prepares one fold and runs nothing; give it to "
+            "train.py"
+        )
     corpus, protocol = find_corpus(values["corpus"], values["protocol"])
     n_folds = protocol.n_folds or values["n_folds"]
     folds = _numbers(options.folds, "folds", n_folds)
     seeds = _numbers(options.seeds, "seeds")
-    systems = options.systems.split(",")
+    systems = _once(options.systems.split(","), "systems")
     # Unknown systems are refused before anything runs.
     for system in systems:
         _check_system(hparams_file, text, system)
@@ -171,7 +178,7 @@ def _check_system(hparams_file, text, system):
 
 def _plan_run(command):
     """A run from the arguments of train.py."""
-    hparams_file, _, text = sb.parse_arguments(command)
+    hparams_file, run_opts, text = sb.parse_arguments(command)
     overrides = resolve_overrides(hparams_file, text)
     values = resolved_values(hparams_file, overrides)
     student = values["network"] == "student"
@@ -182,6 +189,7 @@ def _plan_run(command):
         pathlib.Path(values["output_folder"]) / values["system"],
         ["train.py", *command],
         values,
+        training_options(values, run_opts),
         student and values["teacher_folder"] is None,
     )
 
@@ -197,7 +205,15 @@ def _numbers(text, name, most=None):
     for number in numbers:
         if most and not 1 <= number <= most:
             raise SettingsError(f"{name}: {number} is not between 1 and {most}")
-    return numbers
+    return _once(numbers, name)
+
+
+def _once(values, name):
+    """Values of a list, of which none may come twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise SettingsError(f"{name}: {value} is there twice")
+    return values
 
 
 def run_all(plan, jobs):
@@ -216,7 +232,7 @@ def run_all(plan, jobs):
         Those that failed, in the order of the plan.
     """
     pending, running, failed = list(plan), [], []
-    lock, gpus = threading.Lock(), torch.cuda.device_count()
+    lock, devices = threading.Lock(), _devices()
 
     def take():
         with lock:
@@ -229,22 +245,36 @@ def run_all(plan, jobs):
 
     def work(place):
         environment = dict(os.environ)
-        if jobs > 1 and gpus > 1 and "CUDA_VISIBLE_DEVICES" not in environment:
-            environment["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
+        if jobs > 1 and len(devices) > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
         while pending:
             run = take()
             if run is None:
                 time.sleep(POLLING_SECONDS)
                 continue
-            try:
-                if not _finish(run, environment):
-                    failed.append(run)
-            finally:
+            finished = _finish(run, environment)
+            with lock:
                 running.remove(run)
+                if not finished:
+                    failed.append(run)
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(work, range(jobs)))
+        try:
+            list(pool.map(work, range(jobs)))
+        except KeyboardInterrupt:
+            # Those that run were interrupted as well; the others do not start.
+            with lock:
+                pending.clear()
+            raise
     return sorted(failed, key=plan.index)
+
+
+def _devices():
+    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    return visible.split(",")
 
 
 def _must_wait(run, running):
@@ -252,17 +282,31 @@ def _must_wait(run, running):
 
     The run would wait for it anyway, but keep others from its place.
     """
-    if not run.learns_from_teacher or read_stage(run.folder.with_name(TEACHER)):
+    if not run.learns_from_teacher or _is_trained(run.folder, TEACHER):
         return False
     return any(other.folder.parent == run.folder.parent for other in running)
 
 
+def _is_trained(folder, system):
+    """Whether a system beside a run is trained, as far as can be read."""
+    try:
+        return read_stage(folder.with_name(system)) is not None
+    except (OSError, InputError):
+        return False
+
+
 def _finish(run, environment):
     """A run, if it is not finished already; whether it is now."""
-    if is_done(run):
-        print(f"finished already: {_title(run)}", flush=True)
-        return True
-    return _execute(run, environment)
+    try:
+        if is_done(run):
+            print(f"finished already: {_title(run)}", flush=True)
+            return True
+        return _execute(run, environment)
+    # Whatever it is, a full disk or a damaged file: the other runs go on.
+    except Exception as error:
+        print(f"{_title(run)}: {type(error).__name__}: {error}",
+              file=sys.stderr)  # fmt: skip
+        return False
 
 
 def _execute(run, environment):
@@ -291,12 +335,12 @@ def is_done(run):
     bool
         Whether its results are there, whole, and of these settings; if it is
         only to be trained, whether it is. Where that is not certain, train.py
-        will tell.
+        will tell: it looks into files, and is fast where nothing is to be done.
     """
     if not _same_settings(run):
         return False
     if run.values["train_only"]:
-        return read_stage(run.folder) is not None
+        return _is_trained(run.folder, run.system)
     return is_whole(run.folder) and not _is_newer(run.folder)
 
 
@@ -304,16 +348,23 @@ def _same_settings(run):
     """Whether the folder's last run had the same settings."""
     try:
         there = resolved_values(run.folder / "hyperparams.yaml", {})
-        trained = json.loads((run.folder / SETTINGS).read_text())["objects"]
+        trained = json.loads((run.folder / SETTINGS).read_text())
+        return _agree(run, there, trained)
     # Not there, or not whole: a run was killed while it wrote them.
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, YAMLError):
         return False
+
+
+def _agree(run, there, trained):
+    """Whether a run is what hyperparams.yaml and settings.json tell of."""
     objects = object_definitions(run.command[1])
-    return all(
-        there.get(key) == value
-        for key, value in run.values.items()
-        if key not in PLACE_KEYS and key not in objects
-    ) and all(objects.get(key) == trained[key] for key in trained)
+    ignored = {*PLACE_KEYS, *objects}
+    definitions = {key: objects.get(key) for key in trained["objects"]}
+    return (
+        all(there[key] == run.values[key] for key in {*run.values} - ignored)
+        and all(trained[key] == run.options[key] for key in run.options)
+        and trained["objects"] == definitions
+    )
 
 
 def _is_newer(folder):
@@ -433,7 +484,11 @@ def main(argv):
         for run in plan:
             print("python " + shlex.join(run.command))
         return 0
-    failed = run_all(plan, max(1, options.jobs))
+    try:
+        failed = run_all(plan, max(1, options.jobs))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
     for run in failed:
         print(f"failed: {_title(run)}; see {log_of(run)}", file=sys.stderr)
     done = [run for run in plan if run not in failed]

@@ -106,12 +106,18 @@ OTHER_KEYS = (
 )
 
 
-# What neither a network nor its results depend on.
-PLACE_KEYS = tuple(
-    key
-    for key in OTHER_KEYS
-    if key
-    not in ("wav2vec2_hub", "teacher_folder", "unseen_noise", "test_snrs")
+# What neither a network nor its results depend on, whatever it is.
+PLACE_KEYS = (
+    "settings",
+    "systems",
+    "system",
+    "results_folder",
+    "output_folder",
+    "prepare_only",
+    "train_only",
+    "wav2vec2_folder",
+    "eval_batch_length",
+    "num_workers",
 )
 
 
@@ -354,6 +360,29 @@ def _plain(node):
     else:
         content = getattr(node, "value", node)
     return [_tag(node), content] if _tag(node) else content
+
+
+def training_options(values, run_opts):
+    """SpeechBrain's run options, as far as training depends on them.
+
+    Arguments
+    ---------
+    values : dict
+        Values of the YAML file, which may hold some of them.
+    run_opts : speechbrain.core.RunOptions
+        From `speechbrain.parse_arguments`; what stands on the command line wins.
+
+    Returns
+    -------
+    dict
+        Value of every option.
+    """
+    return {
+        name: values[name]
+        if name in values and name not in run_opts.overridden_args
+        else getattr(run_opts, name)
+        for name in TRAINING_OPTIONS
+    }
 
 
 def stage_settings(hparams):

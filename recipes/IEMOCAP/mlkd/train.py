@@ -57,12 +57,12 @@ from runs import (
 )
 from settings import (
     SHARED_KEYS,
-    TRAINING_OPTIONS,
     SettingsError,
     object_definitions,
     resolve_overrides,
     resolved_values,
     stage_settings,
+    training_options,
 )
 from values import check_values
 
@@ -244,13 +244,7 @@ def run_folder(hparams):
 
 def plain_settings(hparams, run_opts):
     """What the trained network depends on, as far as settings say it."""
-    # Run options of the command line win over the YAML file.
-    chosen = {
-        name: getattr(run_opts, name)
-        for name in TRAINING_OPTIONS
-        if name not in hparams or name in run_opts.overridden_args
-    }
-    return stage_settings({**hparams, **chosen})
+    return stage_settings({**hparams, **training_options(hparams, run_opts)})
 
 
 def training_settings(hparams, run_opts, teacher_sha256):
