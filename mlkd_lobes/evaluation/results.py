@@ -12,6 +12,7 @@ import pathlib
 import zlib
 from collections import namedtuple
 
+import numpy as np
 import pandas as pd
 
 from mlkd_lobes.errors import InputError
@@ -23,6 +24,11 @@ StoredRun = namedtuple("StoredRun", ["folder", "results"])
 StoredRun.__doc__ = """A finished run: where it is, what results.json says."""
 
 SCHEMA = 1
+# What results.json must have for a report.
+HEADER = ("system", "corpus", "protocol", "fold", "seed", "noise_corpus")
+HEADER += ("labels", "conditions")
+# What reading a damaged file may end in.
+DAMAGED = (EOFError, OSError, ValueError, zlib.error)
 RESULTS, PREDICTIONS, COST = "results.json", "predictions.csv.gz", "cost.json"
 
 
@@ -137,6 +143,8 @@ def write_run(folder, header, predictions, grid, cost):
     folder = pathlib.Path(folder)
     columns = prediction_columns(header["labels"])
     text = predictions[columns].to_csv(index=False, lineterminator="\n")
+    # Results never stand beside predictions that they were not made from.
+    (folder / RESULTS).unlink(missing_ok=True)
     with atomic_path(folder / PREDICTIONS) as temporary:
         # No time stamp, no name: equal predictions are equal files.
         buffer = io.BytesIO()
@@ -169,7 +177,7 @@ def read_results(folder):
     FileNotFoundError
         If the run has none.
     mlkd_lobes.errors.InputError
-        If it is of another schema.
+        If it is damaged or of another schema.
     """
     path = pathlib.Path(folder) / RESULTS
     if not path.is_file():
@@ -181,6 +189,9 @@ def read_results(folder):
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema}, expected {SCHEMA}")
+    missing = [key for key in HEADER if key not in results]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}")
     return results
 
 
@@ -196,15 +207,23 @@ def read_predictions(folder):
     -------
     pandas.DataFrame
         One row per utterance and condition.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If they are not there, or damaged.
     """
     path = pathlib.Path(folder) / PREDICTIONS
-    # A speaker may be called NA; only an SNR may be missing.
-    return pd.read_csv(
-        path,
-        dtype={"id": str, "speaker": str},
-        keep_default_na=False,
-        na_values={"snr_db": [""]},
-    )
+    try:
+        # A speaker may be called NA; only an SNR may be missing.
+        return pd.read_csv(
+            path,
+            dtype={"id": str, "speaker": str},
+            keep_default_na=False,
+            na_values={"snr_db": [""]},
+        )
+    except DAMAGED as error:
+        raise InputError(f"{path}: cannot be read ({error})")
 
 
 def read_cost(folder):
@@ -219,8 +238,48 @@ def read_cost(folder):
     -------
     dict
         The content of cost.json.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If it is not there, or damaged.
     """
-    return json.loads((pathlib.Path(folder) / COST).read_text())
+    path = pathlib.Path(folder) / COST
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except DAMAGED as error:
+        raise InputError(f"{path}: cannot be read ({error})")
+
+
+def fits(predictions, results):
+    """Whether results were made from these predictions.
+
+    Arguments
+    ---------
+    predictions : pandas.DataFrame
+        As `read_predictions` gives them.
+    results : dict
+        The content of results.json.
+
+    Returns
+    -------
+    bool
+        Whether number and accuracy agree under every condition.
+    """
+    right = predictions["true"] == predictions["predicted"]
+    place = [predictions["noise"], predictions["snr_db"]]
+    found = right.groupby(place, dropna=False).agg(["size", "sum"])
+    said = {
+        (entry["noise"], entry["snr_db"]): (entry["n"], entry["WA"])
+        for entry in results["conditions"]
+    }
+    heard = {
+        (noise, None if pd.isna(snr) else snr): (n, correct / n)
+        for (noise, snr), n, correct in found.itertuples()
+    }
+    return said.keys() == heard.keys() and all(
+        np.allclose(said[key], heard[key], atol=1e-9) for key in said
+    )
 
 
 def find_runs(folders, folds=None, systems=None):
@@ -279,14 +338,11 @@ def is_whole(folder):
         False if a file is missing, damaged or does not fit the others.
     """
     try:
-        results = read_results(folder)
-        rows = len(read_predictions(folder))
         read_cost(folder)
-        expected = sum(entry["n"] for entry in results["conditions"])
-    # What reading a file with flipped bits may end in.
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
+        return fits(read_predictions(folder), read_results(folder))
+    # A file can be read and still not hold what it should.
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return rows == expected
 
 
 def metric(results, condition, name="UA"):

@@ -8,6 +8,7 @@ import pandas as pd
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import (
+    fits,
     metric,
     read_cost,
     read_predictions,
@@ -108,7 +109,8 @@ def pool(runs):
     Raises
     ------
     InputError
-        If runs are not comparable, or a seed lacks a fold.
+        If runs are not comparable, a seed lacks a fold, or files of a run are
+        damaged or do not belong together.
     """
     by_system, first = defaultdict(dict), runs[0].results
     grid = _grid(first)
@@ -156,7 +158,7 @@ def _system(name, places, labels, grid):
             )
     tables = {
         seed: pd.concat(
-            [read_predictions(places[seed, fold].folder) for fold in folds],
+            [_predictions(places[seed, fold]) for fold in folds],
             ignore_index=True,
         )
         for seed in seeds
@@ -170,6 +172,17 @@ def _system(name, places, labels, grid):
     return System(
         name, runs, folds, tables, scores, counts, costs, labels, grid
     )
+
+
+def _predictions(run):
+    """A run's predictions, which must be those of its results."""
+    table = read_predictions(run.folder)
+    if not fits(table, run.results):
+        raise InputError(
+            f"{run.folder}: its predictions are not those of its results; "
+            "evaluate it again"
+        )
+    return table
 
 
 def noise_kinds(system, unseen=False):

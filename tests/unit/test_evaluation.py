@@ -67,7 +67,16 @@ def table():
     return results.prediction_table(records(), GRID, LABELS, speakers)
 
 
-HEADER = {"system": "mlkd", "labels": LABELS, "hparams_sha256": "0"}
+HEADER = {
+    "system": "mlkd",
+    "corpus": "tiny",
+    "protocol": "groups",
+    "fold": 1,
+    "seed": 1,
+    "noise_corpus": "folder",
+    "labels": LABELS,
+    "hparams_sha256": "0",
+}
 
 
 def test_run_is_written_and_read(tmp_path):
@@ -116,6 +125,25 @@ def test_finding_and_refusing_runs(tmp_path):
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
     with pytest.raises(ValueError, match="schema 2, expected 1"):
         results.read_results(path.parent)
+    run = results.write_run(path.parent, HEADER, table(), GRID, {})
+    del run["fold"], run["corpus"]
+    path.write_text(json.dumps(run))
+    with pytest.raises(ValueError, match="results.json: lacks corpus, fold"):
+        results.read_results(path.parent)
+
+
+def test_results_never_stand_beside_other_predictions(tmp_path, monkeypatch):
+    """A run that is written anew and killed half way has no results."""
+    results.write_run(tmp_path, HEADER, table(), GRID, {})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        results.write_run(tmp_path, HEADER, table(), GRID, {})
+    assert not (tmp_path / results.RESULTS).exists()
+    assert not results.is_whole(tmp_path)
 
 
 def test_tables_show_the_numbers(tmp_path):

@@ -241,6 +241,24 @@ def test_runs_that_do_not_fit_together_are_refused(folder):
         pool(find_runs([folder]))
 
 
+def test_predictions_of_another_run_are_refused(folder):
+    place = folder / "mlkd-1-1"
+    content = (place / "predictions.csv.gz").read_bytes()
+    other = (folder / "mlkd-1-2/predictions.csv.gz").read_bytes()
+    (place / "predictions.csv.gz").write_bytes(other)
+    assert not is_whole(place)
+    with pytest.raises(InputError, match="mlkd-1-1: its predictions are not"):
+        pool(find_runs([folder]))
+    for damaged in (b"", content[:-20], b"no table"):
+        (place / "predictions.csv.gz").write_bytes(damaged)
+        with pytest.raises(InputError, match="predictions.csv.gz: cannot be"):
+            pool(find_runs([folder]))
+    (place / "predictions.csv.gz").write_bytes(content)
+    (place / "cost.json").unlink()
+    with pytest.raises(InputError, match="mlkd-1-1/cost.json: cannot be read"):
+        pool(find_runs([folder]))
+
+
 def test_a_folder_given_twice_counts_once(folder):
     assert len(find_runs([folder, folder])) == 8
 
