@@ -67,6 +67,8 @@ def test_plan_has_folds_outermost(command, root):
             "loss_weights: is what makes the system student_noisy",
         ),
         ("--protocol=loso5", "no protocol 'loso5'.*groups"),
+        ("--n_folds=abc", "n_folds: 'abc' is not a whole number"),
+        ("--n_folds=3.5", "n_folds: 3.5 is not a whole number"),
         ("--student_layer=3", "no key 'student_layer'"),
     ],
 )
@@ -146,6 +148,8 @@ def test_a_student_may_train_its_teacher_itself(command, monkeypatch):
     assert not cross_validate._must_wait(student, [])
     assert cross_validate._must_wait(other, [student])
     assert not cross_validate._must_wait(teacher, [student])
+    # Which is a system like others: it teaches nobody.
+    assert not cross_validate._must_wait(student, [teacher])
     mine = [*command, *own, "--teacher_folder=mine"]
     student, other, _ = cross_validate.make_plan(*cross_validate.parse(mine))
     assert not cross_validate._must_wait(other, [student])
@@ -352,6 +356,12 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
     assert "strong" in said and "finished already" not in said
     assert cross_validate.main([*options, *own]) == 0
     assert capsys.readouterr().out.count("finished already") == 4
+    # A smaller call leaves what others found.
+    content = (root / "validation.csv").read_text()
+    assert cross_validate.main([*options, "--folds=2", own[1]]) == 0
+    assert sorted((root / "validation.csv").read_text().splitlines()) == sorted(
+        content.splitlines()
+    )
 
 
 def start(command):
@@ -376,9 +386,18 @@ def test_interrupted_three_times_it_ends_as_if_never(experiment, finished):
     seed = random.randrange(10**6)
     print(f"moments drawn with seed {seed}")
     moments = random.Random(seed)
-    for kill in (os.killpg, os.kill, os.killpg):
+    runs = experiment.folder / "tiny/groups/fold_1/seed_1"
+    for kill, begun in (
+        (os.killpg, "teacher"),
+        (os.kill, "mlkd"),
+        (os.killpg, "mlkd"),
+    ):
         process = start(command)
-        time.sleep(moments.uniform(1, 20))
+        while not (runs / begun / "hyperparams.yaml").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0, 3))
+        assert process.poll() is None, "there was nothing left to interrupt"
         kill(process.pid, signal.SIGKILL)
         process.stdout.close()
         process.wait()
@@ -386,7 +405,7 @@ def test_interrupted_three_times_it_ends_as_if_never(experiment, finished):
     assert process.communicate()[1] is None and process.returncode == 0
     whole = finished.arguments["output_folder"]
     for system in ("teacher", "student_noisy", "mlkd"):
-        folder = experiment.folder / "tiny/groups/fold_1/seed_1" / system
+        folder = runs / system
         for name in ("predictions.csv.gz", "results.json"):
             expected = (whole / system / name).read_bytes()
             assert (folder / name).read_bytes() == expected, (system, name)

@@ -41,6 +41,7 @@ from settings import (
     resolved_values,
     training_options,
 )
+from values import check_values
 
 import speechbrain as sb
 from mlkd_lobes.errors import InputError
@@ -136,6 +137,7 @@ def make_plan(options, passed):
                 "--results_folder"
             )
     values = resolved_values(hparams_file, overrides)
+    check_values(values)
     if values["prepare_only"]:
         raise SettingsError(
             "prepare_only: prepares one fold and runs nothing; give it to "
@@ -284,7 +286,11 @@ def _must_wait(run, running):
     """
     if not run.learns_from_teacher or _is_trained(run.folder, TEACHER):
         return False
-    return any(other.folder.parent == run.folder.parent for other in running)
+    return any(
+        other.folder.parent == run.folder.parent
+        for other in running
+        if other.system == TEACHER or other.learns_from_teacher
+    )
 
 
 def _is_trained(folder, system):
@@ -414,6 +420,9 @@ def test_text(done):
 def validation_text(done):
     """What trained runs make of their validation speech; keeps it as a file.
 
+    Runs that the file tells of already stay in it: a search may take several
+    calls.
+
     Arguments
     ---------
     done : list of Run
@@ -426,8 +435,13 @@ def validation_text(done):
     """
     rows = pd.DataFrame(map(_validation_row, done))
     path = done[0].folder.parents[2] / "validation.csv"
+    known = [rows, pd.read_csv(path)] if path.exists() else [rows]
+    # Of a run that was trained anew, only what it is now.
+    known = pd.concat(known).drop_duplicates(["system", "fold", "seed"])
     with atomic_path(path) as temporary:
-        rows.to_csv(temporary, index=False)
+        known.sort_values(["fold", "seed"], kind="stable").to_csv(
+            temporary, index=False
+        )
     table = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
     text = table.agg(["count", "mean", "std"]).round(4).to_string()
     return f"{text}\n\n{path}"
