@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.summary import (
     BASELINE,
     MULTI_LEVEL,
@@ -141,7 +142,17 @@ def ua_over_snr(systems):
     -------
     matplotlib.figure.Figure
         With 95 % intervals and the chance line.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If they were not tested in noise that was met in training.
     """
+    if not seen_noise(systems[0]):
+        raise InputError(
+            "these runs were not tested in noise that was met in training: "
+            "there is no UA over SNR to draw"
+        )
 
     def draw(axes):
         """UA over SNR, all types together."""
@@ -210,9 +221,10 @@ def ua_per_noise(systems):
 
         figures[kind] = _drawn(4.6, 3.2, draw)
     bounds = [figure.axes[0].get_ylim() for figure in figures.values()]
-    lows, highs = zip(*bounds)
     for figure in figures.values():
-        figure.axes[0].set_ylim(min(lows), max(highs))
+        figure.axes[0].set_ylim(
+            min(low for low, _ in bounds), max(high for _, high in bounds)
+        )
     return figures
 
 
@@ -241,12 +253,18 @@ def gains(systems):
         for place, asked in enumerate(found):
             _gain(axes, place, asked.found, palette[asked.one])
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(found)), [c.one for c in found])
+        axes.set_yticks(range(len(found)), list(map(_with_seeds, found)))
         axes.set_ylim(-0.6, len(found) - 0.4)
         axes.set_xlabel(f"noisy UA − that of {BASELINE} (points)")
         axes.grid(axis="x")
 
     return _drawn(5.2, 0.9 + 0.4 * len(found), draw)
+
+
+def _with_seeds(asked):
+    """A system's name and the number of seeds that were compared."""
+    n = len(asked.seeds)
+    return f"{asked.one}, {n} seed{'s' * (n > 1)}"
 
 
 def _gain(axes, place, found, colour):
@@ -279,9 +297,9 @@ def gain_over_snr(systems):
     """
     named, palette = {s.name: s for s in systems}, colours(systems)
     students = [name for name in MULTI_LEVEL if name in named]
-    if BASELINE not in named or not students:
-        return None
     snrs = sorted({c.snr_db for c in seen_noise(systems[0])})
+    if BASELINE not in named or not students or not snrs:
+        return None
     rows = []
     for name in students:
         pair = named[name], named[BASELINE]
@@ -325,9 +343,10 @@ def cost_and_ua(systems):
     -------
     matplotlib.figure.Figure, or None
         Multiply-accumulates per second of audio against noisy UA; None if the
-        runs have no costs.
+        runs have no costs, or were not tested in noise.
     """
-    if not all(s.costs[0].get("macs_per_second") for s in systems):
+    known = all(s.costs[0].get("macs_per_second") for s in systems)
+    if not known or not seen_noise(systems[0]):
         return None
     palette = colours(systems)
 

@@ -98,7 +98,9 @@ def _answers(system):
 
 def _conditions(system, i):
     """Clean, then one noise type, another for each example."""
-    kinds = noise_kinds(system)
+    kinds = noise_kinds(system) or noise_kinds(system, unseen=True)
+    if not kinds:
+        return [CLEAN]
     kind = kinds[i % len(kinds)]
     tested = [c for c in system.grid if c.noise == kind]
     wanted = [Condition(kind, float(snr)) for snr in SNRS]

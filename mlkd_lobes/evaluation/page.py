@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from mlkd_lobes.evaluation import figures
-from mlkd_lobes.evaluation.report import setting, tables
+from mlkd_lobes.evaluation.report import aims, setting, tables
 from mlkd_lobes.evaluation.summary import confusion, seen_noise
 from mlkd_lobes.noise import CLEAN
 
@@ -30,8 +30,8 @@ def page_html(systems, about, examples=(), left_out=()):
         results.json of one of their runs.
     examples : sequence of dict
         From `mlkd_lobes.evaluation.listen.examples`.
-    left_out : sequence of int
-        Folds that not all systems have.
+    left_out : sequence of str
+        Runs that were left out, in words.
 
     Returns
     -------
@@ -49,6 +49,7 @@ def page_html(systems, about, examples=(), left_out=()):
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"Emotion recognition in noise: {about['corpus']}",
         setting=setting(systems, about, left_out),
+        aims=aims(systems),
         labels=about["labels"],
         colours=dict(reversed(figures.colours(systems).items())),
         noises={kind: _svg(f, f"UA in {kind}") for kind, f in noises.items()},

@@ -3,14 +3,23 @@
 import re
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.summary import BASELINE, PRIMARY
+from mlkd_lobes.evaluation.summary import (
+    BASELINE,
+    PRIMARY,
+    TEACHER,
+    consistency_interval,
+    score,
+    seen_noise,
+)
 from mlkd_lobes.evaluation.tables import (
+    between,
     consistency_table,
     contrasts_table,
     markdown,
     recall_table,
     systems_table,
 )
+from mlkd_lobes.noise import CLEAN
 
 # Below so many no interval over speakers is to be trusted.
 FEW_SPEAKERS = 8
@@ -26,8 +35,8 @@ def setting(systems, about, left_out=()):
         From `pool`.
     about : dict
         results.json of one of their runs.
-    left_out : sequence of int
-        Folds that not all of them have.
+    left_out : sequence of str
+        Runs that were left out, in words.
 
     Returns
     -------
@@ -43,9 +52,11 @@ def setting(systems, about, left_out=()):
         "speakers under every condition, folds pooled, mean over seeds; chance "
         f"is {100 / len(about['labels']):.1f} % UA. A noise type's column is "
         'the mean over its SNRs, "noisy" the mean over the types met in '
-        "training. Intervals draw speakers anew, p is that of a sign-flip test "
-        "over speakers: both are about these trained models, and know nothing "
-        "of other seeds and other training speakers."
+        "training. The 95 % intervals draw speakers anew, p is that of a "
+        "sign-flip test over speakers: both are about these trained models. "
+        'What another training would bring is what "over runs" is about, a '
+        "95 % interval over folds and seeds. A difference is taken over the "
+        "seeds that both systems have."
     )
     if {PRIMARY, BASELINE} <= {system.name for system in systems}:
         text += (
@@ -54,12 +65,46 @@ def setting(systems, about, left_out=()):
         )
     if left_out:
         text += (
-            f" Fold(s) {', '.join(map(str, left_out))} left out: not every "
-            "system and seed has them."
+            f" Left out, so that all have the same folds: "
+            f"{'; '.join(left_out)}."
         )
     if speakers < FEW_SPEAKERS:
         text += f" Intervals over {speakers} speakers are not to be trusted."
     return text
+
+
+def aims(systems):
+    """What the distilled student keeps, in words.
+
+    Arguments
+    ---------
+    systems : sequence of mlkd_lobes.evaluation.summary.System
+        From `pool`.
+
+    Returns
+    -------
+    str, or None
+        Its consistency at the highest SNR, and its clean UA as a share of the
+        teacher's; None without student, teacher or noise.
+    """
+    named = {system.name: system for system in systems}
+    if not {PRIMARY, TEACHER} <= named.keys() or not seen_noise(systems[0]):
+        return None
+    student, teacher = named[PRIMARY], named[TEACHER]
+    snr = max(condition.snr_db for condition in seen_noise(student))
+    part = seen_noise(student, snr=snr)
+    same, of_teacher = (
+        f"{100 * score(system, part, 'consistency'):.1f} %"
+        for system in (student, teacher)
+    )
+    clean = score(student, [CLEAN]) / score(teacher, [CLEAN])
+    return (
+        f"At {snr:g} dB {PRIMARY} says of {same} of the utterances what it says "
+        f"of them without noise (95 % interval "
+        f"{between(*consistency_interval(student, part))}), the teacher of "
+        f"{of_teacher}. On clean speech its UA is {100 * clean:.1f} % of the "
+        "teacher's."
+    )
 
 
 def tables(systems):
@@ -97,8 +142,8 @@ def report_text(systems, about, short=False, left_out=()):
         results.json of one of their runs.
     short : bool
         Only UA and its differences, for a README.
-    left_out : sequence of int
-        Folds that not all of them have.
+    left_out : sequence of str
+        Runs that were left out, in words.
 
     Returns
     -------
@@ -107,6 +152,7 @@ def report_text(systems, about, short=False, left_out=()):
     """
     chosen = [table for table in tables(systems) if not short or _is_ua(table)]
     parts = [markdown(*table) for table in chosen]
+    parts += filter(None, [aims(systems)])
     return "\n\n".join([setting(systems, about, left_out), *parts])
 
 

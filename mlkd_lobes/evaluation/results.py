@@ -27,6 +27,11 @@ SCHEMA = 1
 # What results.json must have for a report.
 HEADER = ("system", "corpus", "protocol", "fold", "seed", "noise_corpus")
 HEADER += ("labels", "conditions")
+# What each of its conditions must have.
+CONDITION = ("noise", "snr_db", "n", "WA", "UA", "F1", "recall", "confusion")
+CONDITION += ("consistency",)
+# What each row of the predictions must have, besides the probabilities.
+ROW = ("id", "speaker", "noise", "snr_db", "true", "predicted")
 # What reading a damaged file may end in.
 DAMAGED = (EOFError, OSError, ValueError, zlib.error)
 RESULTS, PREDICTIONS, COST = "results.json", "predictions.csv.gz", "cost.json"
@@ -45,8 +50,7 @@ def prediction_columns(labels):
     list of str
         Column names.
     """
-    columns = ["id", "speaker", "noise", "snr_db", "true", "predicted"]
-    return columns + [f"p_{label}" for label in labels]
+    return [*ROW, *[f"p_{label}" for label in labels]]
 
 
 def prediction_table(records, grid, labels, speakers):
@@ -189,10 +193,17 @@ def read_results(folder):
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema}, expected {SCHEMA}")
-    missing = [key for key in HEADER if key not in results]
-    if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}")
+    _check_keys(path, results, HEADER)
+    for entry in results["conditions"] or [None]:
+        _check_keys(f"{path}: a condition", entry, CONDITION)
     return results
+
+
+def _check_keys(where, found, expected):
+    """Refuses what lacks a key, or is nothing that has keys."""
+    missing = [key for key in expected if key not in (found or ())]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}")
 
 
 def read_predictions(folder):
@@ -216,7 +227,7 @@ def read_predictions(folder):
     path = pathlib.Path(folder) / PREDICTIONS
     try:
         # A speaker may be called NA; only an SNR may be missing.
-        return pd.read_csv(
+        table = pd.read_csv(
             path,
             dtype={"id": str, "speaker": str},
             keep_default_na=False,
@@ -224,6 +235,8 @@ def read_predictions(folder):
         )
     except DAMAGED as error:
         raise InputError(f"{path}: cannot be read ({error})")
+    _check_keys(path, list(table.columns), ROW)
+    return table
 
 
 def read_cost(folder):

@@ -199,9 +199,7 @@ def compare(one, other, seed=0):
     InputError
         If they were not tested on the same utterances with the same seeds.
     """
-    if one.speakers != other.speakers or not np.array_equal(
-        one.total, other.total
-    ):
+    if not same_utterances(one, other):
         raise InputError("the systems were tested on different utterances")
     if len(one.correct) != len(other.correct):
         raise InputError(
@@ -223,6 +221,59 @@ def compare(one, other, seed=0):
         per_seed.tolist(),
         len(one.speakers),
     )
+
+
+def same_utterances(one, other):
+    """Whether two systems were tested on the same, as far as counts tell.
+
+    Arguments
+    ---------
+    one : SpeakerCounts
+        Of a system.
+    other : SpeakerCounts
+        Of another.
+
+    Returns
+    -------
+    bool
+        Whether speakers, and the utterances of each, agree.
+    """
+    return one.speakers == other.speakers and np.array_equal(
+        one.total, other.total
+    )
+
+
+def runs_interval(differences):
+    """Bounds of the 95 % interval of a mean over trainings (Student's t).
+
+    What speakers drawn anew cannot tell: how far another training of the same
+    two systems may end from these. Trainings of several seeds share their test
+    speakers and those of several folds most of their training speech, so they
+    are less independent than this takes them for.
+
+    Arguments
+    ---------
+    differences : sequence of float
+        What one system has more than another in each fold and seed.
+
+    Returns
+    -------
+    (float, float)
+        NaN for less than two of them.
+
+    Example
+    -------
+    >>> low, high = runs_interval([1.0, 2.0, 3.0])
+    >>> round(low, 2), round(high, 2)
+    (-0.48, 4.48)
+    """
+    n = len(differences)
+    if n < 2:
+        return math.nan, math.nan
+    mean = float(np.mean(differences))
+    error = float(np.std(differences, ddof=1)) / math.sqrt(n)
+    reach = float(stats.t.ppf(0.975, n - 1)) * error
+    return mean - reach, mean + reach
 
 
 def _weights(n_speakers, seed):

@@ -18,6 +18,7 @@ from mlkd_lobes.evaluation.statistics import (
     SpeakerCounts,
     compare,
     interval,
+    same_utterances,
     speaker_counts,
     unchanged_counts,
 )
@@ -28,6 +29,8 @@ COMMON = ("corpus", "protocol", "labels", "noise_corpus")
 # The question asked before anything was measured: multi-level distillation
 # against the same student without it.
 PRIMARY, BASELINE = "mlkd", "student_noisy"
+# Whom the students learn from.
+TEACHER = "teacher"
 # Whose further differences are of interest: the multi-level students.
 MULTI_LEVEL = ("mlkd", "mlkd_semi")
 
@@ -56,7 +59,11 @@ difference of every fold and seed.
 
 
 def on_shared_folds(runs):
-    """Only the folds that every system and seed has.
+    """The largest choice of runs in which all have the same folds.
+
+    Folds are pooled, so systems compare on the same folds alone. Of a system
+    that lacks a few, or a fold that few have, that is left out which costs
+    fewest runs; of two such choices the one with more folds is taken.
 
     Arguments
     ---------
@@ -67,30 +74,48 @@ def on_shared_folds(runs):
     -------
     runs : list of StoredRun
         What can be compared.
-    left_out : list of int
-        The other folds.
-
-    Raises
-    ------
-    InputError
-        If there is no fold that all of them have.
+    left_out : list of str
+        The other runs in words, a system and seed each.
     """
     folds = defaultdict(set)
     for run in runs:
-        about = run.results
-        folds[about["system"], about["seed"]].add(about["fold"])
-    shared = set.intersection(*folds.values())
-    if not shared:
-        there = "; ".join(
-            f"{system}, seed {seed}: {', '.join(map(str, sorted(found)))}"
-            for (system, seed), found in folds.items()
-        )
-        raise InputError(
-            f"no fold is common to all systems and seeds ({there}); choose "
-            "systems that have one"
-        )
-    kept = [run for run in runs if run.results["fold"] in shared]
-    return kept, sorted(set.union(*folds.values()) - shared)
+        folds[_owner(run)].add(run.results["fold"])
+    shared = max(
+        _intersections(map(frozenset, folds.values())),
+        key=lambda chosen: (
+            len(chosen) * sum(chosen <= there for there in folds.values()),
+            len(chosen),
+            sorted(-fold for fold in chosen),
+        ),
+    )
+    kept, left_out = [], defaultdict(list)
+    for run in runs:
+        fold = run.results["fold"]
+        if fold in shared <= folds[_owner(run)]:
+            kept.append(run)
+        else:
+            left_out[_owner(run)].append(fold)
+    return kept, [
+        f"{system}, seed {seed}, fold(s) {', '.join(map(str, sorted(found)))}"
+        for (system, seed), found in left_out.items()
+    ]
+
+
+def _owner(run):
+    """Whose folds are pooled."""
+    return run.results["system"], run.results["seed"]
+
+
+def _intersections(sets):
+    """Some sets, and all that several of them share."""
+    found = set(sets)
+    while True:
+        shared = {one & other for one in found for other in found} - {
+            frozenset()
+        }
+        if shared <= found:
+            return found
+        found |= shared
 
 
 def pool(runs):
@@ -157,10 +182,7 @@ def _system(name, places, labels, grid):
                 f"{', '.join(map(str, missing))}, which other seeds have"
             )
     tables = {
-        seed: pd.concat(
-            [_predictions(places[seed, fold]) for fold in folds],
-            ignore_index=True,
-        )
+        seed: _pooled({fold: places[seed, fold] for fold in folds})
         for seed in seeds
     }
     scores = {
@@ -172,6 +194,22 @@ def _system(name, places, labels, grid):
     return System(
         name, runs, folds, tables, scores, counts, costs, labels, grid
     )
+
+
+def _pooled(runs):
+    """The predictions of all folds; an utterance is tested in one of them."""
+    tables = {fold: _predictions(run) for fold, run in runs.items()}
+    tested_in = {}
+    for fold, table in tables.items():
+        for utterance in table["id"].unique():
+            if utterance in tested_in:
+                raise InputError(
+                    f"{runs[fold].folder}: tests utterance {utterance}, which "
+                    f"fold {tested_in[utterance]} tests as well; folds that "
+                    "are pooled test different utterances"
+                )
+            tested_in[utterance] = fold
+    return pd.concat(tables.values(), ignore_index=True)
 
 
 def _predictions(run):
@@ -263,7 +301,8 @@ def score(system, conditions, name="UA", label=None):
     Returns
     -------
     float
-        A fraction; NaN for the recall of a class that was not tested.
+        A fraction; NaN for the recall of a class that was not tested, and
+        without conditions.
     """
     values = [
         entry[name] if label is None else entry[name][label]
@@ -271,7 +310,8 @@ def score(system, conditions, name="UA", label=None):
         for entry in scores
         if Condition(entry["noise"], entry["snr_db"]) in conditions
     ]
-    return math.nan if None in values else float(np.mean(values))
+    known = values and None not in values
+    return float(np.mean(values)) if known else math.nan
 
 
 def confusion(system, conditions):
@@ -322,8 +362,10 @@ def ua_interval(system, conditions):
     Returns
     -------
     (float, float)
-        Fractions.
+        Fractions; NaN for a single speaker, and without conditions.
     """
+    if not conditions:
+        return math.nan, math.nan
     return interval(_counts(system, conditions))
 
 
@@ -375,6 +417,10 @@ def contrast(one, other, under="noisy", conditions=None):
     if not seeds or not conditions or one.folds != other.folds:
         return None
     pair = [_counts(system, conditions, seeds) for system in (one, other)]
+    if not same_utterances(*pair):
+        raise InputError(
+            f"{one.name} and {other.name} were tested on different utterances"
+        )
     per_run = [
         _mean_ua(one.runs[place], conditions)
         - _mean_ua(other.runs[place], conditions)
@@ -410,8 +456,8 @@ def contrasts(systems):
         asked += [
             (name, "kd_last", "noisy"),
             (name, "student_clean", "noisy"),
-            (name, "teacher", "noisy"),
-            (name, "teacher", "clean"),
+            (name, TEACHER, "noisy"),
+            (name, TEACHER, "clean"),
             (name, BASELINE, "clean"),
             (name, BASELINE, "unseen noise"),
         ]

@@ -4,6 +4,7 @@ import math
 from collections import namedtuple
 
 from mlkd_lobes.evaluation.results import metric, noise_types, noisy_mean
+from mlkd_lobes.evaluation.statistics import runs_interval
 from mlkd_lobes.evaluation.summary import (
     consistency_interval,
     contrasts,
@@ -100,6 +101,33 @@ def _percent(results, condition, name):
     return f"{100 * metric(results, condition, name):.1f}"
 
 
+def between(low, high, form=".1f"):
+    """An interval in percent.
+
+    Arguments
+    ---------
+    low : float
+        A fraction; NaN where nothing can be said.
+    high : float
+        Another.
+    form : str
+        How a number is written.
+
+    Returns
+    -------
+    str
+        Two numbers, or a dash.
+
+    Example
+    -------
+    >>> between(0.25, 0.5), between(-0.01, 0.02, "+.1f"), between(math.nan, 0)
+    ('25.0 to 50.0', '-1.0 to +2.0', '–')
+    """
+    if math.isnan(low) or math.isnan(high):
+        return "–"
+    return f"{100 * low:{form}} to {100 * high:{form}}"
+
+
 def systems_table(systems, name="UA"):
     """Several systems: clean, noisy and every noise type as columns.
 
@@ -121,10 +149,9 @@ def systems_table(systems, name="UA"):
     for system in systems:
         parts = [[CLEAN], seen_noise(system)]
         parts += [seen_noise(system, kind) for kind in kinds]
-        cells = [f"{100 * score(system, part, name):.1f}" for part in parts]
+        cells = [_share(score(system, part, name)) for part in parts]
         if name == "UA":
-            low, high = ua_interval(system, seen_noise(system))
-            cells.insert(2, f"{100 * low:.1f} to {100 * high:.1f}")
+            cells.insert(2, between(*ua_interval(system, seen_noise(system))))
         rows.append([system.name, str(len(system.seeds)), *cells])
     header = [f"{name} (%)", "seeds", "clean", "noisy", *kinds]
     if name == "UA":
@@ -143,8 +170,10 @@ def contrasts_table(systems):
     Returns
     -------
     Table
-        Without rows if there is nothing to compare. "runs better" counts the
-        folds and seeds in which the first system is ahead.
+        Without rows if there is nothing to compare. A difference is taken over
+        the seeds that both systems have; "over runs" is the interval over
+        folds and seeds, "runs better" counts those in which the first system
+        is ahead.
     """
     rows = []
     for asked in contrasts(systems):
@@ -155,16 +184,19 @@ def contrasts_table(systems):
             [
                 f"{asked.one} − {asked.other}",
                 asked.under,
+                str(len(asked.seeds)),
                 f"{100 * found.difference:+.1f}",
-                f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
+                between(found.low, found.high, "+.1f"),
                 "< 0.001" if found.p < 0.001 else f"{found.p:.3f}",
+                between(*runs_interval(asked.per_run), "+.1f"),
                 each,
                 f"{better} of {len(asked.per_run)}",
                 str(found.n_speakers),
             ]
         )
-    header = ["UA (points)", "under", "difference", "95 % interval", "p"]
-    return Table([*header, "each seed", "runs better", "speakers"], rows)
+    header = ["UA (points)", "under", "seeds", "difference", "95 % interval"]
+    header += ["p", "over runs", "each seed", "runs better", "speakers"]
+    return Table(header, rows)
 
 
 def recall_table(systems):
@@ -214,8 +246,7 @@ def consistency_table(systems):
     for system in systems:
         parts = [seen_noise(system, snr=snr) for snr in snrs]
         cells = [f"{100 * score(system, p, 'consistency'):.1f}" for p in parts]
-        low, high = consistency_interval(system, parts[-1])
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        interval = between(*consistency_interval(system, parts[-1]))
         rows.append([system.name, *cells, interval])
     header = ["unchanged (%)", *[f"{snr:g} dB" for snr in snrs]]
     return Table([*header, f"95 % interval, {snrs[-1]:g} dB"], rows)

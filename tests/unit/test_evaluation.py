@@ -128,8 +128,20 @@ def test_finding_and_refusing_runs(tmp_path):
     run = results.write_run(path.parent, HEADER, table(), GRID, {})
     del run["fold"], run["corpus"]
     path.write_text(json.dumps(run))
-    with pytest.raises(ValueError, match="results.json: lacks corpus, fold"):
+    with pytest.raises(ValueError, match="results.json lacks corpus, fold"):
         results.read_results(path.parent)
+    run = results.write_run(path.parent, HEADER, table(), GRID, {})
+    whole = run["conditions"]
+    for entries in (None, [], [None], [*whole, {**whole[0], "n": 1}]):
+        if entries:
+            (entries[-1] or {}).pop("WA", None)
+        path.write_text(json.dumps({**run, "conditions": entries}))
+        with pytest.raises(ValueError, match="results.json: a condition lacks"):
+            results.read_results(path.parent)
+    frame = table().drop(columns=["predicted", "speaker"])
+    frame.to_csv(path.parent / results.PREDICTIONS, index=False)
+    with pytest.raises(ValueError, match="gz lacks speaker, predicted"):
+        results.read_predictions(path.parent)
 
 
 def test_results_never_stand_beside_other_predictions(tmp_path, monkeypatch):

@@ -1,13 +1,17 @@
 """Folds are pooled, seeds averaged, systems compared on the same utterances."""
 
 import gzip
+import re
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.report import report_text
+from mlkd_lobes.evaluation.figures import ua_over_snr
+from mlkd_lobes.evaluation.page import page_html
+from mlkd_lobes.evaluation.report import aims, report_text
 from mlkd_lobes.evaluation.results import (
     find_runs,
     is_whole,
@@ -18,6 +22,7 @@ from mlkd_lobes.evaluation.results import (
 )
 from mlkd_lobes.evaluation.statistics import (
     mean_ua,
+    runs_interval,
     speaker_counts,
     unchanged_counts,
 )
@@ -149,14 +154,100 @@ def test_systems_are_compared_with_the_student_alone(folder):
     write(folder, "kd_last", 1, 1, 9)
     names = {c.one for c in contrasts(pool(find_runs([folder])))}
     assert names == {"mlkd"}  # kd_last has another set of folds
-    runs, left_out = on_shared_folds(find_runs([folder]))
-    assert left_out == [2] and {run.results["fold"] for run in runs} == {1}
-    systems = pool(runs)
+    systems = pool(find_runs([folder], folds=[1]))
     names = [c.one for c in contrasts(systems)]
     assert names[:2] == ["mlkd", "kd_last"]  # what was asked first, first
-    text = report_text(systems, runs[0].results, left_out=left_out)
-    assert "fold(s) 1: 20 test" in text and "Fold(s) 2 left out" in text
     assert contrasts([s for s in systems if s.name == "kd_last"]) == []
+
+
+def test_systems_are_compared_on_the_same_folds(folder, tmp_path):
+    """What is left out costs as few runs as possible, and is named."""
+    write(folder, "kd_last", 1, 1, 9)
+    runs, left_out = on_shared_folds(find_runs([folder]))
+    assert len(runs) == 8 and left_out == ["kd_last, seed 1, fold(s) 1"]
+    text = report_text(pool(runs), runs[0].results, left_out=left_out)
+    assert "fold(s) 1, 2: 40 test" in text and "same folds: kd_last, s" in text
+    for seed in (1, 2):
+        write(folder, "kd_last", 1, seed, 9)
+        write(folder, "teacher", 1, seed, 9)
+    # Four systems on one fold are as many runs as two on both.
+    runs, left_out = on_shared_folds(find_runs([folder]))
+    assert len(runs) == 8 and len(left_out) == 4
+    for seed in (1, 2):
+        write(folder, "random", 1, seed, 9)
+    runs, left_out = on_shared_folds(find_runs([folder]))
+    assert len(runs) == 10 and {run.results["fold"] for run in runs} == {1}
+    assert left_out[0] == "mlkd, seed 1, fold(s) 2" and len(left_out) == 4
+
+
+def test_an_utterance_is_tested_in_one_fold(folder):
+    table = read_predictions(folder / "mlkd-1-1")
+    about = {**read_results(folder / "mlkd-2-1")}
+    write_run(folder / "mlkd-2-1", about, table, GRID, {})
+    with pytest.raises(InputError, match="s2-0, which fold 1 tests as well"):
+        pool(find_runs([folder], systems=["mlkd"]))
+
+
+def test_systems_tested_on_other_utterances_are_named(folder):
+    for seed in (1, 2):
+        place = folder / f"mlkd-1-{seed}"
+        table = read_predictions(place)
+        table = table[table["id"] != "s2-3"]
+        write_run(place, read_results(place), table, GRID, {})
+    systems = pool(find_runs([folder]))
+    with pytest.raises(InputError, match="mlkd and student_noisy were tested"):
+        contrasts(systems)
+
+
+@pytest.mark.parametrize("grid", [GRID[:1], [CLEAN, GRID[3]]])
+def test_without_noise_met_in_training(tmp_path, grid):
+    """Clean speech alone, or unseen noise alone: dashes, no figure over SNR."""
+    for fold in (1, 2):
+        write(tmp_path, "mlkd", fold, 1, 8, grid)
+        write(tmp_path, "student_noisy", fold, 1, 6, grid)
+        write(tmp_path, "teacher", fold, 1, 6, grid)
+    runs = find_runs([tmp_path])
+    systems = pool(runs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = report_text(systems, runs[0].results)
+        assert "nan" not in text and "| mlkd − teacher" in text
+        row = next(r for r in text.splitlines() if r.startswith("| mlkd  "))
+        cells = [cell.strip() for cell in row.split("|")[2:6]]
+        assert cells == ["1", "80.0", "–", "–"]
+        page = page_html(systems, runs[0].results)
+    assert "nan" not in re.sub("<svg.*?</svg>", "", page, flags=re.DOTALL)
+    with pytest.raises(InputError, match="no UA over SNR to draw"):
+        ua_over_snr(systems)
+
+
+def test_one_speaker_has_no_interval(tmp_path):
+    place = write(tmp_path, "mlkd", 1, 1, 8)
+    other = write(tmp_path, "student_noisy", 1, 1, 6)
+    for folder in (place, other):
+        table = read_predictions(folder)
+        table = table[table["speaker"] == "s2"]
+        write_run(folder, read_results(folder), table, GRID, {})
+    runs = find_runs([tmp_path])
+    text = report_text(pool(runs), runs[0].results)
+    assert "nan" not in text
+    row = next(r for r in text.splitlines() if r.startswith("| mlkd − student"))
+    cells = [cell.strip() for cell in row.split("|")[2:9]]
+    assert cells[:4] == ["noisy", "1", "+20.0", "–"] and cells[5] == "–"
+
+
+def test_what_the_student_keeps_is_said(folder):
+    for fold in (1, 2):
+        for seed in (1, 2):
+            write(folder, "teacher", fold, seed, 9)
+    systems = pool(find_runs([folder]))
+    mlkd = next(s for s in systems if s.name == "mlkd")
+    said = aims(systems)
+    # Noise changes 2 of 10 answers; 7 and 8 of 10 are right, the teacher's 9.
+    assert score(mlkd, seen_noise(mlkd, snr=10.0), "consistency") == 0.8
+    assert "At 10 dB mlkd says of 80.0 % of the utterances" in said
+    assert f"its UA is {100 * 0.75 / 0.9:.1f} % of the teacher's" in said
+    assert aims([mlkd]) is None
 
 
 def test_runs_in_which_a_system_is_better_are_counted(folder):
@@ -169,7 +260,11 @@ def test_runs_in_which_a_system_is_better_are_counted(folder):
     assert primary.per_run == pytest.approx([0.1, -0.3, 0.1, 0.0], abs=1e-12)
     table = contrasts_table(systems)
     row = dict(zip(table.header, table.rows[0]))
-    assert row["runs better"] == "2 of 4"
+    assert row["runs better"] == "2 of 4" and row["seeds"] == "2"
+    # Student's t of four values: mean -2.5, deviation 18.9 points.
+    low, high = runs_interval(primary.per_run)
+    assert (low, high) == pytest.approx((-0.3262, 0.2762), abs=1e-3)
+    assert row["over runs"] == "-32.6 to +27.6"
 
 
 def test_a_small_p_is_not_written_as_none(tmp_path):
