@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.statistics import runs_interval
 from mlkd_lobes.evaluation.summary import (
     BASELINE,
     MULTI_LEVEL,
@@ -239,7 +240,8 @@ def gains(systems):
     Returns
     -------
     matplotlib.figure.Figure, or None
-        Intervals, and a small mark for every seed; None without that student.
+        Intervals over speakers (thick) and over runs (thin), and a small mark
+        for every seed; None without that student.
     """
     found = [c for c in contrasts(systems) if c.other == BASELINE]
     found = [c for c in found if c.under == "noisy" and c.one != UNTRAINED]
@@ -251,7 +253,7 @@ def gains(systems):
     def draw(axes):
         """A bar per system, the best on top."""
         for place, asked in enumerate(found):
-            _gain(axes, place, asked.found, palette[asked.one])
+            _gain(axes, place, asked, palette[asked.one])
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(range(len(found)), list(map(_with_seeds, found)))
         axes.set_ylim(-0.6, len(found) - 0.4)
@@ -267,15 +269,20 @@ def _with_seeds(asked):
     return f"{asked.one}, {n} seed{'s' * (n > 1)}"
 
 
-def _gain(axes, place, found, colour):
-    """One row: interval, estimate, and the seeds above it."""
-    axes.plot(
-        [100 * found.low, 100 * found.high],
-        [place, place],
-        color=colour,
-        linewidth=3,
-        alpha=0.6,
-    )
+def _gain(axes, place, asked, colour):
+    """One row: both intervals, estimate, and the seeds above it."""
+    found = asked.found
+    for (low, high), linewidth in (
+        (runs_interval(asked.per_run), 1),
+        ((found.low, found.high), 4),
+    ):
+        axes.plot(
+            [100 * low, 100 * high],
+            [place, place],
+            color=colour,
+            linewidth=linewidth,
+            alpha=0.6,
+        )
     axes.plot(100 * found.difference, place, "o", color=colour)
     seeds = 100 * np.array(found.per_seed)
     above = np.full(len(seeds), place + 0.24)
