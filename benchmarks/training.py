@@ -140,15 +140,10 @@ def load(root, teacher, speech, **changes):
 # ---- Who trains --------------------------------------------------------------
 
 
-class NoCache:
-    """Computes the teacher's targets in every step, and keeps none."""
-
-    def get(self, ids):
-        """None is there."""
-
-    def put(self, ids, features, logits, n_frames):
-        """What was computed, as it is."""
-        return features, logits
+def targets_of_every_step(self, batch):
+    """The teacher's targets, computed anew and not kept."""
+    features, logits, _ = self.modules.teacher(*batch.clean)
+    return features, logits
 
 
 def straightforward_forward(self, batch, stage):
@@ -183,7 +178,7 @@ def make_brain(name, root, teacher, speech, **changes):
         hparams, run_opts, model, classifier
     )
     if name == WITHOUT_CACHE:
-        brain.targets = NoCache()
+        brain.teacher_targets = types.MethodType(targets_of_every_step, brain)
     if name == STRAIGHTFORWARD:
         forward = types.MethodType(straightforward_forward, brain)
         brain.compute_forward, brain.add_noise = forward, stock_noise(hparams)

@@ -254,14 +254,14 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, wavs, wav_lens):
+    def forward(self, wavs, wav_lens=None):
         """Targets from clean speech.
 
         Arguments
         ---------
         wavs : torch.Tensor
             Clean waveforms [batch, time].
-        wav_lens : torch.Tensor
+        wav_lens : torch.Tensor, optional
             True lengths [batch] relative to the longest.
 
         Returns

@@ -1,10 +1,11 @@
 """A cache of what the teacher says of clean speech.
 
-The teacher is frozen and its features are length-exact, so the targets of a clean
-signal never change: they are computed when it is first met and read from disk
-from then on, one file per signal, written whole or not at all. The
-files are in half precision, and so is what is returned when they are written:
-the first epoch sees the same numbers as all others.
+The teacher is frozen, so the targets of a clean signal never change: they are
+computed when it is first met and read from disk from then on, one file per
+signal, written whole or not at all. Each is computed alone: what is kept depends
+on nothing but teacher and signal, not on the batch it was first met in. The files
+are in half precision, and so is what is returned when they are written: the first
+epoch sees the same numbers as all others.
 """
 
 import hashlib
@@ -33,11 +34,12 @@ class TargetCache:
     Example
     -------
     >>> cache = TargetCache(getfixture("tmp_path"), "4f", [1, 2])
-    >>> features = torch.rand(2, 1, 9, 16)
-    >>> out = cache.put(["a"], features, torch.rand(1, 4), torch.tensor([9]))
-    >>> torch.equal(out[0], cache.get(["a"])[0])
-    True
-    >>> cache.get(["a", "b"]) is None
+    >>> said = [(torch.rand(2, n, 16), torch.rand(4)) for n in (9, 5)]
+    >>> features, logits = cache.get(["a", "b"], lambda i: said[i])
+    >>> features.shape, logits.shape
+    (torch.Size([2, 2, 9, 16]), torch.Size([2, 4]))
+    >>> again = cache.get(["a", "b"], lambda i: "not asked again")
+    >>> torch.equal(again[0], features)
     True
     """
 
@@ -47,63 +49,33 @@ class TargetCache:
         key = text_sha256([teacher_sha256, list(levels)])
         self.folder = pathlib.Path(folder) / key[:16]
 
-    # Under autocast a CPU cannot stack half precision.
-    @torch.autocast("cpu", enabled=False)
-    def get(self, ids):
-        """Targets of a batch, if all of them are there.
+    def get(self, ids, compute):
+        """Targets of a batch.
 
         Arguments
         ---------
         ids : sequence of str
             Names of clean signals.
+        compute : callable
+            Of a place in the batch; for what is not there, or damaged, gives
+            the signal's hidden states [levels, frames, width] and logits
+            [classes], which are kept.
 
         Returns
         -------
-        tuple of torch.Tensor, or None
-            `features` [levels, batch, frames, width] (0 where padded) and
-            `logits` [batch, classes], in half precision.
-        """
-        entries = [_read(self._path(utterance)) for utterance in ids]
-        if None in entries:
-            return None
-        features = pad_sequence(
-            [entry["features"].transpose(0, 1) for entry in entries],
-            batch_first=True,
-        )
-        logits = torch.stack([entry["logits"] for entry in entries])
-        return features.permute(2, 0, 1, 3), logits
-
-    def put(self, ids, features, logits, n_frames):
-        """Keeps the targets of a batch; those there already stay as they are.
-
-        Arguments
-        ---------
-        ids : sequence of str
-            Names of clean signals.
         features : torch.Tensor
-            Hidden states [levels, batch, frames, width].
+            Hidden states [levels, batch, frames, width], 0 where padded, in
+            half precision.
         logits : torch.Tensor
-            Logits [batch, classes].
-        n_frames : torch.Tensor
-            True frames [batch].
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            What `get` returns from now on.
+            Logits [batch, classes] in half precision.
         """
-        features = features.detach().to("cpu", torch.float16)
-        logits = logits.detach().to("cpu", torch.float16)
-        for i, (utterance, n) in enumerate(zip(ids, n_frames.tolist())):
-            if self._path(utterance).exists():
-                continue
-            entry = {
-                "features": features[:, i, :n].contiguous(),
-                "logits": logits[i].contiguous(),
-            }
-            with atomic_path(self._path(utterance)) as temporary:
-                save_file(entry, temporary)
-        return self.get(ids)
+        paths = [self._path(name) for name in ids]
+        return _batch(
+            [
+                _read(path) or _write(path, *compute(i))
+                for i, path in enumerate(paths)
+            ]
+        )
 
     def _path(self, utterance):
         # Names in a corpus may hold anything; hashes are safe file names.
@@ -118,3 +90,26 @@ def _read(path):
     except SafetensorError:
         path.unlink()
         return None
+
+
+def _write(path, features, logits):
+    """Keeps the targets of a signal; returns what is read from now on."""
+    entry = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        for name, tensor in (("features", features), ("logits", logits))
+    }
+    with atomic_path(path) as temporary:
+        save_file(entry, temporary)
+    return entry
+
+
+# Under autocast a CPU cannot stack half precision.
+@torch.autocast("cpu", enabled=False)
+def _batch(entries):
+    """Features [levels, batch, frames, width] and logits of several signals."""
+    features = pad_sequence(
+        [entry["features"].transpose(0, 1) for entry in entries],
+        batch_first=True,
+    )
+    logits = torch.stack([entry["logits"] for entry in entries])
+    return features.permute(2, 0, 1, 3), logits

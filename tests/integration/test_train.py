@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from settings import SettingsError
 from transformers import AutoModelForAudioClassification
 
-from mlkd_lobes.classifier import state_sha256
+import speechbrain as sb
+from mlkd_lobes.classifier import FrozenTeacher, state_sha256
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import LeakageError
 from mlkd_lobes.evaluation.results import read_predictions, summarize
@@ -111,26 +112,41 @@ def test_frozen_front_end_stays_the_teachers(finished):
 
 
 def test_teacher_is_frozen_and_in_no_checkpoint(experiment, monkeypatch):
-    seen = []
+    seen, signals = [], {}
     forward = MLKDBrain.compute_forward
 
     def watch(self, batch, stage):
         teacher = self.modules.teacher
         training = [m.training for m in teacher.modules()]
         seen.append((any(training), state_sha256(teacher), stage))
+        if stage == sb.Stage.TRAIN:
+            wavs, lengths = batch.clean
+            samples = (lengths * wavs.shape[1]).round().long().tolist()
+            signals.update(zip(batch.key, samples))
         return forward(self, batch, stage)
 
-    saved = {}
+    saved, kept = {}, []
     finish = train.finish_stage
 
     def look(folder, *rest):
         for path in folder.glob("save/CKPT*/*.ckpt"):
             saved.setdefault(path.stem, path.stat().st_size)
+        kept.extend(folder.glob("targets/*/*/*.safetensors"))
         return finish(folder, *rest)
 
+    asked, answer = [], FrozenTeacher.forward
+
+    def listen(self, wavs, *lengths):
+        asked.append(tuple(wavs.shape))
+        return answer(self, wavs, *lengths)
+
+    monkeypatch.setattr(FrozenTeacher, "forward", listen)
     monkeypatch.setattr(MLKDBrain, "compute_forward", watch)
     monkeypatch.setattr(train, "finish_stage", look)
     experiment.run("mlkd")
+    # It is asked once of every signal, alone and without padding.
+    assert len(kept) == len(signals)
+    assert sorted(asked) == sorted((1, n) for n in signals.values())
     assert {stage.name for _, _, stage in seen} == {"TRAIN", "VALID"}
     assert not any(training for training, _, _ in seen)
     assert len({digest for _, digest, _ in seen}) == 1

@@ -1,84 +1,78 @@
 """Cached targets are the computed ones, and belong to one teacher."""
 
+import pytest
 import torch
 
+import mlkd_lobes.targets as targets
 from mlkd_lobes.classifier import EmotionClassifier, FrozenTeacher, state_sha256
 from mlkd_lobes.targets import TargetCache
+
+
+def entry(n_frames, width=4):
+    return torch.rand(1, n_frames, width), torch.rand(2)
+
+
+def never(i):
+    raise AssertionError("what is there is not computed again")
 
 
 def test_cached_targets_are_the_computed_ones(make_encoder, tmp_path):
     classifier = EmotionClassifier(make_encoder(), ["a", "b"])
     teacher = FrozenTeacher(classifier, [2, 4])
     cache = TargetCache(tmp_path, state_sha256(classifier), [2, 4])
-    wavs, lengths = torch.randn(3, 9000), torch.tensor([1.0, 0.4, 0.7])
-    features, logits, n_frames = teacher(wavs, lengths)
+    wavs = [torch.randn(1, n) for n in (9000, 3600, 6300)]
+    said = [teacher(wav) for wav in wavs]
     ids = ["a/b", "c d", "ü"]
-    assert cache.get(ids) is None
-    written = cache.put(ids, features, logits, n_frames)
-    read = cache.get(ids)
+
+    def compute(i):
+        return said[i][0][:, 0], said[i][1][0]
+
+    written, read = cache.get(ids, compute), cache.get(ids, never)
     for a, b in zip(written, read):
         assert torch.equal(a, b)
-    for i, n in enumerate(n_frames):
-        exact = features[:, i, :n]
-        assert torch.equal(read[0][:, i, :n], exact.half())
+    for i, (features, logits, n_frames) in enumerate(said):
+        n = n_frames.item()
+        assert torch.equal(read[0][:, i, :n], features[:, 0].half())
         assert not read[0][:, i, n:].any()
-    assert torch.equal(read[1], logits.half())
-    # Computed alone, not in that batch: equal up to half precision.
-    for i, name in enumerate(ids):
-        wav = wavs[i : i + 1, : round(9000 * lengths[i].item())]
-        alone, own, n = teacher(wav, torch.ones(1))
-        cached = cache.get([name])
-        torch.testing.assert_close(
-            cached[0].float(), alone[:, :, : n[0]], atol=5e-3, rtol=2e-3
-        )
-        torch.testing.assert_close(cached[1].float(), own, atol=5e-3, rtol=2e-3)
+        assert torch.equal(read[1][i], logits[0].half())
 
 
-def test_what_is_cached_stays_as_it_is(tmp_path):
+def test_only_what_is_missing_is_computed(tmp_path):
     cache = TargetCache(tmp_path, "teacher", [1])
-    entry = torch.rand(1, 1, 5, 4), torch.rand(1, 2), torch.tensor([5])
-    first = cache.put(["a"], *entry)
-    entry = torch.rand(1, 2, 5, 4), torch.rand(2, 2), torch.tensor([5, 5])
-    again = cache.put(["a", "b"], *entry)
-    assert torch.equal(again[0][:, 0], first[0][:, 0])
-    assert torch.equal(again[1][1], entry[1][1].half())
+    said, asked = [entry(5), entry(9), entry(7)], []
 
+    def compute(i):
+        asked.append(i)
+        return said[i]
 
-def test_batches_are_put_together_anew(tmp_path):
-    cache = TargetCache(tmp_path, "teacher", [1])
-    features = torch.rand(1, 3, 9, 4)
-    frames = torch.tensor([9, 5, 7])
-    cache.put(["a", "b", "c"], features, torch.rand(3, 2), frames)
-    again, _ = cache.get(["c", "b"])
+    first = cache.get(["a"], compute)
+    both = cache.get(["a", "b", "c"], compute)
+    assert asked == [0, 1, 2]
+    assert torch.equal(both[0][:, 0, :5], first[0][:, 0])
+    again, _ = cache.get(["c", "a"], never)
     assert again.shape == (1, 2, 7, 4)
-    assert torch.equal(again[:, 0], features[:, 2, :7].half())
-    assert torch.equal(again[:, 1, :5], features[:, 1, :5].half())
+    assert torch.equal(again[:, 0], said[2][0].half())
+    assert torch.equal(again[:, 1, :5], said[0][0].half())
 
 
 def test_a_changed_teacher_never_meets_an_old_cache(make_encoder, tmp_path):
     classifier = EmotionClassifier(make_encoder(), ["a", "b"])
-    features, logits = torch.rand(1, 1, 5, 4), torch.rand(1, 2)
     old = TargetCache(tmp_path, state_sha256(classifier), [4])
-    old.put(["a"], features, logits, torch.tensor([5]))
+    old.get(["a"], lambda i: entry(5))
     with torch.no_grad():
         classifier.head.classifier.bias[0] += 1e-6
-    changed = TargetCache(tmp_path, state_sha256(classifier), [4])
-    assert changed.get(["a"]) is None
-    assert TargetCache(tmp_path, "other", [4]).get(["a"]) is None
-    assert old.get(["a"]) is not None
-
-
-def test_other_levels_are_another_cache(tmp_path):
-    cache = TargetCache(tmp_path, "teacher", [4])
-    cache.put(
-        ["a"], torch.rand(1, 1, 5, 4), torch.rand(1, 2), torch.tensor([5])
-    )
-    assert TargetCache(tmp_path, "teacher", [3]).get(["a"]) is None
+    others = [(state_sha256(classifier), [4]), ("other", [4])]
+    # Nor do other levels.
+    with torch.no_grad():
+        classifier.head.classifier.bias[0] -= 1e-6
+    others.append((state_sha256(classifier), [3]))
+    for other in others:
+        with pytest.raises(AssertionError):
+            TargetCache(tmp_path, *other).get(["a"], never)
+    old.get(["a"], never)
 
 
 def test_half_written_entries_do_not_exist(tmp_path, monkeypatch):
-    import mlkd_lobes.targets as targets
-
     cache = TargetCache(tmp_path, "teacher", [1])
 
     def breaks(entry, path):
@@ -86,21 +80,17 @@ def test_half_written_entries_do_not_exist(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(targets, "save_file", breaks)
-    entry = torch.rand(1, 1, 5, 4), torch.rand(1, 2), torch.tensor([5])
-    try:
-        cache.put(["a"], *entry)
-    except OSError:
-        pass
-    assert cache.get(["a"]) is None
+    with pytest.raises(OSError):
+        cache.get(["a"], lambda i: entry(5))
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_a_damaged_entry_is_made_anew(tmp_path):
-    cache = TargetCache(tmp_path, "4f", [1])
-    features, logits = torch.rand(1, 1, 9, 16), torch.rand(1, 4)
-    first = cache.put(["a"], features, logits, torch.tensor([9]))
+    cache, said = TargetCache(tmp_path, "4f", [1]), entry(9, 16)
+    first = cache.get(["a"], lambda i: said)
     (path,) = tmp_path.rglob("*.safetensors")
-    path.write_bytes(path.read_bytes()[:50])
-    assert cache.get(["a"]) is None
-    again = cache.put(["a"], features, logits, torch.tensor([9]))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50])
+    again = cache.get(["a"], lambda i: said)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert path.read_bytes() == whole

@@ -329,10 +329,15 @@ class MLKDBrain(EmotionBrain):
         return student, Targets(batch.label, features, teacher_logits)
 
     def teacher_targets(self, batch):
-        """What the teacher says of the clean signal, from the cache if there."""
-        targets = self.targets.get(batch.key)
-        if targets is None:
-            # All of the batch, so that it is the same after a kill in `put`.
-            features, logits, n_frames = self.modules.teacher(*batch.clean)
-            targets = self.targets.put(batch.key, features, logits, n_frames)
+        """What the teacher says of the clean signals, once of each."""
+
+        def ask(i):
+            """The teacher's hidden states and logits of one of them."""
+            signals, lengths = batch.clean
+            n_samples = round(lengths[i].item() * signals.shape[1])
+            alone = signals[i : i + 1, :n_samples]
+            features, logits, _ = self.modules.teacher(alone)
+            return features[:, 0], logits[0]
+
+        targets = self.targets.get(batch.key, ask)
         return [target.to(self.device) for target in targets]
