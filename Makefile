@@ -45,8 +45,8 @@ bench: .venv/ready
 estimate: .venv/ready
 	$(RUN) benchmarks/estimate.py results/estimate/iemocap.json
 
-# Folds whose test speakers no search has heard: the search validated on the
-# test speakers of the second and third.
+# Folds on whose test speakers nothing was chosen: the search validated on those
+# of the second and third.
 UNSEARCHED = $(foreach n,4 5 6,results/ravdess/table/fold_$(n))
 
 # Tables and figure of the README, and build/ravdess.html, from the results.

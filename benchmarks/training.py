@@ -142,8 +142,7 @@ def load(root, teacher, speech, **changes):
 
 def targets_of_every_step(self, batch):
     """The teacher's targets, computed anew and not kept."""
-    features, logits, _ = self.modules.teacher(*batch.clean)
-    return features, logits
+    return self.modules.teacher(*batch.clean)
 
 
 def straightforward_forward(self, batch, stage):
@@ -152,7 +151,7 @@ def straightforward_forward(self, batch, stage):
     wavs, lengths = batch.clean
     logits, encoded = self.modules.model(self.add_noise(wavs, lengths), lengths)
     projected = self.modules.projection(encoded.last_hidden)
-    features, teacher_logits, _ = self.modules.teacher(wavs, lengths)
+    features, teacher_logits = self.modules.teacher(wavs, lengths)
     student = Student(logits, projected, encoded.n_frames)
     return student, Targets(batch.label, features, teacher_logits)
 

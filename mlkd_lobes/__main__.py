@@ -145,6 +145,12 @@ def report(options):
     chosen = options.systems and options.systems.split(",")
     runs = find_runs(options.folders, _folds(options.folds), chosen)
     runs, left_out = on_shared_folds(runs)
+    lost = {*(chosen or ())} - {run.results["system"] for run in runs}
+    if lost:
+        raise InputError(
+            f"--systems: {', '.join(sorted(lost))} would be left out, having "
+            "other folds than the rest; choose folds that all have with --folds"
+        )
     systems, about = pool(runs), runs[0].results
     print(report_text(systems, about, left_out=left_out))
     if options.figure:

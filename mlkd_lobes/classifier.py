@@ -270,11 +270,9 @@ class FrozenTeacher(nn.Module):
             Hidden states [levels, batch, frames, width].
         logits : torch.Tensor
             Logits [batch, classes].
-        n_frames : torch.Tensor
-            True frames [batch].
         """
         logits, encoded = self.classifier(wavs, wav_lens, self.levels)
-        return torch.stack(encoded.levels), logits, encoded.n_frames
+        return torch.stack(encoded.levels), logits
 
 
 def state_sha256(module):

@@ -273,7 +273,7 @@ def _gain(axes, place, asked, colour):
     """One row: both intervals, estimate, and the seeds above it."""
     found = asked.found
     for (low, high), linewidth in (
-        (runs_interval(asked.per_run), 1),
+        (runs_interval(asked.per_run, len(asked.seeds)), 1),
         ((found.low, found.high), 4),
     ):
         axes.plot(

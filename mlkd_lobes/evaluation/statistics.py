@@ -243,7 +243,7 @@ def same_utterances(one, other):
     )
 
 
-def runs_interval(differences):
+def runs_interval(differences, n_seeds):
     """Bounds of the 95 % interval of a mean over trainings (Student's t).
 
     What speakers drawn anew cannot tell: how far another training of the same
@@ -255,20 +255,22 @@ def runs_interval(differences):
     ---------
     differences : sequence of float
         What one system has more than another in each fold and seed.
+    n_seeds : int
+        How many seeds they are of.
 
     Returns
     -------
     (float, float)
-        NaN for less than two of them.
+        NaN for a single seed: nothing was trained twice.
 
     Example
     -------
-    >>> low, high = runs_interval([1.0, 2.0, 3.0])
+    >>> low, high = runs_interval([1.0, 2.0, 3.0], n_seeds=3)
     >>> round(low, 2), round(high, 2)
     (-0.48, 4.48)
     """
     n = len(differences)
-    if n < 2:
+    if n_seeds < 2:
         return math.nan, math.nan
     mean = float(np.mean(differences))
     error = float(np.std(differences, ddof=1)) / math.sqrt(n)

@@ -108,14 +108,10 @@ def _owner(run):
 
 def _intersections(sets):
     """Some sets, and all that several of them share."""
-    found = set(sets)
-    while True:
-        shared = {one & other for one in found for other in found} - {
-            frozenset()
-        }
-        if shared <= found:
-            return found
-        found |= shared
+    found = set()
+    for one in set(sets):
+        found |= {one} | {one & other for other in found}
+    return found - {frozenset()}
 
 
 def pool(runs):
@@ -284,7 +280,7 @@ def unseen_noise(system):
     return [c for c in system.grid if c.noise in kinds]
 
 
-def score(system, conditions, name="UA", label=None):
+def score(system, conditions, name="UA", label=None, seeds=None):
     """A metric, mean over conditions and seeds, folds pooled.
 
     Arguments
@@ -297,6 +293,8 @@ def score(system, conditions, name="UA", label=None):
         "UA", "WA", "F1", "consistency" or, with a label, "recall".
     label : str, optional
         The class.
+    seeds : collection of int, optional
+        Only these.
 
     Returns
     -------
@@ -306,7 +304,8 @@ def score(system, conditions, name="UA", label=None):
     """
     values = [
         entry[name] if label is None else entry[name][label]
-        for scores in system.scores.values()
+        for seed, scores in system.scores.items()
+        if seeds is None or seed in seeds
         for entry in scores
         if Condition(entry["noise"], entry["snr_db"]) in conditions
     ]

@@ -188,7 +188,9 @@ def contrasts_table(systems):
                 f"{100 * found.difference:+.1f}",
                 between(found.low, found.high, "+.1f"),
                 "< 0.001" if found.p < 0.001 else f"{found.p:.3f}",
-                between(*runs_interval(asked.per_run), "+.1f"),
+                between(
+                    *runs_interval(asked.per_run, len(asked.seeds)), "+.1f"
+                ),
                 each,
                 f"{better} of {len(asked.per_run)}",
                 str(found.n_speakers),

@@ -17,6 +17,7 @@ from test_summary import LABELS, write
 
 from mlkd_lobes.__main__ import main
 from mlkd_lobes.evaluation.figures import colours, gains, inline_svg
+from mlkd_lobes.evaluation.listen import examples
 from mlkd_lobes.evaluation.results import find_runs
 from mlkd_lobes.evaluation.summary import pool
 from mlkd_lobes.noise import CLEAN, Condition, KeyedAddNoise
@@ -176,6 +177,17 @@ def test_utterances_are_heard_as_they_were_tested(runs, heard, tmp_path):
     said = {name: re.findall("<td.*?>(.*?)</td>", row) for name, row in rows}
     assert said["mlkd"] != said["student_noisy"]
     assert main([*command[:-1], f"--listen={tmp_path}", *folders]) == 1
+
+
+@pytest.mark.parametrize("grid,n", [([CLEAN], 1), ([CLEAN, *GRID[3:]], 3)])
+def test_there_is_something_to_hear_without_noise(heard, tmp_path, grid, n):
+    """Clean speech alone, or with noise that training never met."""
+    write(tmp_path / "quiet", "mlkd", 1, 1, 8, grid)
+    systems = pool(find_runs([tmp_path / "quiet"]))
+    folders = tmp_path / "audio", tmp_path / "noise"
+    for example in examples(systems, heard, *map(str, folders)):
+        assert len(example["heard"]) == n
+        assert all(sound["said"]["mlkd"] for sound in example["heard"])
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium")

@@ -262,9 +262,13 @@ def test_runs_in_which_a_system_is_better_are_counted(folder):
     row = dict(zip(table.header, table.rows[0]))
     assert row["runs better"] == "2 of 4" and row["seeds"] == "2"
     # Student's t of four values: mean -2.5, deviation 18.9 points.
-    low, high = runs_interval(primary.per_run)
+    low, high = runs_interval(primary.per_run, 2)
     assert (low, high) == pytest.approx((-0.3262, 0.2762), abs=1e-3)
     assert row["over runs"] == "-32.6 to +27.6"
+    # Of one seed nothing was trained twice.
+    runs = [r for r in find_runs([folder]) if r.results["seed"] == 1]
+    table = contrasts_table(pool(runs))
+    assert dict(zip(table.header, table.rows[0]))["over runs"] == "–"
 
 
 def test_a_small_p_is_not_written_as_none(tmp_path):

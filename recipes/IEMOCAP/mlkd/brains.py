@@ -336,7 +336,7 @@ class MLKDBrain(EmotionBrain):
             signals, lengths = batch.clean
             n_samples = round(lengths[i].item() * signals.shape[1])
             alone = signals[i : i + 1, :n_samples]
-            features, logits, _ = self.modules.teacher(alone)
+            features, logits = self.modules.teacher(alone)
             return features[:, 0], logits[0]
 
         targets = self.targets.get(batch.key, ask)

@@ -439,7 +439,7 @@ def validation_text(done):
     # Of a run that was trained anew, only what it is now.
     known = pd.concat(known).drop_duplicates(["system", "fold", "seed"])
     with atomic_path(path) as temporary:
-        known.sort_values(["fold", "seed"], kind="stable").to_csv(
+        known.sort_values(["fold", "seed", "system"]).to_csv(
             temporary, index=False
         )
     table = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
