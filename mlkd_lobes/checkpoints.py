@@ -21,7 +21,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -71,11 +71,15 @@ class SafeCheckpointer(Checkpointer):
         """
         with full_disk_told(self.checkpoints_dir / "checkpoint"):
             saved = super().save_checkpoint(meta, **options)
-        if saved is None:
-            return None
-        final = saved.path.with_name(saved.path.name[len(PARTIAL_PREFIX) :])
-        saved.path.rename(final)
-        return self._construct_checkpoint_objects([final])[0]
+        # Others may still write into it.
+        ddp_barrier()
+        if saved is not None:
+            final = saved.path.with_name(saved.path.name[len(PARTIAL_PREFIX) :])
+            saved.path.rename(final)
+            saved = self._construct_checkpoint_objects([final])[0]
+        # All must see the same checkpoints, or some would delete one alone.
+        ddp_barrier()
+        return saved
 
     def recover_if_possible(self, **selection):
         """Loads the best checkpoint that can be read.

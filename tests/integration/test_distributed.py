@@ -19,8 +19,10 @@ DROPOUTS += ["feat_proj_dropout", "layerdrop", "mask_time_prob"]
 # Of a weight: sums in another order.
 TOLERANCE = 1e-5
 
-# A file system on which the second process reads late.
+# A file system on which the second process reads late, and the first one names
+# its checkpoints late.
 SLOW = """
+import pathlib
 import time
 from mlkd_lobes.checkpoints import SafeCheckpointer
 from speechbrain.utils.distributed import if_main_process
@@ -31,7 +33,18 @@ class SlowCheckpointer(SafeCheckpointer):
         if not if_main_process():
             time.sleep(2)
         return found
+
+rename = pathlib.Path.rename
+
+def late(path, target):
+    if path.name.startswith("partial-"):
+        time.sleep(1)
+    return rename(path, target)
+
+pathlib.Path.rename = late
 """
+# No run here takes a tenth of it: processes that wait for each other for ever.
+HANGS_AFTER = 900
 
 
 def changed_yaml(folder, old, new):
@@ -52,6 +65,7 @@ def run_in_two(yaml, options, *folders):
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
+        timeout=HANGS_AFTER,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -63,7 +77,7 @@ def test_two_processes_end_with_whole_results(experiment, tmp_path):
     options = experiment.command(
         "mlkd",
         "--distributed_backend=gloo",
-        teacher_epochs=1,
+        teacher_epochs=5,  # so that checkpoints are deleted
         student_epochs=1,
     )[1:]
     run_in_two(yaml, options, tmp_path)
