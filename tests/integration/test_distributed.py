@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 import train
 from helpers import RECIPE
 from safetensors.torch import load_file
@@ -19,10 +20,8 @@ DROPOUTS += ["feat_proj_dropout", "layerdrop", "mask_time_prob"]
 # Of a weight: sums in another order.
 TOLERANCE = 1e-5
 
-# A file system on which the second process reads late, and the first one names
-# its checkpoints late.
-SLOW = """
-import pathlib
+# A file system on which the second process reads late.
+READS_LATE = """
 import time
 from mlkd_lobes.checkpoints import SafeCheckpointer
 from speechbrain.utils.distributed import if_main_process
@@ -33,12 +32,18 @@ class SlowCheckpointer(SafeCheckpointer):
         if not if_main_process():
             time.sleep(2)
         return found
+"""
+# And one on which the first process names its checkpoints late.
+NAMES_LATE = """
+import pathlib
+import time
+from mlkd_lobes.checkpoints import SafeCheckpointer as SlowCheckpointer
 
 rename = pathlib.Path.rename
 
 def late(path, target):
     if path.name.startswith("partial-"):
-        time.sleep(1)
+        time.sleep(2)
     return rename(path, target)
 
 pathlib.Path.rename = late
@@ -70,8 +75,9 @@ def run_in_two(yaml, options, *folders):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_end_with_whole_results(experiment, tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
+@pytest.mark.parametrize("slow", [READS_LATE, NAMES_LATE])
+def test_two_processes_end_with_whole_results(experiment, tmp_path, slow):
+    (tmp_path / "slow.py").write_text(slow)
     known = "mlkd_lobes.checkpoints.SafeCheckpointer"
     yaml = changed_yaml(tmp_path, known, "slow.SlowCheckpointer")
     options = experiment.command(
