@@ -156,19 +156,20 @@ def test_a_student_may_train_its_teacher_itself(command, monkeypatch):
 
 
 def test_a_failure_is_reported_and_stops_nobody(command, root, capsys):
-    broken = root / "fold_1/seed_1/mlkd"
+    broken = root / "fold_1/seed_1/teacher"
     broken.mkdir(parents=True)
-    (broken / "settings.json").write_text('{"seed": 0}')
-    own = ["--folds=1,2", "--systems=mlkd,random", "--seeds=1,2"]
+    (broken / "settings.json").write_text("{}")
+    own = ["--folds=1,2", "--systems=teacher,random", "--seeds=1,2"]
     assert cross_validate.main([*command, *own]) == 1
     said = capsys.readouterr()
-    assert "failed: fold 1, seed 1, mlkd; see " in said.err
-    assert "mlkd.log" in said.err
+    (line,) = said.err.splitlines()
+    assert line.startswith("failed: fold 1, seed 1, teacher; see ")
+    assert line.endswith("teacher.log")
     assert "holds a training" in broken.with_suffix(".log").read_text()
-    assert (root / "fold_2/seed_1/mlkd/results.json").is_file()
-    # What all systems and seeds have is shown all the same.
-    assert "fold(s) 2: 16 test utterances" in said.out
-    assert "Fold(s) 1 left out" in said.out
+    # The others are compared on all folds; without them, on those they share.
+    assert "fold(s) 1, 2: 32 test utterances" in said.out
+    assert "same folds: teacher, seed 1, fold(s) 2." in said.out
+    assert "| teacher " in said.out and "| random " in said.out
 
 
 def test_finished_means_with_these_settings(command, root, capsys):
