@@ -14,8 +14,11 @@ RUN = .venv/bin/python
 demo: .venv/ready
 	HF_HUB_OFFLINE=1 $(RUN) examples/demo.py results/demo
 
+# Files of tests side by side; one thread each, or they would fight for cores.
+WORKERS ?= 2
 test: .venv/ready
-	HF_HUB_OFFLINE=1 $(RUN) -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest \
+		--numprocesses=$(WORKERS) --dist=loadfile
 
 # Thousands of mutated files and settings per reader; new ones every time.
 fuzz: .venv/ready

@@ -363,6 +363,11 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
     assert (root / "validation.csv").read_text() == content
 
 
+def heed_interrupts():
+    """What runs in a shell's background was told not to, and so its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(command):
     """In a group of its own, to be killed with or without its children."""
     script = str(RECIPE / "cross_validate.py")
@@ -372,6 +377,7 @@ def start(command):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
 
 
