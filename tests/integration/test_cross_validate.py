@@ -304,7 +304,15 @@ def test_each_place_has_its_gpu(command, monkeypatch, visible, expected):
     assert sorted(taken) == sorted(expected)
 
 
-def test_nothing_starts_after_an_interrupt(command, root):
+@pytest.fixture
+def interrupts():
+    """Heeded: in a shell's background they are not, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_nothing_starts_after_an_interrupt(command, root, interrupts):
     process = start([*command, "--folds=1,2,3", "--systems=random"])
     while not list(root.glob("*/*/random/hyperparams.yaml")):
         assert process.poll() is None
@@ -363,11 +371,6 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
     assert (root / "validation.csv").read_text() == content
 
 
-def heed_interrupts():
-    """What runs in a shell's background was told not to, and so its children."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def start(command):
     """In a group of its own, to be killed with or without its children."""
     script = str(RECIPE / "cross_validate.py")
@@ -377,7 +380,6 @@ def start(command):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=heed_interrupts,
     )
 
 

@@ -35,6 +35,18 @@ def test_pages_show_the_committed_results(page, folders):
     assert update_text(text, folders[0], report) == text
 
 
+@pytest.mark.parametrize("folder", [TABLE, "results/emodb/table"])
+def test_a_network_has_one_size_in_all_runs(folder):
+    """Its cost was counted in one way, whatever commit a run was made with."""
+    sizes = {}
+    for path in (ROOT / folder).glob("*/*/*/cost.json"):
+        teacher = path.parent.name in ("teacher", "teacher_noisy", "random")
+        cost = json.loads(path.read_text())
+        size = cost["parameters"], cost["macs_per_second"]
+        sizes.setdefault(teacher, set()).add(size)
+    assert {len(found) for found in sizes.values()} == {1} and len(sizes) == 2
+
+
 def test_the_figure_shows_the_committed_results():
     words = ua_in_words(pool(find_runs([ROOT / TABLE])))
     assert f">{words}<" in (ROOT / TABLE / "ua.svg").read_text()

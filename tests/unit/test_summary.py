@@ -286,7 +286,7 @@ def test_report(folder):
     assert "40 test utterances of 4 speakers" in text
     assert "chance is 50.0 % UA" in text
     assert "Intervals over 4 speakers are not to be trusted" in text
-    assert "beforehand is mlkd − student_noisy in noise" in text
+    assert "main comparison is mlkd − student_noisy in noise" in text
     row = next(r for r in text.splitlines() if r.startswith("| mlkd  "))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     assert cells[:3] == ["2", "75.0", "55.0"] and " to " in cells[3]
