@@ -54,14 +54,14 @@ def setting(systems, about, left_out=()):
         'the mean over its SNRs, "noisy" the mean over the types met in '
         "training. The 95 % intervals draw speakers anew, p is that of a "
         "sign-flip test over speakers: both are about these trained models. "
-        "A difference is taken over the seeds that both systems have."
+        'A difference is taken over the seeds that both systems have; "runs '
+        'better" counts the folds and seeds in which the first one is ahead.'
     )
     if any(len(system.seeds) > 1 for system in systems):
         text += (
             " What another training would bring is what "
             '"over runs" is about, a 95 % interval over folds and seeds, '
-            'rather too narrow, since runs share speakers; "runs better" '
-            "counts those in which the first system is ahead."
+            "rather too narrow, since runs share speakers."
         )
     if {PRIMARY, BASELINE} <= {system.name for system in systems}:
         text += (
