@@ -15,6 +15,7 @@ import cross_validate
 import pandas as pd
 import pytest
 from helpers import RECIPE
+from plan import is_done, make_plan
 
 YAML = str(RECIPE / "hparams/mlkd.yaml")
 
@@ -38,7 +39,7 @@ def test_plan_has_folds_outermost(command, root):
     options, passed = cross_validate.parse(
         [*command, "--seeds=1,5", "--systems=teacher,mlkd"]
     )
-    plan = cross_validate.make_plan(options, passed)
+    plan = make_plan(options, passed)
     assert [(r.fold, r.seed, r.system) for r in plan] == [
         (fold, seed, system)
         for fold in (1, 2, 3)
@@ -115,7 +116,7 @@ def test_nobody_waits_for_a_teacher_while_there_is_other_work(
     command, root, monkeypatch
 ):
     own = ["--folds=1,2", "--systems=teacher,mlkd,kd_last", "--jobs=2"]
-    plan = cross_validate.make_plan(*cross_validate.parse([*command, *own]))
+    plan = make_plan(*cross_validate.parse([*command, *own]))
     monkeypatch.setattr(cross_validate, "POLLING_SECONDS", 0.01)
     started = []
 
@@ -143,7 +144,7 @@ def test_nobody_waits_for_a_teacher_while_there_is_other_work(
 
 def test_a_student_may_train_its_teacher_itself(command, monkeypatch):
     own = ["--folds=1", "--systems=mlkd,kd_last,teacher_noisy", "--jobs=3"]
-    plan = cross_validate.make_plan(*cross_validate.parse([*command, *own]))
+    plan = make_plan(*cross_validate.parse([*command, *own]))
     student, other, teacher = plan
     assert not cross_validate._must_wait(student, [])
     assert cross_validate._must_wait(other, [student])
@@ -151,7 +152,7 @@ def test_a_student_may_train_its_teacher_itself(command, monkeypatch):
     # Which is a system like others: it teaches nobody.
     assert not cross_validate._must_wait(student, [teacher])
     mine = [*command, *own, "--teacher_folder=mine"]
-    student, other, _ = cross_validate.make_plan(*cross_validate.parse(mine))
+    student, other, _ = make_plan(*cross_validate.parse(mine))
     assert not cross_validate._must_wait(other, [student])
 
 
@@ -203,7 +204,7 @@ def test_finished_means_with_these_settings(command, root, capsys):
 
 
 def planned(command, *own):
-    return cross_validate.make_plan(*cross_validate.parse([*command, *own]))
+    return make_plan(*cross_validate.parse([*command, *own]))
 
 
 @pytest.fixture
@@ -212,17 +213,17 @@ def whole_run(command, root):
     own = ["--folds=1", "--systems=random"]
     assert cross_validate.main([*command, *own]) == 0
 
-    def is_done(*options):
+    def finished(*options):
         names = tuple(f"{option.split('=')[0]}=" for option in options)
         others = [o for o in command if not o.startswith(names)]
-        return cross_validate.is_done(planned(others, *own, *options)[0])
+        return is_done(planned(others, *own, *options)[0])
 
-    assert is_done()
-    return root / "fold_1/seed_1/random", is_done
+    assert finished()
+    return root / "fold_1/seed_1/random", finished
 
 
 def test_finished_with_which_options(whole_run):
-    folder, is_done = whole_run
+    folder, finished = whole_run
     for option in (
         "--precision=bf16",
         "--debug",
@@ -234,17 +235,17 @@ def test_finished_with_which_options(whole_run):
         "--skip_prep=True",
         "--wav2vec2_hub=other",
     ):
-        assert not is_done(option), option
-    assert is_done("--num_workers=3", "--eval_batch_length=33")
+        assert not finished(option), option
+    assert finished("--num_workers=3", "--eval_batch_length=33")
     # What a trial left is not taken for the run itself.
     settings = json.loads((folder / "settings.json").read_text())
     settings["debug"] = True
     (folder / "settings.json").write_text(json.dumps(settings))
-    assert not is_done()
+    assert not finished()
 
 
 def test_damaged_files_are_no_finished_run(whole_run):
-    folder, is_done = whole_run
+    folder, finished = whole_run
     for name in ("hyperparams.yaml", "settings.json"):
         content = (folder / name).read_text()
         # The end of hyperparams.yaml tells of objects, which settings.json does.
@@ -253,10 +254,10 @@ def test_damaged_files_are_no_finished_run(whole_run):
         for damaged in [*(content[:cut] for cut in cuts), *others]:
             (folder / name).write_text(damaged)
             os.utime(folder / name, (0, 0))
-            assert not is_done(), (name, damaged[-80:])
+            assert not finished(), (name, damaged[-80:])
         (folder / name).write_text(content)
         os.utime(folder / name, (0, 0))
-    assert is_done()
+    assert finished()
 
 
 def test_an_error_on_the_way_costs_one_run(command, root, monkeypatch, capsys):
@@ -330,7 +331,7 @@ def test_systems_with_dots_keep_logs_of_their_own(command, tmp_path):
     own = [f"--settings={settings}", "--systems=lr0.1,lr0.2", "--corpus=csv"]
     options = [o for o in command if not o.startswith("--settings=")]
     options += ["--protocol=groups", *own, "--folds=1"]
-    plan = cross_validate.make_plan(*cross_validate.parse(options))
+    plan = make_plan(*cross_validate.parse(options))
     names = [cross_validate.log_of(run).name for run in plan]
     assert names == ["lr0.1.log", "lr0.2.log"]
 

@@ -19,6 +19,8 @@ from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
 from mlkd_lobes.files import PARTIAL_PREFIX, read_json, text_sha256, write_json
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
+# The system that all students of an output folder learn from.
+TEACHER = "teacher"
 
 
 def check_claims(output_folder, system, plain, shared):

@@ -30,23 +30,12 @@ from brains import (
     StagedSchedule,
     TrainingPlan,
 )
-from data import (
-    TrainingBatchSampler,
-    add_grid_pipeline,
-    add_training_pipeline,
-    read_manifest,
-)
+from data import TrainingBatchSampler
 from filelock import FileLock
 from hyperpyyaml import load_hyperpyyaml
-from prepare import (
-    check_given_noise,
-    check_leakage,
-    find_corpus,
-    prepare_corpus,
-    prepare_noise_csvs,
-)
 from runs import (
     MODEL,
+    TEACHER,
     check_claims,
     claim_folder,
     confirm_results,
@@ -64,6 +53,15 @@ from settings import (
     stage_settings,
     training_options,
 )
+from splits import (
+    annotations,
+    loader_options,
+    prepare,
+    replacements,
+    test_set,
+    training_set,
+    validation_set,
+)
 from values import check_values
 
 import speechbrain as sb
@@ -80,7 +78,7 @@ from mlkd_lobes.evaluation.cost import model_cost
 from mlkd_lobes.evaluation.results import read_results, write_run
 from mlkd_lobes.evaluation.tables import run_table
 from mlkd_lobes.files import file_sha256, full_disk_told, stable_seed
-from mlkd_lobes.noise import CLEAN, conditions, noise_fingerprint
+from mlkd_lobes.noise import noise_fingerprint
 from mlkd_lobes.targets import TargetCache
 from speechbrain.utils.distributed import (
     ddp_barrier,
@@ -90,136 +88,6 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
-
-# The system that all students of an output folder learn from.
-TEACHER = "teacher"
-
-# ---- Data --------------------------------------------------------------------
-
-
-def annotations(hparams):
-    """Manifest and noise CSV of each split."""
-    speech = {
-        "train": hparams["train_annotation"],
-        "valid": hparams["valid_annotation"],
-        "test": hparams["test_annotation"],
-    }
-    noise = {
-        "train": hparams["noise_annotation"],
-        "valid": hparams["noise_valid_annotation"],
-        "test": hparams["noise_test_annotation"],
-    }
-    return speech, noise
-
-
-def replacements(hparams):
-    """What `$noise_folder` stands for in noise CSVs."""
-    return {"noise_folder": hparams["noise_folder"]}
-
-
-def prepare(hparams):
-    """Manifests and noise CSVs; with skip_prep, those that the user gives."""
-    speech, noise = annotations(hparams)
-    folder, paths = (
-        pathlib.Path(hparams["output_folder"]),
-        replacements(hparams),
-    )
-    if not hparams["skip_prep"]:
-        run_on_main(
-            prepare_corpus,
-            kwargs={
-                "corpus": hparams["corpus"],
-                "data_folder": hparams["data_folder"],
-                "save_folder": folder / "manifests",
-                "protocol": hparams["protocol"],
-                "partial_corpus": hparams["partial_corpus"],
-                "labels": hparams["labels"],
-                "label_map": hparams["label_map"],
-                "columns": hparams["columns"],
-                "n_folds": hparams["n_folds"],
-                "fold": hparams["fold"],
-            },
-        )
-    datasets = {split: dataset(hparams, split) for split in speech}
-    run_on_main(
-        prepare_noise_csvs,
-        kwargs={
-            "save_folder": folder / "noise",
-            "csvs": noise,
-            "datasets": datasets,
-            "noise_corpus": hparams["noise_corpus"],
-            "noise_folder": hparams["noise_folder"],
-            "noise_types": hparams["noise_types"],
-            "babble_folder": hparams["babble_folder"],
-            "unseen_noise": hparams["unseen_noise"],
-        },
-    )
-    run_on_main(check_given_noise, args=[folder / "noise", noise, paths])
-    if hparams["unlabelled"] and all(
-        entry["emo"] for entry in datasets["train"].data.values()
-    ):
-        logger.warning(
-            "unlabelled: the training speakers have no unlabelled utterance"
-        )
-    declared = None
-    if not hparams["skip_prep"]:
-        _, protocol = find_corpus(hparams["corpus"], hparams["protocol"])
-        declared = protocol.declared
-    check_leakage(datasets, noise, paths, declared)
-
-
-def dataset(hparams, split):
-    """A split's utterances; unlabelled ones only where they serve training."""
-    longest = hparams["max_batch_length"]
-    return read_manifest(
-        annotations(hparams)[0][split],
-        hparams["data_folder"],
-        hparams["labels"],
-        unlabelled=split == "train" and hparams["unlabelled"],
-        longest=longest if split == "train" else hparams["eval_batch_length"],
-    )
-
-
-def training_set(hparams):
-    """What is trained on."""
-    keep = hparams["unlabelled"] and distils(hparams)
-    data = dataset({**hparams, "unlabelled": keep}, "train")
-    noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
-    speed = hparams["speed_perturb"]
-    add_training_pipeline(data, hparams["labels"], speed, noise)
-    return data
-
-
-def validation_set(hparams):
-    """What the epoch is chosen by: speech as in training, clean or noisy."""
-    data, noise, grid = (
-        dataset(hparams, "valid"),
-        hparams["valid_noise"],
-        [CLEAN],
-    )
-    if hparams["speech"] == "noisy":
-        grid = conditions(list(noise.types), hparams["valid_snrs"])[1:]
-    add_grid_pipeline(data, hparams["labels"], grid, noise)
-    return data, grid
-
-
-def test_set(hparams):
-    """What is reported: clean, and every noise type at every SNR."""
-    data, noise = dataset(hparams, "test"), hparams["test_noise"]
-    grid = conditions(list(noise.types), hparams["test_snrs"])
-    add_grid_pipeline(data, hparams["labels"], grid, noise)
-    return data, grid
-
-
-def loader_options(hparams):
-    """What all loaders have: workers, and a generator of their own.
-
-    The global one stays as it is, whatever loaders draw.
-    """
-    return {
-        "num_workers": hparams["num_workers"],
-        "generator": torch.Generator().manual_seed(hparams["seed"]),
-    }
 
 
 def brain_arguments(hparams, run_opts, data, grid):
@@ -232,9 +100,6 @@ def brain_arguments(hparams, run_opts, data, grid):
         "labels": hparams["labels"],
         "eval_batch_length": hparams["eval_batch_length"],
     }
-
-
-# ---- Stages ------------------------------------------------------------------
 
 
 def run_folder(hparams):
@@ -354,7 +219,9 @@ def updates(brain, n_batches):
 def prepare_training(hparams, run_opts, model, teacher=None):
     """A Brain ready to train, what it trains on, and what chooses the epoch."""
     folder = run_folder(hparams)
-    data, validation = training_set(hparams), validation_set(hparams)
+    # Without a teacher there is nothing to learn from speech without labels.
+    data = training_set(hparams, hparams["unlabelled"] and distils(hparams))
+    validation = validation_set(hparams)
     brain = make_brain(hparams, run_opts, model, teacher, validation)
     sampler = TrainingBatchSampler(
         data,
