@@ -22,7 +22,6 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "recipes/IEMOCAP/mlkd"), str(ROOT / "tests")]
 
-import splits  # noqa: E402
 import train  # noqa: E402
 from data import TrainingBatchSampler  # noqa: E402
 from helpers import write_wav  # noqa: E402
@@ -92,8 +91,8 @@ def load(root):
     options |= {"output_folder": root / "out"}
     text = "\n".join(f"{key}: {value}" for key, value in options.items())
     hparams = train.load(yaml, resolve_overrides(yaml, text))
-    splits.prepare(hparams)
-    data = splits.training_set(hparams)
+    train.prepare(hparams)
+    data = train.training_set(hparams)
     sampler = TrainingBatchSampler(
         data, hparams["max_batch_length"], hparams["num_buckets"], 1
     )
@@ -101,7 +100,7 @@ def load(root):
         data,
         batch_sampler=sampler,
         collate_fn=PaddedBatch,
-        **splits.loader_options(hparams),
+        **train.loader_options(hparams),
     )
     return [load_epoch(hparams, loader, e + 1) for e in range(EPOCHS)]
 

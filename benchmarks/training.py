@@ -28,7 +28,6 @@ import transformers
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "recipes/IEMOCAP/mlkd"), str(ROOT / "tests")]
 
-import splits  # noqa: E402
 import train  # noqa: E402
 from data import TrainingBatchSampler  # noqa: E402
 from helpers import write_wav  # noqa: E402
@@ -134,7 +133,7 @@ def load(root, teacher, speech, **changes):
     arguments += ["--device=cpu", "--noprogressbar"]
     yaml, run_opts, text = sb.parse_arguments([str(YAML), *arguments])
     hparams = train.load(yaml, train.resolve_overrides(yaml, text))
-    splits.prepare(hparams)
+    train.prepare(hparams)
     return hparams, run_opts
 
 
@@ -182,7 +181,7 @@ def make_brain(name, root, teacher, speech, **changes):
     if name == STRAIGHTFORWARD:
         forward = types.MethodType(straightforward_forward, brain)
         brain.compute_forward, brain.add_noise = forward, stock_noise(hparams)
-        data = splits.training_set({**hparams, "speech": "clean"})
+        data = train.training_set({**hparams, "speech": "clean"})
         loader = SaveableDataLoader(
             data,
             batch_size=BATCH,
@@ -295,7 +294,7 @@ def waiting(root):
 def seconds_per_utterance(root, speech):
     """What loading and mixing an utterance costs, in this process."""
     hparams, _ = load(root, "tiny", speech)
-    data = splits.training_set(hparams)
+    data = train.training_set(hparams)
     sampler = TrainingBatchSampler(
         data, hparams["max_batch_length"], hparams["num_buckets"], 1
     )
@@ -328,7 +327,7 @@ def mixing(root, rounds=15):
     """
     torch.set_num_threads(1)
     hparams, _ = load(root, "tiny", "speech")
-    data = splits.training_set({**hparams, "speech": "clean"})
+    data = train.training_set({**hparams, "speech": "clean"})
     wavs = [data[i]["clean"] for i in range(len(data))]
     ours, stock = hparams["add_noise"], stock_noise(hparams)
     lengths = torch.tensor([len(wav) for wav in wavs])

@@ -3,8 +3,12 @@
 import csv
 import importlib.util
 import pathlib
+import re
 
 import pytest
+from helpers import RECIPE
+
+from speechbrain.core import RunOptions
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -70,3 +74,14 @@ def test_what_is_no_checkout_is_left_alone(upstream, tmp_path, capsys):
     assert upstream.main(str(tmp_path)) == 2
     assert "is no SpeechBrain checkout" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_every_key_is_used_where_upstream_looks_for_it():
+    """In train.py or the YAML file itself; `make upstream-check` asks for it."""
+    script = (RECIPE / "train.py").read_text(encoding="utf-8")
+    text = (RECIPE / "hparams/mlkd.yaml").read_text(encoding="utf-8")
+    keys = set(re.findall(r"^([a-z]\w+):", text, re.MULTILINE))
+    used = set(re.findall(r'\["(\w+)"\]', script))
+    used |= set(re.findall(r"<(\w+)", text)) | set(RunOptions().as_dict())
+    assert len(keys) > 50
+    assert keys <= used, keys - used

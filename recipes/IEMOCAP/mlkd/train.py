@@ -30,9 +30,21 @@ from brains import (
     StagedSchedule,
     TrainingPlan,
 )
-from data import TrainingBatchSampler
+from data import (
+    TrainingBatchSampler,
+    add_grid_pipeline,
+    add_training_pipeline,
+    read_manifest,
+)
 from filelock import FileLock
 from hyperpyyaml import load_hyperpyyaml
+from prepare import (
+    check_given_noise,
+    check_leakage,
+    find_corpus,
+    prepare_corpus,
+    prepare_noise_csvs,
+)
 from runs import (
     MODEL,
     TEACHER,
@@ -53,15 +65,6 @@ from settings import (
     stage_settings,
     training_options,
 )
-from splits import (
-    annotations,
-    loader_options,
-    prepare,
-    replacements,
-    test_set,
-    training_set,
-    validation_set,
-)
 from values import check_values
 
 import speechbrain as sb
@@ -78,7 +81,7 @@ from mlkd_lobes.evaluation.cost import model_cost
 from mlkd_lobes.evaluation.results import read_results, write_run
 from mlkd_lobes.evaluation.tables import run_table
 from mlkd_lobes.files import file_sha256, full_disk_told, stable_seed
-from mlkd_lobes.noise import noise_fingerprint
+from mlkd_lobes.noise import CLEAN, conditions, noise_fingerprint
 from mlkd_lobes.targets import TargetCache
 from speechbrain.utils.distributed import (
     ddp_barrier,
@@ -88,6 +91,142 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
+
+# ---- Data --------------------------------------------------------------------
+
+
+def annotations(hparams):
+    """Manifest and noise CSV of each split."""
+    speech = {
+        "train": hparams["train_annotation"],
+        "valid": hparams["valid_annotation"],
+        "test": hparams["test_annotation"],
+    }
+    noise = {
+        "train": hparams["noise_annotation"],
+        "valid": hparams["noise_valid_annotation"],
+        "test": hparams["noise_test_annotation"],
+    }
+    return speech, noise
+
+
+def replacements(hparams):
+    """What `$noise_folder` stands for in noise CSVs."""
+    return {"noise_folder": hparams["noise_folder"]}
+
+
+def prepare(hparams):
+    """Manifests and noise CSVs; with skip_prep, those that the user gives."""
+    if not hparams["skip_prep"]:
+        prepare_speech(hparams)
+    unlabelled = hparams["unlabelled"]
+    datasets = {
+        split: dataset(hparams, split, unlabelled and split == "train")
+        for split in annotations(hparams)[0]
+    }
+    prepare_noise(hparams, datasets)
+    if unlabelled and all(
+        entry["emo"] for entry in datasets["train"].data.values()
+    ):
+        logger.warning(
+            "unlabelled: the training speakers have no unlabelled utterance"
+        )
+    declared = None
+    if not hparams["skip_prep"]:
+        _, protocol = find_corpus(hparams["corpus"], hparams["protocol"])
+        declared = protocol.declared
+    noise, paths = annotations(hparams)[1], replacements(hparams)
+    check_leakage(datasets, noise, paths, declared)
+
+
+def prepare_speech(hparams):
+    """The fold's manifests, by the first process."""
+    run_on_main(
+        prepare_corpus,
+        kwargs={
+            "corpus": hparams["corpus"],
+            "data_folder": hparams["data_folder"],
+            "save_folder": pathlib.Path(hparams["output_folder"]) / "manifests",
+            "protocol": hparams["protocol"],
+            "partial_corpus": hparams["partial_corpus"],
+            "labels": hparams["labels"],
+            "label_map": hparams["label_map"],
+            "columns": hparams["columns"],
+            "n_folds": hparams["n_folds"],
+            "fold": hparams["fold"],
+        },
+    )
+
+
+def prepare_noise(hparams, datasets):
+    """Its noise CSVs, by the first process; those given are checked."""
+    folder = pathlib.Path(hparams["output_folder"]) / "noise"
+    csvs = annotations(hparams)[1]
+    run_on_main(
+        prepare_noise_csvs,
+        kwargs={
+            "save_folder": folder,
+            "csvs": csvs,
+            "datasets": datasets,
+            "noise_corpus": hparams["noise_corpus"],
+            "noise_folder": hparams["noise_folder"],
+            "noise_types": hparams["noise_types"],
+            "babble_folder": hparams["babble_folder"],
+            "unseen_noise": hparams["unseen_noise"],
+        },
+    )
+    run_on_main(check_given_noise, args=[folder, csvs, replacements(hparams)])
+
+
+def dataset(hparams, split, unlabelled=False):
+    """A split's utterances, on request those without a label as well."""
+    longest = hparams["max_batch_length"]
+    return read_manifest(
+        annotations(hparams)[0][split],
+        hparams["data_folder"],
+        hparams["labels"],
+        unlabelled=unlabelled,
+        longest=longest if split == "train" else hparams["eval_batch_length"],
+    )
+
+
+def training_set(hparams):
+    """What is trained on: without labels only where a teacher supervises."""
+    unlabelled = hparams["unlabelled"] and distils(hparams)
+    data = dataset(hparams, "train", unlabelled)
+    noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
+    speed = hparams["speed_perturb"]
+    add_training_pipeline(data, hparams["labels"], speed, noise)
+    return data
+
+
+def validation_set(hparams):
+    """What the epoch is chosen by: speech as in training, clean or noisy."""
+    noise, grid = hparams["valid_noise"], [CLEAN]
+    if hparams["speech"] == "noisy":
+        grid = conditions(list(noise.types), hparams["valid_snrs"])[1:]
+    data = dataset(hparams, "valid")
+    add_grid_pipeline(data, hparams["labels"], grid, noise)
+    return data, grid
+
+
+def test_set(hparams):
+    """What is reported: clean, and every noise type at every SNR."""
+    data, noise = dataset(hparams, "test"), hparams["test_noise"]
+    grid = conditions(list(noise.types), hparams["test_snrs"])
+    add_grid_pipeline(data, hparams["labels"], grid, noise)
+    return data, grid
+
+
+def loader_options(hparams):
+    """What all loaders have: workers, and a generator of their own.
+
+    The global one stays as it is, whatever loaders draw.
+    """
+    return {
+        "num_workers": hparams["num_workers"],
+        "generator": torch.Generator().manual_seed(hparams["seed"]),
+    }
 
 
 def brain_arguments(hparams, run_opts, data, grid):
@@ -100,6 +239,9 @@ def brain_arguments(hparams, run_opts, data, grid):
         "labels": hparams["labels"],
         "eval_batch_length": hparams["eval_batch_length"],
     }
+
+
+# ---- Stages ------------------------------------------------------------------
 
 
 def run_folder(hparams):
@@ -219,9 +361,7 @@ def updates(brain, n_batches):
 def prepare_training(hparams, run_opts, model, teacher=None):
     """A Brain ready to train, what it trains on, and what chooses the epoch."""
     folder = run_folder(hparams)
-    # Without a teacher there is nothing to learn from speech without labels.
-    data = training_set(hparams, hparams["unlabelled"] and distils(hparams))
-    validation = validation_set(hparams)
+    data, validation = training_set(hparams), validation_set(hparams)
     brain = make_brain(hparams, run_opts, model, teacher, validation)
     sampler = TrainingBatchSampler(
         data,
