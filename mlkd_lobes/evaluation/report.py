@@ -7,6 +7,7 @@ from mlkd_lobes.evaluation.summary import (
     BASELINE,
     PRIMARY,
     TEACHER,
+    comparable_seeds,
     consistency_interval,
     score,
     seen_noise,
@@ -60,10 +61,14 @@ def setting(systems, about, left_out=()):
     if any(len(system.seeds) > 1 for system in systems):
         text += (
             " What another training would bring is what "
-            '"over runs" is about, a 95 % interval over folds and seeds, '
-            "rather too narrow, since runs share speakers."
+            '"over runs" is about, a 95 % interval of the mean difference of '
+            "single runs (a fold and a seed each), rather too narrow, since "
+            "they share speakers and those of one seed their random draws."
         )
-    if {PRIMARY, BASELINE} <= {system.name for system in systems}:
+    named = {system.name: system for system in systems}
+    if {PRIMARY, BASELINE} <= named.keys() and comparable_seeds(
+        named[PRIMARY], named[BASELINE]
+    ):
         text += (
             f" The main comparison is {PRIMARY} − {BASELINE} in noise; the "
             "others are not corrected for their number."
@@ -90,20 +95,20 @@ def aims(systems):
     -------
     str, or None
         Its consistency at the highest SNR, and its clean UA as a share of the
-        teacher's over the seeds that both have; None without such seeds,
-        without student, teacher or noise.
+        teacher's, both over the seeds that the two have; None without such
+        seeds, without student, teacher or noise.
     """
     named = {system.name: system for system in systems}
     if not {PRIMARY, TEACHER} <= named.keys() or not seen_noise(systems[0]):
         return None
     student, teacher = named[PRIMARY], named[TEACHER]
-    seeds = student.seeds.keys() & teacher.seeds.keys()
+    seeds = comparable_seeds(student, teacher)
     if not seeds:
         return None
     snr = max(condition.snr_db for condition in seen_noise(student))
     part = seen_noise(student, snr=snr)
     same, of_teacher = (
-        f"{100 * score(system, part, 'consistency'):.1f} %"
+        f"{100 * score(system, part, 'consistency', seeds=seeds):.1f} %"
         for system in (student, teacher)
     )
     clean = score(student, [CLEAN], seeds=seeds)
@@ -111,8 +116,8 @@ def aims(systems):
     return (
         f"At {snr:g} dB {PRIMARY} says of {same} of the utterances what it says "
         f"of them without noise (95 % interval "
-        f"{between(*consistency_interval(student, part))}), the teacher of "
-        f"{of_teacher}. On clean speech its UA is {100 * clean:.1f} % of the "
+        f"{between(*consistency_interval(student, part, seeds))}), the "
+        f"teacher of {of_teacher}. On clean speech its UA is {100 * clean:.1f} % of the "
         "teacher's."
     )
 

@@ -194,14 +194,16 @@ def read_results(folder):
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema}, expected {SCHEMA}")
     _check_keys(path, results, HEADER)
-    for entry in results["conditions"] or [None]:
+    conditions = results["conditions"]
+    for entry in (isinstance(conditions, list) and conditions) or [None]:
         _check_keys(f"{path}: a condition", entry, CONDITION)
     return results
 
 
 def _check_keys(where, found, expected):
     """Refuses what lacks a key, or is nothing that has keys."""
-    missing = [key for key in expected if key not in (found or ())]
+    known = found if isinstance(found, (dict, list)) else ()
+    missing = [key for key in expected if key not in known]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}")
 
@@ -226,10 +228,10 @@ def read_predictions(folder):
     """
     path = pathlib.Path(folder) / PREDICTIONS
     try:
-        # A speaker may be called NA; only an SNR may be missing.
+        # A speaker may be called NA and a label 1; only an SNR may be missing.
         table = pd.read_csv(
             path,
-            dtype={"id": str, "speaker": str},
+            dtype={name: str for name in ROW if name != "snr_db"},
             keep_default_na=False,
             na_values={"snr_db": [""]},
         )
@@ -316,25 +318,27 @@ def find_runs(folders, folds=None, systems=None):
     ------
     FileNotFoundError
         If there is none.
+    mlkd_lobes.errors.InputError
+        If there is none of one of the systems, or a file is damaged.
     """
     paths = {p for f in folders for p in pathlib.Path(f).rglob(RESULTS)}
     runs = [StoredRun(p.parent, read_results(p.parent)) for p in sorted(paths)]
     if folds:
         runs = [run for run in runs if run.results["fold"] in folds]
+    if not runs:
+        of_folds = f" of fold(s) {', '.join(map(str, folds))}" if folds else ""
+        raise FileNotFoundError(
+            f"no {RESULTS}{of_folds} below {', '.join(map(str, folders))}"
+        )
     there = list(dict.fromkeys(run.results["system"] for run in runs))
     for system in systems or ():
         if system not in there:
             raise InputError(
                 f"no results of system '{system}' there; of: {', '.join(there)}"
             )
-    if systems:
-        runs = [run for run in runs if run.results["system"] in systems]
-    if not runs:
-        of_folds = f" of fold(s) {', '.join(map(str, folds))}" if folds else ""
-        raise FileNotFoundError(
-            f"no {RESULTS}{of_folds} below {', '.join(map(str, folders))}"
-        )
-    return runs
+    return [
+        run for run in runs if not systems or run.results["system"] in systems
+    ]
 
 
 def is_whole(folder):

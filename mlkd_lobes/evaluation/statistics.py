@@ -248,8 +248,8 @@ def runs_interval(differences, n_seeds):
 
     What speakers drawn anew cannot tell: how far another training of the same
     two systems may end from these. Trainings of several seeds share their test
-    speakers and those of several folds most of their training speech, so they
-    are less independent than this takes them for.
+    speakers, those of several folds most of their training speech and, with one
+    seed, their draws, so they are less independent than this takes them for.
 
     Arguments
     ---------

@@ -216,6 +216,12 @@ def _predictions(run):
             f"{run.folder}: its predictions are not those of its results; "
             "evaluate it again"
         )
+    said, labels = {*table["true"], *table["predicted"]}, run.results["labels"]
+    if not said <= {*labels}:
+        raise InputError(
+            f"{run.folder}: its predictions name {sorted(said - {*labels})}, "
+            f"which are none of its labels {labels}; evaluate it again"
+        )
     return table
 
 
@@ -368,7 +374,7 @@ def ua_interval(system, conditions):
     return interval(_counts(system, conditions))
 
 
-def consistency_interval(system, conditions):
+def consistency_interval(system, conditions, seeds=None):
     """Bounds of the consistency, mean over conditions, speakers drawn anew.
 
     Arguments
@@ -377,13 +383,39 @@ def consistency_interval(system, conditions):
         The system, tested on clean speech as well.
     conditions : sequence of Condition
         Which.
+    seeds : collection of int, optional
+        Only these.
 
     Returns
     -------
     (float, float)
         Fractions.
     """
-    return interval(unchanged_counts(list(system.seeds.values()), conditions))
+    tables = [
+        table
+        for seed, table in system.seeds.items()
+        if seeds is None or seed in seeds
+    ]
+    return interval(unchanged_counts(tables, conditions))
+
+
+def comparable_seeds(one, other):
+    """The seeds over which two systems compare.
+
+    Arguments
+    ---------
+    one : System
+        A system.
+    other : System
+        Another.
+
+    Returns
+    -------
+    list of int
+        Those that both have; none if their folds are not the same.
+    """
+    same_folds = one.folds == other.folds
+    return [seed for seed in one.seeds if same_folds and seed in other.seeds]
 
 
 def contrast(one, other, under="noisy", conditions=None):
@@ -412,8 +444,8 @@ def contrast(one, other, under="noisy", conditions=None):
             "unseen noise": unseen_noise(one),
             "clean": [CLEAN],
         }[under]
-    seeds = [seed for seed in one.seeds if seed in other.seeds]
-    if not seeds or not conditions or one.folds != other.folds:
+    seeds = comparable_seeds(one, other)
+    if not seeds or not conditions:
         return None
     pair = [_counts(system, conditions, seeds) for system in (one, other)]
     if not same_utterances(*pair):
@@ -446,11 +478,13 @@ def contrasts(systems):
     -------
     list of Contrast
         The primary question; every other system against the student without
-        distillation in noise; then the multi-level students against others.
+        distillation in noise; what unlabelled speech adds; then the
+        multi-level students against others.
     """
     named = {system.name: system for system in systems}
     others = [name for name in named if name not in (BASELINE, PRIMARY)]
     asked = [(name, BASELINE, "noisy") for name in [PRIMARY, *others]]
+    asked.append(("mlkd_semi", PRIMARY, "noisy"))
     for name in MULTI_LEVEL:
         asked += [
             (name, "kd_last", "noisy"),

@@ -71,14 +71,26 @@ def test_plan_has_folds_outermost(command, root):
         ("--n_folds=abc", "n_folds: 'abc' is not a whole number"),
         ("--n_folds=3.5", "n_folds: 3.5 is not a whole number"),
         ("--student_layer=3", "no key 'student_layer'"),
+        ("--seeds=1,-3", "seed: -3 is not a whole number, at least 0"),
     ],
 )
 def test_bad_plans_are_refused(command, capsys, option, message):
     assert cross_validate.main([*command, option]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
-
     assert re.search(message, said)
+
+
+def test_systems_of_ones_own_are_checked(command, tmp_path, capsys):
+    """Before anything runs, not when their turn comes."""
+    own = tmp_path / "own.yaml"
+    own.write_text("systems: {odd: {student_lr: fast}}\n")
+    files = next(o for o in command if o.startswith("--settings="))
+    both = f"--settings=[{files.split('=')[1]}, {own}]"
+    options = [both if option == files else option for option in command]
+    assert cross_validate.main([*options, "--systems=random,odd"]) == 1
+    said = capsys.readouterr().err
+    assert said == "error: student_lr: 'fast' is not a number above 0\n"
 
 
 def test_listed_commands_are_those_that_run(command, root, capsys):
@@ -279,6 +291,25 @@ def test_an_error_on_the_way_costs_one_run(command, root, monkeypatch, capsys):
     )
 
 
+def test_what_failed_before_it_ran_has_no_log(command, monkeypatch, capsys):
+    def execute(run, environment):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cross_validate, "_execute", execute)
+    own = ["--folds=1", "--systems=random"]
+    assert cross_validate.main([*command, *own]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "failed: fold 1, seed 1, random"
+
+
+def test_without_a_table_it_fails(command, monkeypatch, capsys):
+    """A script must not take it for a success."""
+    monkeypatch.setattr(cross_validate, "_execute", lambda *_: True)
+    own = ["--folds=1", "--systems=random"]
+    assert cross_validate.main([*command, *own]) == 1
+    assert "no table: no results.json below" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "visible,expected",
     [
@@ -348,6 +379,7 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
     both = f"--settings=[{files.split('=')[1]}, {search}]"
     own = ["--folds=1,2", "--systems=teacher,strong"]
     options = [both if option == files else option for option in command]
+    options.append("--skip_nonfinite_grads")
     assert cross_validate.main([*options, *own]) == 0
     rows = pd.read_csv(root / "validation.csv")
     assert rows["system"].tolist() == 2 * ["strong", "teacher"]
@@ -357,6 +389,7 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
         trained = json.loads((folder / "stage.json").read_text())
         assert row.valid_UA == pytest.approx(trained["valid_UA"])
         assert not (folder / "results.json").exists()
+        assert json.loads(row.settings)["skip_nonfinite_grads"] is True
     strong = json.loads(
         (root / "fold_1/seed_1/strong/settings.json").read_text()
     )
@@ -416,7 +449,8 @@ def test_interrupted_three_times_it_ends_as_if_never(experiment, finished):
         process.stdout.close()
         process.wait()
     process = start(command)
-    assert process.communicate()[1] is None and process.returncode == 0
+    said, _ = process.communicate()
+    assert process.returncode == 0 and "mlkd − student_noisy" in said
     whole = finished.arguments["output_folder"]
     for system in ("teacher", "student_noisy", "mlkd"):
         folder = runs / system

@@ -132,9 +132,8 @@ def test_finding_and_refusing_runs(tmp_path):
         results.read_results(path.parent)
     run = results.write_run(path.parent, HEADER, table(), GRID, {})
     whole = run["conditions"]
-    for entries in (None, [], [None], [*whole, {**whole[0], "n": 1}]):
-        if entries:
-            (entries[-1] or {}).pop("WA", None)
+    lacking = {k: v for k, v in whole[0].items() if k != "WA"}
+    for entries in (None, [], [None], 5, [5], ["x"], [*whole, lacking]):
         path.write_text(json.dumps({**run, "conditions": entries}))
         with pytest.raises(ValueError, match="results.json: a condition lacks"):
             results.read_results(path.parent)

@@ -1,5 +1,7 @@
 """Which setting wins, and what is refused."""
 
+import pathlib
+
 import pytest
 from helpers import RECIPE
 from runs import check_claims, claim_folder
@@ -7,6 +9,7 @@ from settings import (
     SettingsError,
     object_definitions,
     resolve_overrides,
+    resolved_values,
     stage_settings,
 )
 
@@ -110,6 +113,44 @@ def test_of_several_files_the_later_wins(tmp_path):
     assert found["seed"] == 6
     assert found["loss_weights"] == {"logits": 2.0, "features": 3.0}
     assert resolve(files + "\nseed: 7")["seed"] == 7
+
+
+def test_the_yaml_file_may_name_settings(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("seed: 5\n")
+    text = pathlib.Path(YAML).read_text()
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(text.replace("settings: null", f"settings: {own}"))
+    assert resolve_overrides(str(yaml), "")["seed"] == 5
+    other = tmp_path / "other.yaml"
+    other.write_text("seed: 6\n")
+    assert resolve_overrides(str(yaml), f"settings: {other}")["seed"] == 6
+
+
+def test_settings_name_no_settings(tmp_path):
+    """They would not be read."""
+    own = tmp_path / "own.yaml"
+    own.write_text("settings: other.yaml\n")
+    with pytest.raises(SettingsError, match="own.yaml: settings: names files"):
+        resolve(f"settings: {own}")
+    with pytest.raises(SettingsError, match="systems: big: settings: names"):
+        resolve("systems: {big: {settings: other.yaml}}\nsystem: big")
+
+
+def test_a_day_is_a_name_like_others():
+    found = resolve("results_folder: 2026-01-31\ncorpus_name: 2026-01-31")
+    assert found["results_folder"] == found["corpus_name"] == "2026-01-31"
+    values = resolved_values(YAML, {**found, "data_folder": "x"})
+    assert values["output_folder"].startswith("2026-01-31/2026-01-31/")
+
+
+@pytest.mark.parametrize(
+    "value", ["2026-01-31 12:00:00", "!!binary aGVsbG8=", "{2026-01-31: 1}"]
+)
+def test_what_only_yaml_knows_is_refused(value):
+    message = "the command line: label_map: .* is no text, number, list"
+    with pytest.raises(SettingsError, match=message):
+        resolve(f"label_map: {value}")
 
 
 def hparams(**changes):

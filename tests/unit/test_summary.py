@@ -1,6 +1,7 @@
 """Folds are pooled, seeds averaged, systems compared on the same utterances."""
 
 import gzip
+import json
 import re
 import warnings
 
@@ -116,7 +117,8 @@ def test_other_metrics_of_pooled_folds(folder):
     assert score(better, noisy, "consistency") == pytest.approx(0.8)
     found = confusion(better, noisy)
     assert found == pytest.approx(np.array([[0.6, 0.4], [0.5, 0.5]]))
-    expected = np.mean([e["F1"] for s in better.scores.values() for e in s[:1]])
+    # Clean, seed 1: 4 of 5 neu and 3 of 5 ang are right; seed 2: 4 of 5 each.
+    expected = np.mean([(8 / 11 + 6 / 9) / 2, 0.8])
     assert score(better, [CLEAN], "F1") == pytest.approx(expected)
 
 
@@ -132,6 +134,21 @@ def test_consistency_has_an_interval(folder):
     low, high = consistency_interval(better, noisy)
     # Every speaker of a seed is answered alike: nothing hangs on who is drawn.
     assert low == high == pytest.approx(score(better, noisy, "consistency"))
+    for seed in (1, 2):
+        unmoved(folder / f"mlkd-1-{seed}", "s2")
+    _, better = pool(find_runs([folder]))
+    assert score(better, noisy, "consistency") == pytest.approx(0.85)
+    # Of four speakers all may be drawn to be s2, or none.
+    assert consistency_interval(better, noisy) == pytest.approx((0.8, 1.0))
+
+
+def unmoved(place, speaker=None):
+    """Makes noise change nothing of what a run says, or says of a speaker."""
+    table = read_predictions(place)
+    clean = table[table["noise"] == "clean"].set_index("id")["predicted"]
+    rows = table["speaker"].isin([speaker] if speaker else table["speaker"])
+    table.loc[rows, "predicted"] = table.loc[rows, "id"].map(clean)
+    write_run(place, read_results(place), table, GRID, {})
 
 
 def test_systems_are_compared_with_the_student_alone(folder):
@@ -248,6 +265,10 @@ def test_what_the_student_keeps_is_said(folder):
     assert "At 10 dB mlkd says of 80.0 % of the utterances" in said
     assert f"its UA is {100 * 0.75 / 0.9:.1f} % of the teacher's" in said
     assert aims([mlkd]) is None
+    # A seed that the teacher has not would compare what is not comparable.
+    for fold in (1, 2):
+        unmoved(write(folder, "mlkd", fold, 3, 2))
+    assert aims(pool(find_runs([folder]))) == said
 
 
 def test_runs_in_which_a_system_is_better_are_counted(folder):
@@ -289,7 +310,8 @@ def test_report(folder):
     assert "main comparison is mlkd − student_noisy in noise" in text
     row = next(r for r in text.splitlines() if r.startswith("| mlkd  "))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
-    assert cells[:3] == ["2", "75.0", "55.0"] and " to " in cells[3]
+    # Speakers are answered alike, so that all draws are equal.
+    assert cells[:4] == ["2", "75.0", "55.0", "55.0 to 55.0"]
     row = next(r for r in text.splitlines() if r.startswith("| mlkd − student"))
     assert "+10.0" in row and "+10.0, +10.0" in row and "0.125" in row
     for metric in ("UA", "WA", "F1", "recall", "unchanged"):
@@ -309,6 +331,47 @@ def test_a_class_that_was_not_tested_is_left_out(tmp_path):
     assert row.count("–") == 2
 
 
+def test_no_comparison_is_announced_that_is_not_there(folder):
+    runs = find_runs([folder])
+    runs = [r for r in runs if (r.results["system"] == "mlkd")
+            == (r.results["seed"] == 1)]  # fmt: skip
+    text = report_text(pool(runs), runs[0].results)
+    assert "main comparison" not in text and "mlkd −" not in text
+
+
+def test_what_unlabelled_speech_adds_is_asked(folder):
+    for fold in (1, 2):
+        write(folder, "mlkd_semi", fold, 1, 9)
+    asked = contrasts(pool(find_runs([folder])))
+    (found,) = [c for c in asked if (c.one, c.other) == ("mlkd_semi", "mlkd")]
+    # Over the seed that both have: 7 of 10 are right with mlkd.
+    assert found.seeds == [1] and found.under == "noisy"
+    assert found.found.difference == pytest.approx(0.2)
+
+
+def test_labels_may_be_numbers(tmp_path):
+    for system, right in (("mlkd", 8), ("student_noisy", 6)):
+        place = write(tmp_path, system, 1, 1, right)
+        table = read_predictions(place)
+        numbers = {"neu": "0", "ang": "1"}
+        for column in ("true", "predicted"):
+            table[column] = table[column].map(numbers)
+        table = table.rename(columns={"p_neu": "p_0", "p_ang": "p_1"})
+        header = {**read_results(place), "labels": ["0", "1"]}
+        write_run(place, header, table, GRID, {})
+    systems = pool(find_runs([tmp_path]))
+    assert contrasts(systems)[0].found.difference == pytest.approx(0.2)
+    assert score(systems[1], [CLEAN], "recall", "0") == pytest.approx(0.8)
+
+
+def test_predictions_of_other_labels_are_refused(folder):
+    for run in find_runs([folder]):
+        about = {**run.results, "labels": ["neu", "sad"]}
+        (run.folder / "results.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"name \['ang'\], which are none of"):
+        pool(find_runs([folder]))
+
+
 def test_a_speaker_may_be_called_na(tmp_path):
     place = write(tmp_path, "mlkd", 1, 1, 8)
     table = read_predictions(place)
@@ -326,6 +389,8 @@ def test_only_some_folds(folder):
     assert worse.name == "student_noisy"
     with pytest.raises(FileNotFoundError, match="of fold.s. 3, 4 below"):
         find_runs([folder], folds=[3, 4])
+    with pytest.raises(FileNotFoundError, match="of fold.s. 3 below"):
+        find_runs([folder], folds=[3], systems=["mlkd"])
 
 
 def test_runs_that_do_not_fit_together_are_refused(folder):

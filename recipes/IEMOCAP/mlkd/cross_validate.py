@@ -26,15 +26,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from plan import is_done, is_trained, make_plan
 from runs import SETTINGS, TEACHER, read_stage
-from settings import SHARED_KEYS, resolved_values
+from settings import SHARED_KEYS, resolved_values, training_options
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.evaluation.results import find_runs
 from mlkd_lobes.evaluation.summary import on_shared_folds, pool
 from mlkd_lobes.files import atomic_path
+from speechbrain.core import RunOptions
 
 HERE = pathlib.Path(__file__).resolve().parent
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
@@ -237,16 +239,22 @@ def validation_text(done):
     """
     rows = pd.DataFrame(map(_validation_row, done))
     path = done[0].folder.parents[2] / "validation.csv"
+    # Two searches may end together.
+    with FileLock(path.with_name(".validation.lock")):
+        _keep(rows, path)
+    table = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
+    text = table.agg(["count", "mean", "std"]).round(4).to_string()
+    return f"{text}\n\n{path}"
+
+
+def _keep(rows, path):
+    """Adds rows to a file; of a run trained anew only what it is now stays."""
     known = [rows, pd.read_csv(path)] if path.exists() else [rows]
-    # Of a run that was trained anew, only what it is now.
     known = pd.concat(known).drop_duplicates(["system", "fold", "seed"])
     with atomic_path(path) as temporary:
         known.sort_values(["fold", "seed", "system"]).to_csv(
             temporary, index=False
         )
-    table = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
-    text = table.agg(["count", "mean", "std"]).round(4).to_string()
-    return f"{text}\n\n{path}"
 
 
 def _validation_row(run):
@@ -267,8 +275,9 @@ def _validation_row(run):
 
 
 def _own_settings(run):
-    """What a run's training has that the YAML file's defaults have not."""
+    """What a run's training has that the defaults have not."""
     defaults = resolved_values(run.command[1], {"data_folder": None})
+    defaults = {**training_options(defaults, RunOptions()), **defaults}
     settings = json.loads((run.folder / SETTINGS).read_text())
     return {
         key: value
@@ -288,7 +297,7 @@ def main(argv):
     Returns
     -------
     int
-        The exit code: 1 if a run failed.
+        The exit code: 1 if a run failed, or there is no table.
     """
     options, passed = parse(argv)
     try:
@@ -306,14 +315,16 @@ def main(argv):
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     for run in failed:
-        print(f"failed: {_title(run)}; see {log_of(run)}", file=sys.stderr)
+        log = f"; see {log_of(run)}" if log_of(run).exists() else ""
+        print(f"failed: {_title(run)}{log}", file=sys.stderr)
     done = [run for run in plan if run not in failed]
     try:
         if done:
             trained = done[0].values["train_only"]
             print("\n" + (validation_text if trained else test_text)(done))
-    except InputError as error:
+    except (FileNotFoundError, InputError) as error:
         print(f"no table: {error}", file=sys.stderr)
+        return 1
     return int(bool(failed))
 
 

@@ -56,7 +56,8 @@ def make_plan(options, passed):
     Raises
     ------
     SettingsError
-        If a fold, seed or system is not known, or a run's own key is given.
+        If a fold, seed or system is not known, a value of a system cannot be
+        meant, or a run's own key is given.
     """
     hparams_file, _, text = sb.parse_arguments([options.hparams_file, *passed])
     overrides = resolve_overrides(hparams_file, text)
@@ -113,6 +114,7 @@ def _plan_run(command):
     hparams_file, run_opts, text = sb.parse_arguments(command)
     overrides = resolve_overrides(hparams_file, text)
     values = resolved_values(hparams_file, overrides)
+    check_values(values)
     student = values["network"] == "student"
     return Run(
         values["fold"],

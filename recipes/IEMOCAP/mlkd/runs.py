@@ -61,7 +61,7 @@ def _compare(folder, found, settings, names):
     if changed:
         raise SettingsError(
             f"{folder} holds a training with other settings "
-            f"({'; '.join(changed)}). Give another --output_folder, or delete "
+            f"({'; '.join(changed)}). Give another --results_folder, or delete "
             "that folder to train again."
         )
 

@@ -1,11 +1,12 @@
 """From a YAML file, a settings file, a system and a command line to one run.
 
 Later ones win: the YAML's defaults, then `--settings=FILE` (or a list of files),
-then the entry of the chosen system, then the command line. A key that the YAML does not know is
-an error, wherever it comes from, and so is one whose value is an object: what
-may be set of an object is a key of its own.
+then the entry of the chosen system, then the command line. A key that the YAML
+does not know is an error, wherever it comes from, and so is one whose value is an
+object: what may be set of an object is a key of its own.
 """
 
+import datetime
 import json
 import pathlib
 import re
@@ -210,8 +211,9 @@ def _sources(hparams_file, command_line):
     """Defaults, settings files, command line, and the systems of all three."""
     defaults = _load(pathlib.Path(hparams_file))
     typed, merged = _parse(command_line, "the command line"), {}
-    for file in _settings_files(typed.get("settings")):
+    for file in _settings_files({**defaults, **typed}["settings"]):
         content = _check_keys(_load(pathlib.Path(file)), defaults, file)
+        _refuse_settings(content, file)
         recursive_update(merged, content)
     systems = dict(defaults["systems"])
     for source in (merged, typed):
@@ -231,6 +233,15 @@ def _settings_files(value):
     return files
 
 
+def _refuse_settings(content, where):
+    """Settings are not read from where they would come too late."""
+    if "settings" in content:
+        raise SettingsError(
+            f"{where}: settings: names files of settings on the command line "
+            "or in the YAML file alone; several are a list"
+        )
+
+
 def _checked_systems(systems):
     """Systems of a user's own: names that can be folders, and overrides."""
     if not isinstance(systems, dict):
@@ -248,6 +259,7 @@ def _checked_systems(systems):
                 f"systems: {name}: {overrides!r} is no mapping of keys to "
                 "values; {} for none"
             )
+        _refuse_settings(overrides, f"systems: {name}")
     return systems
 
 
@@ -315,7 +327,27 @@ def _check_keys(source, defaults, where):
                 f"{where}: {key} is an object of the YAML file; set the keys "
                 "it refers to, or change a copy of that file"
             )
-    return json.loads(json.dumps(source))
+    return {
+        key: _json(value, f"{where}: {key}") for key, value in source.items()
+    }
+
+
+def _json(value, where):
+    """A value as JSON has it; a day, which YAML takes for a date, as text."""
+    try:
+        return json.loads(json.dumps(value, default=_day))
+    except TypeError:
+        raise SettingsError(
+            f"{where}: {value!r} is no text, number, list or mapping; text that "
+            "YAML takes for something else needs quotes"
+        )
+
+
+def _day(value):
+    """What was typed for a date, such as a folder's name."""
+    if type(value) is datetime.date:
+        return value.isoformat()
+    raise TypeError
 
 
 def _tag(node):
