@@ -5,6 +5,7 @@ import re
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.summary import (
     BASELINE,
+    MULTI_LEVEL,
     PRIMARY,
     TEACHER,
     comparable_seeds,
@@ -63,7 +64,7 @@ def setting(systems, about, left_out=()):
             " What another training would bring is what "
             '"over runs" is about, a 95 % interval of the mean difference of '
             "single runs (a fold and a seed each), rather too narrow, since "
-            "they share speakers and those of one seed their random draws."
+            "runs share speakers, and runs with one seed share random draws."
         )
     named = {system.name: system for system in systems}
     if {PRIMARY, BASELINE} <= named.keys() and comparable_seeds(
@@ -84,7 +85,7 @@ def setting(systems, about, left_out=()):
 
 
 def aims(systems):
-    """What the distilled student keeps, in words.
+    """What the multi-level students keep, in words.
 
     Arguments
     ---------
@@ -94,14 +95,20 @@ def aims(systems):
     Returns
     -------
     str, or None
-        Its consistency at the highest SNR, and its clean UA as a share of the
-        teacher's, both over the seeds that the two have; None without such
-        seeds, without student, teacher or noise.
+        Of each its consistency at the highest SNR, and its clean UA as a share
+        of the teacher's, both over the seeds that the two have; None without
+        such seeds, without student, teacher or noise.
     """
     named = {system.name: system for system in systems}
-    if not {PRIMARY, TEACHER} <= named.keys() or not seen_noise(systems[0]):
+    if TEACHER not in named or not seen_noise(systems[0]):
         return None
-    student, teacher = named[PRIMARY], named[TEACHER]
+    students = [named[name] for name in MULTI_LEVEL if name in named]
+    kept = [_kept(student, named[TEACHER]) for student in students]
+    return "\n\n".join(filter(None, kept)) or None
+
+
+def _kept(student, teacher):
+    """What a student keeps of its answers in noise, and of its teacher's UA."""
     seeds = comparable_seeds(student, teacher)
     if not seeds:
         return None
@@ -114,7 +121,7 @@ def aims(systems):
     clean = score(student, [CLEAN], seeds=seeds)
     clean /= score(teacher, [CLEAN], seeds=seeds)
     return (
-        f"At {snr:g} dB {PRIMARY} says of {same} of the utterances what it says "
+        f"At {snr:g} dB {student.name} says of {same} of the utterances what it says "
         f"of them without noise (95 % interval "
         f"{between(*consistency_interval(student, part, seeds))}), the "
         f"teacher of {of_teacher}. On clean speech its UA is {100 * clean:.1f} % of the "

@@ -202,7 +202,7 @@ def read_results(folder):
 
 def _check_keys(where, found, expected):
     """Refuses what lacks a key, or is nothing that has keys."""
-    known = found if isinstance(found, (dict, list)) else ()
+    known = found if isinstance(found, dict) else ()
     missing = [key for key in expected if key not in known]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}")
@@ -237,7 +237,7 @@ def read_predictions(folder):
         )
     except DAMAGED as error:
         raise InputError(f"{path}: cannot be read ({error})")
-    _check_keys(path, list(table.columns), ROW)
+    _check_keys(path, dict.fromkeys(table.columns), ROW)
     return table
 
 

@@ -484,7 +484,7 @@ def contrasts(systems):
     named = {system.name: system for system in systems}
     others = [name for name in named if name not in (BASELINE, PRIMARY)]
     asked = [(name, BASELINE, "noisy") for name in [PRIMARY, *others]]
-    asked.append(("mlkd_semi", PRIMARY, "noisy"))
+    asked += [(n, PRIMARY, "noisy") for n in MULTI_LEVEL if n != PRIMARY]
     for name in MULTI_LEVEL:
         asked += [
             (name, "kd_last", "noisy"),

@@ -90,7 +90,7 @@ def test_systems_of_ones_own_are_checked(command, tmp_path, capsys):
     options = [both if option == files else option for option in command]
     assert cross_validate.main([*options, "--systems=random,odd"]) == 1
     said = capsys.readouterr().err
-    assert said == "error: student_lr: 'fast' is not a number above 0\n"
+    assert said == "error: odd: student_lr: 'fast' is not a number above 0\n"
 
 
 def test_listed_commands_are_those_that_run(command, root, capsys):

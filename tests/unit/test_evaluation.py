@@ -133,7 +133,15 @@ def test_finding_and_refusing_runs(tmp_path):
     run = results.write_run(path.parent, HEADER, table(), GRID, {})
     whole = run["conditions"]
     lacking = {k: v for k, v in whole[0].items() if k != "WA"}
-    for entries in (None, [], [None], 5, [5], ["x"], [*whole, lacking]):
+    for entries in (
+        None,
+        [],
+        [None],
+        5,
+        [5],
+        [list(whole[0])],
+        [*whole, lacking],
+    ):
         path.write_text(json.dumps({**run, "conditions": entries}))
         with pytest.raises(ValueError, match="results.json: a condition lacks"):
             results.read_results(path.parent)

@@ -122,6 +122,9 @@ def test_the_yaml_file_may_name_settings(tmp_path):
     yaml = tmp_path / "mine.yaml"
     yaml.write_text(text.replace("settings: null", f"settings: {own}"))
     assert resolve_overrides(str(yaml), "")["seed"] == 5
+    yaml.write_text(text.replace("settings: null", ""))
+    assert "seed" not in resolve_overrides(str(yaml), "")
+    yaml.write_text(text.replace("settings: null", f"settings: {own}"))
     other = tmp_path / "other.yaml"
     other.write_text("seed: 6\n")
     assert resolve_overrides(str(yaml), f"settings: {other}")["seed"] == 6

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -265,6 +266,12 @@ def test_what_the_student_keeps_is_said(folder):
     assert "At 10 dB mlkd says of 80.0 % of the utterances" in said
     assert f"its UA is {100 * 0.75 / 0.9:.1f} % of the teacher's" in said
     assert aims([mlkd]) is None
+    for fold in (1, 2):
+        write(folder, "mlkd_semi", fold, 1, 8)
+    semi = aims(pool(find_runs([folder])))
+    assert semi.startswith(said + "\n\nAt 10 dB mlkd_semi says of 80.0 %")
+    for place in folder.glob("mlkd_semi*"):
+        shutil.rmtree(place)
     # A seed that the teacher has not would compare what is not comparable.
     for fold in (1, 2):
         unmoved(write(folder, "mlkd", fold, 3, 2))

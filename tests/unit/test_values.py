@@ -1,5 +1,7 @@
 """Values of settings: right ones pass, wrong ones are named at once."""
 
+import datetime
+
 import pytest
 from helpers import RECIPE
 from settings import SettingsError, resolved_values
@@ -68,3 +70,10 @@ def test_right_values_pass(key, value):
 def test_wrong_values_are_named(key, value, expected):
     with pytest.raises(SettingsError, match=f"{key}: .* is not {expected}"):
         check_values({**DEFAULTS, key: value})
+
+
+def test_a_date_of_the_yaml_file_is_refused():
+    """Text is expected there, and files are named by it."""
+    message = "corpus_name: 2026-01-31 is a date to YAML; quote it"
+    with pytest.raises(SettingsError, match=message):
+        check_values({"corpus_name": datetime.date(2026, 1, 31)})

@@ -44,7 +44,7 @@ def make_plan(options, passed):
     Arguments
     ---------
     options : argparse.Namespace
-        From `parse`.
+        From `cross_validate.parse`.
     passed : list of str
         Options of train.py.
 
@@ -114,7 +114,10 @@ def _plan_run(command):
     hparams_file, run_opts, text = sb.parse_arguments(command)
     overrides = resolve_overrides(hparams_file, text)
     values = resolved_values(hparams_file, overrides)
-    check_values(values)
+    try:
+        check_values(values)
+    except SettingsError as error:
+        raise SettingsError(f"{values['system']}: {error}")
     student = values["network"] == "student"
     return Run(
         values["fold"],

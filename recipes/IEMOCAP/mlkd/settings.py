@@ -211,7 +211,7 @@ def _sources(hparams_file, command_line):
     """Defaults, settings files, command line, and the systems of all three."""
     defaults = _load(pathlib.Path(hparams_file))
     typed, merged = _parse(command_line, "the command line"), {}
-    for file in _settings_files({**defaults, **typed}["settings"]):
+    for file in _settings_files({**defaults, **typed}.get("settings")):
         content = _check_keys(_load(pathlib.Path(file)), defaults, file)
         _refuse_settings(content, file)
         recursive_update(merged, content)

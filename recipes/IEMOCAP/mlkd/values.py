@@ -4,6 +4,7 @@ Checked before anything is built or written: a wrong one would fail hours later,
 or, worse, change results without a word.
 """
 
+import datetime
 import math
 import numbers
 from collections import namedtuple
@@ -169,6 +170,9 @@ def check_values(values):
     Traceback (most recent call last):
     settings.SettingsError: fold: 0 is not a whole number, at least 1
     """
+    for key, value in values.items():
+        if isinstance(value, datetime.date):
+            raise SettingsError(f"{key}: {value} is a date to YAML; quote it")
     for key, rule in RULES.items():
         if key in values and not rule.holds(values[key]):
             raise SettingsError(
