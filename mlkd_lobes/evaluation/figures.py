@@ -333,7 +333,10 @@ def gain_over_snr(systems):
         axes.set_xlabel("SNR (dB), mean over noise types met in training")
         axes.set_ylabel(f"UA − {BASELINE} (points)")
         axes.grid(axis="y")
-        axes.legend(frameon=False)
+        # Above, where no line and no band can run through it.
+        axes.legend(
+            frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2
+        )
 
     return _drawn(5.2, 3.3, draw) if rows else None
 

@@ -16,7 +16,12 @@ from helpers import write_wav
 from test_summary import LABELS, write
 
 from mlkd_lobes.__main__ import main
-from mlkd_lobes.evaluation.figures import colours, gains, inline_svg
+from mlkd_lobes.evaluation.figures import (
+    colours,
+    gain_over_snr,
+    gains,
+    inline_svg,
+)
 from mlkd_lobes.evaluation.listen import examples
 from mlkd_lobes.evaluation.results import find_runs
 from mlkd_lobes.evaluation.summary import pool
@@ -47,6 +52,16 @@ def page(runs, tmp_path):
     path = tmp_path / "page.html"
     assert main(["report", str(runs), f"--html={path}"]) == 0
     return path
+
+
+def test_no_line_runs_through_the_legend_of_the_gains(runs):
+    figure = gain_over_snr(pool(find_runs([runs])))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["mlkd", "mlkd_semi"]
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1
 
 
 class Reader(HTMLParser):
