@@ -121,11 +121,11 @@ def _kept(student, teacher):
     clean = score(student, [CLEAN], seeds=seeds)
     clean /= score(teacher, [CLEAN], seeds=seeds)
     return (
-        f"At {snr:g} dB {student.name} says of {same} of the utterances what it says "
-        f"of them without noise (95 % interval "
+        f"At {snr:g} dB {student.name} says of {same} of the utterances what "
+        "it says of them without noise (95 % interval "
         f"{between(*consistency_interval(student, part, seeds))}), the "
-        f"teacher of {of_teacher}. On clean speech its UA is {100 * clean:.1f} % of the "
-        "teacher's."
+        f"teacher of {of_teacher}. On clean speech its UA is "
+        f"{100 * clean:.1f} % of the teacher's."
     )
 
 

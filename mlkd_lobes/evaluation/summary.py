@@ -391,11 +391,7 @@ def consistency_interval(system, conditions, seeds=None):
     (float, float)
         Fractions.
     """
-    tables = [
-        table
-        for seed, table in system.seeds.items()
-        if seeds is None or seed in seeds
-    ]
+    tables = [system.seeds[seed] for seed in seeds or system.seeds]
     return interval(unchanged_counts(tables, conditions))
 
 
