@@ -52,13 +52,14 @@ estimate: .venv/ready
 # of the second and third.
 UNSEARCHED = $(foreach n,4 5 6,results/ravdess/table/fold_$(n))
 
-# Tables and figure of the README, the page on EmoDB, and build/ravdess.html, from
-# the results.
+# Tables and figure of the README, those of the pages on RAVDESS and EmoDB, and
+# build/ravdess.html, from the results.
 report: .venv/ready
 	mkdir -p build
 	$(RUN) -m mlkd_lobes report results/ravdess/table --html=build/ravdess.html \
 		--figure=results/ravdess/table/ua.svg --update=README.md
-	$(RUN) -m mlkd_lobes report $(UNSEARCHED) --update=README.md
+	$(RUN) -m mlkd_lobes report $(UNSEARCHED) \
+		--update=results/ravdess/README.md
 	$(RUN) -m mlkd_lobes report results/emodb/table \
 		--update=results/emodb/README.md
 
