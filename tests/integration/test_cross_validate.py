@@ -1,5 +1,6 @@
 """Folds x seeds x systems: what runs, what is kept, what is reported."""
 
+import io
 import json
 import os
 import random
@@ -300,6 +301,24 @@ def test_what_failed_before_it_ran_has_no_log(command, monkeypatch, capsys):
     assert cross_validate.main([*command, *own]) == 1
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "failed: fold 1, seed 1, random"
+
+
+def test_lines_of_several_places_do_not_mix(command, monkeypatch):
+    class Output(io.StringIO):
+        def write(self, text):
+            written.append(text)
+
+    def call(command, **options):
+        raise OSError(28, "No space left on device")
+
+    plan, written = planned(command, "--folds=1", "--systems=random"), []
+    monkeypatch.setattr(cross_validate.sys, "stdout", Output())
+    monkeypatch.setattr(cross_validate.sys, "stderr", Output())
+    monkeypatch.setattr(cross_validate.subprocess, "call", call)
+    cross_validate.run_all(plan, jobs=1)
+    started, failed = filter(None, written)
+    assert started == "running: fold 1, seed 1, random\n"
+    assert failed.endswith("No space left on device\n")
 
 
 def test_without_a_table_it_fails(command, monkeypatch, capsys):

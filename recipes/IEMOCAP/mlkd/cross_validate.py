@@ -160,19 +160,18 @@ def _finish(run, environment):
     """A run, if it is not finished already; whether it is now."""
     try:
         if is_done(run):
-            print(f"finished already: {_title(run)}", flush=True)
+            _say(f"finished already: {_title(run)}")
             return True
         return _execute(run, environment)
     # Whatever it is, a full disk or a damaged file: the other runs go on.
     except Exception as error:
-        print(f"{_title(run)}: {type(error).__name__}: {error}",
-              file=sys.stderr)  # fmt: skip
+        _say(f"{_title(run)}: {type(error).__name__}: {error}", sys.stderr)
         return False
 
 
 def _execute(run, environment):
     """One run, its words kept beside its folder; whether it succeeded."""
-    print(f"running: {_title(run)}", flush=True)
+    _say(f"running: {_title(run)}")
     log = log_of(run)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(HERE / run.command[0]), *run.command[1:]]
@@ -197,6 +196,11 @@ def log_of(run):
         A file beside the run's folder.
     """
     return run.folder.with_name(f"{run.system}.log")
+
+
+def _say(line, file=None):
+    """Prints a line in one piece, or it would mix with those of other places."""
+    print(line + "\n", end="", file=file, flush=True)
 
 
 def _title(run):
