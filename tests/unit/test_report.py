@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import pandas as pd
 import pytest
 from test_evaluation import GRID, HEADER, table
 
@@ -87,6 +88,63 @@ def reached(systems, name):
         score(student, [CLEAN]) >= 0.95 * score(teacher, [CLEAN]),
         score(student, at_20, "consistency") >= 0.9,
     ]
+
+
+def test_the_second_search_is_told_as_it_was():
+    """The table of results/ravdess/README.md, from what each run gave."""
+    page = (ROOT / "results/ravdess/README.md").read_text()
+    part = page.split("## The second search")[1].split("\n## ")[0]
+    shown = [line for line in part.splitlines() if line.startswith("| `")]
+    found = pd.read_csv(ROOT / "results/ravdess/search_seeds.csv")
+    scores = 100 * found.pivot(
+        index=["fold", "seed"], columns="system", values="last_UA"
+    )
+    assert len(scores) == 6 and scores.notna().all(axis=None)
+    students = scores.drop(columns="teacher")
+    gains = students.sub(students["student_noisy"], axis=0)
+    rows = [search_row(students[name], gains[name]) for name in students]
+    assert sorted(shown) == sorted(rows)
+
+
+def test_the_second_search_trained_what_the_table_tests():
+    """The same epochs were chosen, by later code, on another day."""
+    found = pd.read_csv(ROOT / "results/ravdess/search_seeds.csv")
+    compared = 0
+    for run in found.itertuples():
+        folder = ROOT / TABLE / f"fold_{run.fold}/seed_{run.seed}/{run.system}"
+        if folder.exists():
+            results = json.loads((folder / "results.json").read_text())
+            assert run.epoch == results["epoch"], folder
+            compared += 1
+    assert compared == 24  # four systems, two folds, three seeds
+
+
+def test_a_run_made_again_answers_what_the_table_answers():
+    run = "fold_2/seed_2/mlkd/predictions.csv.gz"
+    again, before = (
+        pd.read_csv(ROOT / f"results/ravdess/{folder}/{run}")
+        for folder in ("again", "table")
+    )
+    answers = ["id", "noise", "snr_db", "true", "predicted"]
+    pd.testing.assert_frame_equal(again[answers], before[answers])
+    assert len(again) == 5328
+    probabilities = [f"p_{label}" for label in ("neu", "hap", "sad", "ang")]
+    apart = (again[probabilities] - before[probabilities]).abs()
+    assert apart.max(axis=None) < 0.000151
+
+
+def search_row(scores, gains):
+    """A system's runs, mean, and gain over student_noisy, run by run."""
+    cells = [f"`{scores.name}`", str(len(scores)), f"{scores.mean():.1f}"]
+    if gains.any():
+        folds = [
+            ", ".join(f"{gain:+.1f}" for gain in of_fold)
+            for _, of_fold in gains.groupby("fold")
+        ]
+        cells += [f"{gains.mean():+.1f}", "; ".join(folds)]
+    else:
+        cells += ["–", "–"]
+    return f"| {' | '.join(cells)} |"
 
 
 def test_report_command(tmp_path, capsys):
