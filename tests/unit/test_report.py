@@ -101,7 +101,8 @@ THIRD = ["student_noisy_40", "student_noisy_lr2", "long"]
 
 
 @pytest.mark.parametrize(
-    "title,students", [("The second search", SECOND), ("The third search", THIRD)]
+    "title,students",
+    [("The second search", SECOND), ("The third search", THIRD)],
 )
 def test_a_search_is_told_as_it_was(title, students):
     """The tables of results/ravdess/README.md, from what each run gave."""
