@@ -13,6 +13,7 @@ from hypothesis import (
 )
 from manifests import CorpusError
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import LeakageError
 from mlkd_lobes.files import read_csv, write_csv
 
@@ -30,6 +31,7 @@ def prepare(folder, out, **changes):
     settings = {
         "labels": LABELS,
         "label_map": LABEL_MAP,
+        "protocol": "groups",
         "columns": {},
         "n_folds": 3,
         "fold": 1,
@@ -99,6 +101,53 @@ def test_sessions_are_the_groups_where_they_exist(own_corpus, tmp_path):
         n: {e["session"] for e in r.values()} for n, r in splits.items()
     }
     assert sessions == {"test": {"S0"}, "valid": {"S1"}, "train": {"S2"}}
+
+
+# Which split a speaker is put into; unlabelled speech stays in training alone.
+PUT = dict(zip(SPEAKERS, ["test", "train", "train", "train", "valid", "valid"]))
+
+
+def put(row):
+    return {**row, "part": PUT[row["speaker"]]}
+
+
+def test_a_column_may_say_the_split(own_corpus, tmp_path):
+    before = prepare(own_corpus, tmp_path / "groups")
+    rewrite(own_corpus, put)
+    splits = prepare(
+        own_corpus, tmp_path, protocol="split", columns={"part": "split"}
+    )
+    for name, rows in splits.items():
+        assert speakers(rows) == {s for s in PUT if PUT[s] == name}
+    known = {name: e for rows in before.values() for name, e in rows.items()}
+    found = {name: e for rows in splits.values() for name, e in rows.items()}
+    labelled = {name for name, entry in known.items() if entry["emo"]}
+    assert labelled <= set(found)
+    assert all(found[name] == known[name] for name in labelled)
+
+
+@pytest.mark.parametrize(
+    "change,settings,message",
+    [
+        (put, {}, "expects train, valid or test.*empty: 60 rows"),
+        (
+            lambda r: {**r, "split": "dev" if r["speaker"] == "s1" else "test"},
+            {},
+            "dev: 10 rows",
+        ),
+        (lambda r: {**r, "split": "train"}, {}, "valid split has no labelled"),
+        (
+            lambda r: {**put(r), "speaker": "s0"},
+            {"columns": {"part": "split"}},
+            "train and test share 1 speaker",
+        ),
+        (put, {"fold": 2}, "fold: 2 is not between 1 and 1"),
+    ],
+)
+def test_a_bad_split_is_named(own_corpus, tmp_path, change, settings, message):
+    rewrite(own_corpus, change)
+    with pytest.raises(InputError, match=f"(?s){message}"):
+        prepare(own_corpus, tmp_path, protocol="split", **settings)
 
 
 def test_a_speaker_in_two_sessions_is_refused(own_corpus, tmp_path):

@@ -34,7 +34,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 @pytest.fixture(scope="module")
 def prepared(corpus, noise_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    prepare_csv(corpus, folder, LABELS, LABEL_MAP, {}, 3, 1)
+    prepare_csv(corpus, folder, LABELS, LABEL_MAP, "groups", {}, 3, 1)
     prepare_noise("folder", noise_corpus, folder, ["rain", "wind"])
     return corpus, folder
 

@@ -20,7 +20,9 @@ SPLITS = ("train", "valid", "test")
 @pytest.fixture(scope="module")
 def prepared(corpus, noise_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    prepare_csv(corpus, folder / "manifests", LABELS, LABEL_MAP, {}, 3, 1)
+    prepare_csv(
+        corpus, folder / "manifests", LABELS, LABEL_MAP, "groups", {}, 3, 1
+    )
     prepare_noise("folder", noise_corpus, folder / "noise", ["rain", "wind"])
     return folder
 

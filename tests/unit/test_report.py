@@ -264,4 +264,5 @@ def test_the_estimate_is_of_todays_settings():
     for stage in ("teacher", "mlkd"):
         assert f"{estimate[stage]['memory_gb']} GB" in readme
     assert f"{estimate['hours_all_folds']} hours" in readme
-    assert f"{estimate['cache_gb_per_fold']} GB" in readme
+    assert f"{estimate['hours_cross_validation']} for the 60 runs" in readme
+    assert f"{estimate['cache_gb_per_run']} GB" in readme

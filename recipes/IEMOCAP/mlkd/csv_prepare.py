@@ -1,9 +1,10 @@
 """Any corpus with a CSV: manifests for this recipe.
 
 The folder holds a manifest.csv with the columns path, speaker, emotion and
-optionally session, gender, start, end (seconds), text (what is said). Folds are groups of sessions
-where the column exists, else of speakers; the test is one group, validation the
-next, training the rest.
+optionally session, gender, start, end (seconds), text (what is said) and split.
+Folds are groups of sessions where the column exists, else of speakers; the test
+is one group, validation the next, training the rest. The protocol split has one
+fold instead, in which every row is where the column split puts it.
 """
 
 import math
@@ -11,6 +12,7 @@ import pathlib
 from collections import Counter
 
 from manifests import (
+    SPLITS,
     UNLABELLED,
     CorpusError,
     Protocol,
@@ -23,6 +25,7 @@ from manifests import (
     split_entries,
     write_manifests,
 )
+from settings import check_choices
 
 from mlkd_lobes.files import file_sha256, read_csv
 from speechbrain.utils.logger import get_logger
@@ -30,9 +33,12 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 REQUIRED = ("path", "speaker", "emotion")
-OPTIONAL = ("session", "gender", "start", "end", "text")
-# Folds of sessions or speakers share nothing.
-PROTOCOLS = {"groups": Protocol(split_entries, (), None)}
+OPTIONAL = ("session", "gender", "start", "end", "text", "split")
+# Their splits share no session, speaker or file.
+PROTOCOLS = {
+    "groups": Protocol(split_entries, (), None),
+    "split": Protocol(split_entries, (), 1),
+}
 
 
 def prepare_csv(
@@ -40,6 +46,7 @@ def prepare_csv(
     save_folder,
     labels,
     label_map,
+    protocol,
     columns,
     n_folds,
     fold,
@@ -57,6 +64,8 @@ def prepare_csv(
     label_map : dict
         The corpus' emotions to one of the classes, to null (left out) or to
         "unlabelled". Every emotion must be in it.
+    protocol : str
+        One of `PROTOCOLS`.
     columns : dict
         Columns of manifest.csv to the names above.
     n_folds : int
@@ -69,31 +78,60 @@ def prepare_csv(
     CorpusError
         If the corpus is not as described.
     """
+    check_choices("protocol", protocol, PROTOCOLS)
     manifest = pathlib.Path(data_folder) / "manifest.csv"
     rows = _read_rows(manifest, columns)
     stamp = {
         "corpus": "csv",
         "manifest_sha256": file_sha256(manifest),
         "audio": file_states(manifest.parent / row["path"] for row in rows),
-        "settings": [labels, label_map, columns, n_folds, fold],
-        "declared": PROTOCOLS["groups"].declared,
+        "settings": [labels, label_map, protocol, columns, n_folds, fold],
+        "declared": PROTOCOLS[protocol].declared,
     }
     if is_prepared(save_folder, stamp):
         logger.info(f"Corpus: {save_folder} is prepared already.")
         return
     kept = _label(rows, labels, label_map, manifest)
-    has_sessions = any(entry["session"] for entry in kept.values())
-    unit = "session" if has_sessions else "speaker"
-    folds = deal(kept, unit, n_folds)
+    n_folds = PROTOCOLS[protocol].n_folds or n_folds
     if not isinstance(fold, int) or not 1 <= fold <= n_folds:
         raise CorpusError(f"fold: {fold} is not between 1 and {n_folds}")
-    splits = PROTOCOLS["groups"].split(
-        kept, lambda e: folds[e[unit]], fold, fold % n_folds + 1
-    )
+    if protocol == "split":
+        splits = _by_column(kept)
+    else:
+        splits = _by_groups(kept, n_folds, fold)
+    for entry in kept.values():
+        del entry["split"]  # the files say it
     measure(
         {k: v for rows in splits.values() for k, v in rows.items()}, data_folder
     )
     write_manifests(save_folder, splits, labels, stamp)
+
+
+def _by_groups(entries, n_folds, fold):
+    """One group of sessions or speakers is tested, the next one validates."""
+    has_sessions = any(entry["session"] for entry in entries.values())
+    unit = "session" if has_sessions else "speaker"
+    folds = deal(entries, unit, n_folds)
+    return split_entries(
+        entries, lambda e: folds[e[unit]], fold, fold % n_folds + 1
+    )
+
+
+def _by_column(entries):
+    """Every entry is where its row says."""
+    others = Counter(
+        entry["split"]
+        for entry in entries.values()
+        if entry["split"] not in SPLITS
+    )
+    if others:
+        counts = [f"{name or 'empty'}: {n} rows" for name, n in others.items()]
+        raise CorpusError(
+            "manifest.csv: protocol split expects train, valid or test in its "
+            "column split (rename yours with the key columns); "
+            + listing("other values", counts)
+        )
+    return split_entries(entries, lambda e: e["split"], "test", "valid")
 
 
 def _read_rows(manifest, columns):
@@ -167,6 +205,7 @@ def _entry(row, label, where):
         "session": row.get("session") or None,
         "gender": row.get("gender") or None,
         "text": row.get("text") or None,
+        "split": row.get("split") or None,
     }
 
 

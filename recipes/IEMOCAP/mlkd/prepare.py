@@ -31,13 +31,11 @@ Corpus.__doc__ = (
 
 CORPORA = {
     "iemocap": Corpus(
-        prepare_iemocap,
-        iemocap_prepare.PROTOCOLS,
-        ("protocol", "partial_corpus"),
+        prepare_iemocap, iemocap_prepare.PROTOCOLS, ("partial_corpus",)
     ),
     "csv": Corpus(prepare_csv, csv_prepare.PROTOCOLS, ("columns", "n_folds")),
 }
-COMMON_OPTIONS = ("labels", "label_map", "fold")
+COMMON_OPTIONS = ("labels", "label_map", "protocol", "fold")
 
 
 def find_corpus(corpus, protocol):
