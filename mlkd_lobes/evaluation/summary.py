@@ -134,7 +134,7 @@ def pool(runs):
         damaged or do not belong together.
     """
     by_system, first = defaultdict(dict), runs[0].results
-    grid = _grid(first)
+    grid, tested = _grid(first), {}
     for run in runs:
         folder, results = run
         for key in COMMON:
@@ -149,6 +149,14 @@ def pool(runs):
                 f"{runs[0].folder}"
             )
         place = results["seed"], results["fold"]
+        # Older results do not say it.
+        if "test_sha256" in results:
+            same = tested.setdefault(place, run)
+            if same.results["test_sha256"] != results["test_sha256"]:
+                raise InputError(
+                    f"{folder}: was tested on other speech or noise, or in "
+                    f"another precision, than {same.folder}; evaluate both again"
+                )
         if place in by_system[results["system"]]:
             raise InputError(
                 f"{folder}: fold {results['fold']}, seed {results['seed']} of "

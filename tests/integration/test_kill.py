@@ -28,19 +28,23 @@ def kill_when(experiment, pattern, out, **changes):
 
 
 # The teacher between its epochs and while it saves, the student while the
-# cache is filled, between its epochs, and before its evaluation.
+# cache is filled, between its epochs, also those of a stage without labels, and
+# before its evaluation.
 MOMENTS = [
-    "teacher/save/CKPT*",
-    "teacher/save/partial-*",
-    "mlkd/targets/*/*/*.safetensors",
-    "mlkd/save/CKPT*",
-    "mlkd/stage.json",
+    ("teacher/save/CKPT*", {}),
+    ("teacher/save/partial-*", {}),
+    ("mlkd/targets/*/*/*.safetensors", {}),
+    ("mlkd/save/CKPT*", {}),
+    ("mlkd/save/CKPT*", {"distillation_epochs": 4}),
+    ("mlkd/stage.json", {}),
 ]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_and_run_again_ends_as_if_never_killed(experiment, moment):
-    changes = {"teacher_epochs": 3, "student_epochs": 4}
+@pytest.mark.parametrize("moment,changes", MOMENTS)
+def test_killed_and_run_again_ends_as_if_never_killed(
+    experiment, moment, changes
+):
+    changes = {"teacher_epochs": 3, "student_epochs": 4, **changes}
     whole, torn = experiment.folder / "whole", experiment.folder / "torn"
     experiment.run("mlkd", output_folder=whole, **changes)
     kill_when(experiment, moment, torn, **changes)

@@ -48,6 +48,9 @@ def test_results_follow_the_schema(finished):
             assert condition["n"] == 16
             assert 0 <= condition["UA"] <= 1
         assert len(results["hparams_sha256"]) == 64
+    # All of a fold and seed are tested on the same.
+    tests = {r["test_sha256"] for r in finished.results.values()}
+    assert len(tests) == 1 and len(tests.pop()) == 64
 
 
 def test_predictions_are_what_the_metrics_were_computed_from(finished):
@@ -391,9 +394,17 @@ def test_own_manifests_are_checked_first(
         experiment.run("mlkd", skip_prep=True, train_annotation=manifest)
 
 
-def test_checkpoints_within_epochs_are_refused(experiment):
-    with pytest.raises(SettingsError, match="--ckpt_interval_minutes: "):
-        experiment.run("mlkd", "--ckpt_interval_minutes=5")
+@pytest.mark.parametrize(
+    "name", ["ckpt_interval_minutes", "ckpt_interval_steps"]
+)
+def test_checkpoints_within_epochs_are_refused(experiment, name):
+    with pytest.raises(SettingsError, match=f"--{name}: checkpoints"):
+        experiment.run("mlkd", f"--{name}=5")
+
+
+def test_a_limit_of_steps_is_refused(experiment):
+    with pytest.raises(SettingsError, match="--optimizer_step_limit: the lea"):
+        experiment.run("mlkd", "--optimizer_step_limit=5")
 
 
 def test_given_manifests_get_a_warning_only(finished, experiment, monkeypatch):

@@ -13,6 +13,8 @@ from settings import (
     stage_settings,
 )
 
+from mlkd_lobes.files import write_json
+
 YAML = str(RECIPE / "hparams/mlkd.yaml")
 SYSTEMS = [
     "random",
@@ -195,13 +197,63 @@ def test_objects_of_the_yaml_file_are_known(tmp_path):
 
 def test_an_output_folder_is_of_one_fold(tmp_path):
     plain = {"seed": 1, "fold": 1, "lr": 0.1}
+    plain |= {"network": "student", "speech": "noisy"}
+    systems = {"a": {}, "b": {}}
     claim_folder(tmp_path / "a", {**plain, "manifest": "x"})
-    check_claims(tmp_path, "a", plain, ["fold"])
-    check_claims(tmp_path, "b", {**plain, "lr": 0.2}, ["fold"])
+    check_claims(tmp_path, "a", plain, systems)
     with pytest.raises(SettingsError, match="a holds .*lr: 0.1 there, 0.2"):
-        check_claims(tmp_path, "a", {**plain, "lr": 0.2}, ["fold"])
+        check_claims(tmp_path, "a", {**plain, "lr": 0.2}, systems)
     with pytest.raises(SettingsError, match="a holds .*fold: 1 there, 2 now"):
-        check_claims(tmp_path, "b", {**plain, "fold": 2}, ["fold"])
+        check_claims(tmp_path, "b", {**plain, "fold": 2}, systems)
+
+
+STUDENT = {
+    "network": "student",
+    "speech": "noisy",
+    "fold": 1,
+    "lr": 0.1,
+    "temperature": 2.0,
+    "loss_weights": {"emotion": 1.0, "features": 5.0},
+}
+ALONE = {**STUDENT, "loss_weights": {"emotion": 1.0, "features": 0.0}}
+
+
+@pytest.mark.parametrize(
+    "changes,systems,message",
+    [
+        # Students differ in nothing but what their systems are.
+        ({"lr": 0.2}, {"a": {}, "b": {}}, "lr: 0.1 there, 0.2 now"),
+        ({"lr": 0.2}, {"a": {}, "b": {"lr": 0.2}}, None),
+        ({"lr": 0.2}, {"a": {"lr": 0.1}, "b": {}}, None),
+        ({"temperature": 4.0}, {"a": {}, "b": {}}, "temperature: 2.0 there"),
+        # A student without a teacher has no temperature, whatever it says.
+        ({**ALONE, "temperature": 4.0}, {"a": {}, "b": {}}, None),
+        # A teacher has rates of its own; a random one has none.
+        ({"network": "teacher", "lr": 0.2}, {"a": {}, "b": {}}, None),
+        # A system of a settings file that is not given now.
+        ({"lr": 0.2}, {"b": {}}, None),
+        ({"fold": 2}, {"b": {}}, "fold: 1 there, 2 now"),
+    ],
+)
+def test_systems_of_a_folder_compare(tmp_path, changes, systems, message):
+    claim_folder(tmp_path / "a", STUDENT)
+    other = {**STUDENT, **changes}
+    if message is None:
+        check_claims(tmp_path, "b", other, systems)
+        return
+    with pytest.raises(SettingsError, match=f"a holds .*{message}"):
+        check_claims(tmp_path, "b", other, systems)
+
+
+def test_another_number_of_processes_may_not_go_on(tmp_path):
+    claim_folder(tmp_path, {"seed": 1, "processes": 4})
+    with pytest.raises(SettingsError, match="processes: 4 there, 1 now"):
+        claim_folder(tmp_path, {"seed": 1, "processes": 1})
+    # What they trained serves any number.
+    write_json(tmp_path / "stage.json", {"epoch": 1})
+    claim_folder(tmp_path, {"seed": 1, "processes": 1})
+    with pytest.raises(SettingsError, match="seed: 1 there, 2 now"):
+        claim_folder(tmp_path, {"seed": 2, "processes": 1})
 
 
 def test_a_folder_belongs_to_one_training(tmp_path):

@@ -430,6 +430,21 @@ def test_predictions_of_another_run_are_refused(folder):
         pool(find_runs([folder]))
 
 
+def test_runs_tested_on_other_noise_do_not_compare(tmp_path):
+    for system, seed, test in (
+        ("mlkd", 1, "a"),
+        ("student_noisy", 1, "a"),
+        ("student_noisy", 2, "b"),  # babble is a seed's own
+    ):
+        write(tmp_path, system, 1, seed, 9, test_sha256=test)
+    assert len(pool(find_runs([tmp_path]))) == 2
+    write(tmp_path, "kd_last", 1, 1, 9)  # made before results said it
+    assert len(pool(find_runs([tmp_path]))) == 3
+    write(tmp_path, "mlkd", 1, 2, 9, test_sha256="c")
+    with pytest.raises(InputError, match="other speech or noise.*evaluate"):
+        pool(find_runs([tmp_path]))
+
+
 def test_a_folder_given_twice_counts_once(folder):
     assert len(find_runs([folder, folder])) == 8
 

@@ -155,6 +155,11 @@ class EmotionBrain(sb.Brain):
                 "counter": plan.epoch_counter,
             }
         )
+        # SpeechBrain keeps it only of a Brain that was made with a checkpointer.
+        if self.scaler.is_enabled():
+            self.checkpointer.add_recoverable(
+                "scaler", self.scaler, optional_load=True
+            )
 
     def compute_forward(self, batch, stage):
         """The network's view of the batch and, in training, its targets."""
@@ -203,6 +208,8 @@ class EmotionBrain(sb.Brain):
         self.records, self.seconds_computed, self.seconds_heard = [], 0.0, 0.0
         if stage == sb.Stage.TRAIN:
             self.epoch, self.terms, self.snrs = epoch, {}, []
+            # Those of the last epoch, if a checkpoint was written at its end.
+            self.step, self.avg_train_loss = 0, 0.0
             for draw in self.plan.draws:
                 draw.set_epoch(epoch)
             self.epoch_started = time.perf_counter()
@@ -259,7 +266,9 @@ class EmotionBrain(sb.Brain):
         """Every loss, and the SNRs measured on what was heard."""
         stats = {"loss": float(loss)}
         for name, values in self.terms.items():
-            stats[name] = torch.stack(values).float().mean().item()
+            terms = torch.stack(values).float()
+            # As in the loss: a batch that was skipped does not count.
+            stats[name] = terms[torch.isfinite(terms)].mean().item()
         snrs = torch.cat(self.snrs)
         noisy = snrs[torch.isfinite(snrs)]
         if len(noisy):

@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import subprocess
 
-from settings import SettingsError
+from settings import SettingsError, common_keys
 
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
@@ -23,7 +23,7 @@ SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 TEACHER = "teacher"
 
 
-def check_claims(output_folder, system, plain, shared):
+def check_claims(output_folder, system, plain, systems):
     """Refuses settings that are not those of what a folder holds.
 
     Arguments
@@ -34,10 +34,9 @@ def check_claims(output_folder, system, plain, shared):
         The run that is asked for.
     plain : dict
         Settings known before anything is prepared; those of the run's own
-        folder must be equal.
-    shared : sequence of str
-        Which of them must be equal in all runs of the output folder that have
-        them.
+        folder must be equal, those of the others in what the two have in common.
+    systems : dict
+        What makes each system: key to value.
 
     Raises
     ------
@@ -46,9 +45,12 @@ def check_claims(output_folder, system, plain, shared):
     """
     for path in sorted(pathlib.Path(output_folder).glob(f"*/{SETTINGS}")):
         found = read_json(path)
-        names = plain
-        if path.parent.name != system:
-            names = [key for key in shared if key in found and key in plain]
+        names, other = plain, path.parent.name
+        if other != system:
+            own = None
+            if other in systems:
+                own = {*systems[system], *systems[other]}
+            names = common_keys(found, plain, own)
         _compare(path.parent, found, plain, names)
 
 
@@ -61,8 +63,9 @@ def _compare(folder, found, settings, names):
     if changed:
         raise SettingsError(
             f"{folder} holds a training with other settings "
-            f"({'; '.join(changed)}). Give another --results_folder, or delete "
-            "that folder to train again."
+            f"({'; '.join(changed)}). Give another --results_folder, or a "
+            "system of your own that sets them, or delete that folder to train "
+            "again."
         )
 
 
@@ -87,7 +90,11 @@ def claim_folder(folder, settings):
         write_json(path, settings)
         return
     found = read_json(path)
-    _compare(folder, found, settings, {*found, *settings})
+    names = {*found, *settings}
+    # What is trained is used by any number of them.
+    if read_stage(path.parent):
+        names.discard("processes")
+    _compare(folder, found, settings, names)
 
 
 def clear_leftovers(folder):
@@ -181,6 +188,7 @@ def results_header(folder, test, **names):
         "epoch": stage["epoch"],
         "teacher_sha256": stage["teacher_sha256"],
         "hparams_sha256": text_sha256(depends),
+        "test_sha256": text_sha256(test),
         "git": code_version(),
     }
 

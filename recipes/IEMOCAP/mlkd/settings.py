@@ -61,7 +61,6 @@ TRAINING_OPTIONS = (
     "skip_nonfinite_grads",
     "max_grad_norm",
     "grad_accumulation_factor",
-    "optimizer_step_limit",
 )
 # What all runs of an output folder have in common, as far as they have it.
 SHARED_KEYS = (
@@ -76,6 +75,15 @@ SHARED_KEYS = (
     "n_folds",
     "seed",
     "labels",
+)
+# What students do not depend on where no loss asks for a teacher.
+DISTILLATION_KEYS = (
+    "unlabelled",
+    "kd_levels",
+    "loss_weights",
+    "cosine_weight",
+    "temperature",
+    "distillation_epochs",
 )
 # What only evaluation depends on, or nothing but time and place.
 OTHER_KEYS = (
@@ -448,6 +456,42 @@ def stage_settings(hparams):
         if key not in ignored
     }
     return json.loads(json.dumps(settings))
+
+
+def common_keys(one, other, own):
+    """What two runs of an output folder must have in common to be compared.
+
+    Arguments
+    ---------
+    one : dict
+        From `stage_settings`.
+    other : dict
+        Of another system.
+    own : collection of str, or None
+        The keys that make the two systems what they are; None if that is not
+        known of one of them.
+
+    Returns
+    -------
+    list of str
+        Keys that both have: of two trainings of one kind all that is not their
+        systems' own, else what the whole folder shares.
+    """
+    keys = {*one} & {*other}
+    kinds = {(run["network"], run["speech"] == "none") for run in (one, other)}
+    if own is None or len(kinds) > 1 or ("teacher", True) in kinds:
+        return sorted(keys & {*SHARED_KEYS})
+    # A changed object is for comparing with what the unchanged one gave.
+    keys -= {*SYSTEM_KEYS, "objects", *own}
+    if not (_distils(one) and _distils(other)):
+        keys -= {*DISTILLATION_KEYS}
+    return sorted(keys)
+
+
+def _distils(settings):
+    """Whether a loss that is no plain one of labels has a weight."""
+    weights = settings.get("loss_weights", {})
+    return any(weights[name] for name in weights if name != "emotion")
 
 
 def _is_plain(value):

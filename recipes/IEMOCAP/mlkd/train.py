@@ -57,7 +57,6 @@ from runs import (
     results_header,
 )
 from settings import (
-    SHARED_KEYS,
     SettingsError,
     object_definitions,
     resolve_overrides,
@@ -91,6 +90,18 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
+
+# Options of SpeechBrain's that this recipe cannot keep its promises with.
+WHOLE_EPOCHS = (
+    "checkpoints are written after every epoch alone, where training goes on "
+    "exactly"
+)
+REFUSED_OPTIONS = {
+    "ckpt_interval_minutes": WHOLE_EPOCHS,
+    "ckpt_interval_steps": WHOLE_EPOCHS,
+    "optimizer_step_limit": "the learning rate falls over all epochs; give "
+    "--teacher_epochs and --student_epochs",
+}
 
 # ---- Data --------------------------------------------------------------------
 
@@ -257,7 +268,8 @@ def plain_settings(hparams, run_opts):
 def training_settings(hparams, run_opts, teacher_sha256):
     """All that the trained network depends on, contents of files as well."""
     speech, noise = annotations(hparams)
-    content = {"teacher_sha256": teacher_sha256}
+    # Their number decides how many steps an epoch has.
+    content = {"teacher_sha256": teacher_sha256, "processes": n_processes()}
     if hparams["network"] == "teacher":
         content["wav2vec2_hub"] = source_fingerprint(hparams["wav2vec2_hub"])
     for split in ("train", "valid"):
@@ -350,11 +362,15 @@ def make_brain(hparams, run_opts, model, teacher, validation):
     return brain
 
 
+def n_processes():
+    """How many processes train together."""
+    distributed = torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if distributed else 1
+
+
 def updates(brain, n_batches):
     """Optimizer steps of an epoch: batches are shared by the processes."""
-    distributed = torch.distributed.is_initialized()
-    processes = torch.distributed.get_world_size() if distributed else 1
-    shared = math.ceil(n_batches / processes)
+    shared = math.ceil(n_batches / n_processes())
     return shared // brain.grad_accumulation_factor
 
 
@@ -428,6 +444,8 @@ def evaluate(hparams, run_opts):
     speech, noise = annotations(hparams)
     test = {"conditions": grid, "manifest": file_sha256(speech["test"])}
     test["noise"] = noise_fingerprint(noise["test"], replacements(hparams))
+    if run_opts["eval_precision"] != "fp32":
+        test["precision"] = run_opts["eval_precision"]
     header = results_header(
         folder,
         test,
@@ -501,12 +519,9 @@ def run(hparams_file, run_opts, command_line):
             f"--test_only: {folder} holds no trained model; run the same "
             "command without --test_only first"
         )
-    for name in ("ckpt_interval_minutes", "ckpt_interval_steps"):
+    for name, reason in REFUSED_OPTIONS.items():
         if run_opts.get(name):
-            raise SettingsError(
-                f"--{name}: checkpoints are written after every epoch alone, "
-                "where training goes on exactly"
-            )
+            raise SettingsError(f"--{name}: {reason}")
     teacher = None
     if hparams["network"] == "student" and hparams["teacher_folder"] is None:
         teacher = load(
@@ -519,7 +534,7 @@ def run(hparams_file, run_opts, command_line):
                 network["output_folder"],
                 network["system"],
                 plain_settings(network, run_opts),
-                SHARED_KEYS,
+                network["systems"],
             )
     with one_at_a_time(folder):
         with full_disk_told(folder / "hyperparams.yaml"):
