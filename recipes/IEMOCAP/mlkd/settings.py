@@ -478,7 +478,10 @@ def common_keys(one, other, own):
         systems' own, else what the whole folder shares.
     """
     keys = {*one} & {*other}
-    kinds = {(run["network"], run["speech"] == "none") for run in (one, other)}
+    kinds = {
+        (run.get("network"), run.get("speech") == "none")
+        for run in (one, other)
+    }
     if own is None or len(kinds) > 1 or ("teacher", True) in kinds:
         return sorted(keys & {*SHARED_KEYS})
     # A changed object is for comparing with what the unchanged one gave.
