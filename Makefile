@@ -60,6 +60,8 @@ report: .venv/ready
 		--figure=results/ravdess/table/ua.svg --update=README.md
 	$(RUN) -m mlkd_lobes report $(UNSEARCHED) \
 		--update=results/ravdess/README.md
+	$(RUN) -m mlkd_lobes report results/ravdess/table_40 \
+		--update=results/ravdess/README.md
 	$(RUN) -m mlkd_lobes report results/emodb/table \
 		--update=results/emodb/README.md
 

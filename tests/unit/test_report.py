@@ -22,12 +22,13 @@ from mlkd_lobes.evaluation.summary import contrast, pool, score, seen_noise
 from mlkd_lobes.noise import CLEAN
 
 ROOT = pathlib.Path(__file__).parents[2]
-TABLE = "results/ravdess/table"
+TABLE, TABLE_40 = "results/ravdess/table", "results/ravdess/table_40"
 UNSEARCHED = [f"{TABLE}/fold_{n}" for n in (4, 5, 6)]
 # What stands in which page.
 SHOWN = [
     ("README.md", [TABLE]),
     ("results/ravdess/README.md", UNSEARCHED),
+    ("results/ravdess/README.md", [TABLE_40]),
     ("results/emodb/README.md", ["results/emodb/table"]),
 ]
 RUN = {**HEADER, "corpus": "tiny", "protocol": "groups", "fold": 1, "seed": 1}
