@@ -8,7 +8,7 @@ import pytest
 import torch
 import train
 from brains import MLKDBrain
-from helpers import write_noise, write_wav
+from helpers import RECIPE, write_noise, write_wav
 from safetensors.torch import load_file
 from settings import SettingsError
 from transformers import AutoModelForAudioClassification
@@ -402,9 +402,16 @@ def test_checkpoints_within_epochs_are_refused(experiment, name):
         experiment.run("mlkd", f"--{name}=5")
 
 
-def test_a_limit_of_steps_is_refused(experiment):
-    with pytest.raises(SettingsError, match="--optimizer_step_limit: the lea"):
+def test_a_limit_of_steps_is_refused(experiment, tmp_path):
+    message = "--optimizer_step_limit: the learning rate"
+    with pytest.raises(SettingsError, match=message):
         experiment.run("mlkd", "--optimizer_step_limit=5")
+    yaml = tmp_path / "own.yaml"
+    text = (RECIPE / "hparams/mlkd.yaml").read_text()
+    yaml.write_text(text + "\noptimizer_step_limit: 5\n")
+    command = [str(yaml), *experiment.command("mlkd")[1:]]
+    with pytest.raises(SettingsError, match=message):
+        train.run(*sb.parse_arguments(command))
 
 
 def test_given_manifests_get_a_warning_only(finished, experiment, monkeypatch):

@@ -129,7 +129,7 @@ def test_a_column_may_say_the_split(own_corpus, tmp_path):
 @pytest.mark.parametrize(
     "change,settings,message",
     [
-        (put, {}, "expects train, valid or test.*empty: 60 rows"),
+        (put, {}, "expects a column split.*empty: 60 rows"),
         (
             lambda r: {**r, "split": "dev" if r["speaker"] == "s1" else "test"},
             {},

@@ -120,6 +120,12 @@ def test_the_gain_at_forty_epochs_is_told_as_it_was():
     page = (ROOT / "results/ravdess/README.md").read_text()
     told = " ".join(page.split("## The third search")[1].split())
     assert f"`student_noisy_40`: {per_run(gains)}; {gains.mean():+.1f}" in told
+    # "Nearly as well as", "better than both", "better with every run".
+    means = scores.mean()
+    for twenty in ("mlkd", "mlkd_semi"):
+        behind = means[twenty] - means["student_noisy_40"]
+        assert 0 < behind < 0.5 and means["long"] > means[twenty]
+    assert (scores["long"] > scores["mlkd_semi"]).all()
 
 
 def last_scores():
@@ -151,6 +157,19 @@ def test_the_second_search_trained_what_the_table_tests():
             assert run.epoch == read_results(folder)["epoch"], folder
             compared += 1
     assert compared == 24  # four systems, two folds, three seeds
+
+
+def test_teachers_trained_again_chose_the_same_epochs():
+    stages = list((ROOT / TABLE_40).glob("*/*/teacher/stage.json"))
+    runs = find_runs([ROOT / TABLE_40])
+    assert 2 * len(stages) == len(runs) > 0
+    taught = {(r.folder.parent, r.results["teacher_sha256"]) for r in runs}
+    for path in stages:
+        stage, place = json.loads(path.read_text()), path.parents[1]
+        there = ROOT / TABLE / place.relative_to(ROOT / TABLE_40) / "teacher"
+        assert stage["epoch"] == read_results(there)["epoch"]
+        assert (place, stage["model_sha256"]) in taught
+    assert len(taught) == len(stages)
 
 
 def test_a_run_made_again_answers_what_the_table_answers():

@@ -9,6 +9,7 @@ from collections import namedtuple
 
 import torch
 import torch.nn.functional as F
+from settings import DISTILLATION
 
 import speechbrain as sb
 from mlkd_lobes.checkpoints import History
@@ -41,9 +42,6 @@ the noise mixer; `losses`, a WeightedLosses;
 `opt_class`; `schedules`, learning-rate schedules of "encoder" and "head";
 `epoch_counter`, `checkpointer` and `loggers` of SpeechBrain.
 """
-
-# Losses that need a teacher, and no label.
-DISTILLATION = ("features", "logits")
 
 
 class StagedSchedule:

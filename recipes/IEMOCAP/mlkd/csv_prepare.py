@@ -69,9 +69,9 @@ def prepare_csv(
     columns : dict
         Columns of manifest.csv to the names above.
     n_folds : int
-        Number of groups.
+        Number of groups; unused by the protocol split.
     fold : int
-        Which group is the test, from 1.
+        Which group is the test, from 1; 1 for the protocol split.
 
     Raises
     ------
@@ -127,8 +127,8 @@ def _by_column(entries):
     if others:
         counts = [f"{name or 'empty'}: {n} rows" for name, n in others.items()]
         raise CorpusError(
-            "manifest.csv: protocol split expects train, valid or test in its "
-            "column split (rename yours with the key columns); "
+            "manifest.csv: protocol split expects a column split (columns may "
+            "rename yours) of the values train, valid and test; "
             + listing("other values", counts)
         )
     return split_entries(entries, lambda e: e["split"], "test", "valid")

@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import subprocess
 
-from settings import SettingsError, common_keys
+from settings import SHARED_KEYS, SettingsError, common_keys
 
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
@@ -21,10 +21,22 @@ from mlkd_lobes.files import PARTIAL_PREFIX, read_json, text_sha256, write_json
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 # The system that all students of an output folder learn from.
 TEACHER = "teacher"
+ANOTHER_FOLDER = (
+    "Give another --results_folder, or delete that folder to train again."
+)
+NOT_COMPARABLE = (
+    "Systems beside each other differ in nothing but what they are: give "
+    "another --results_folder, or, for a key of the YAML file, a system of "
+    "your own that sets it."
+)
 
 
-def check_claims(output_folder, system, plain, systems):
+def check_claims(output_folder, system, settings, systems):
     """Refuses settings that are not those of what a folder holds.
+
+    A run's own folder must be of the same settings, and the others must share
+    corpus, fold and noise. A run that is not there yet must be comparable with
+    the others as well: two systems differ in nothing but what they are.
 
     Arguments
     ---------
@@ -32,9 +44,8 @@ def check_claims(output_folder, system, plain, systems):
         Holds the runs of one fold and seed.
     system : str
         The run that is asked for.
-    plain : dict
-        Settings known before anything is prepared; those of the run's own
-        folder must be equal, those of the others in what the two have in common.
+    settings : dict
+        What it depends on, as far as it is known.
     systems : dict
         What makes each system: key to value.
 
@@ -43,18 +54,35 @@ def check_claims(output_folder, system, plain, systems):
     SettingsError
         Naming folder and settings.
     """
-    for path in sorted(pathlib.Path(output_folder).glob(f"*/{SETTINGS}")):
-        found = read_json(path)
-        names, other = plain, path.parent.name
-        if other != system:
-            own = None
-            if other in systems:
-                own = {*systems[system], *systems[other]}
-            names = common_keys(found, plain, own)
-        _compare(path.parent, found, plain, names)
+    found = {
+        path.parent.name: _read_settings(path)
+        for path in sorted(pathlib.Path(output_folder).glob(f"*/{SETTINGS}"))
+    }
+    claimed = found.pop(system, None)
+    if claimed is not None:
+        folder = pathlib.Path(output_folder, system)
+        _compare(folder, claimed, settings, settings)
+    for other, there in found.items():
+        folder = pathlib.Path(output_folder, other)
+        shared = {*SHARED_KEYS} & {*there} & {*settings}
+        _compare(folder, there, settings, shared)
+        # What a system is that no settings file names now is not known.
+        if claimed is None and other in systems:
+            own = {*systems[system], *systems[other]}
+            names = common_keys(there, settings, own)
+            _compare(folder, there, settings, names, NOT_COMPARABLE)
 
 
-def _compare(folder, found, settings, names):
+def _read_settings(path):
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise SettingsError(
+            f"{path}: is damaged; delete that folder to train again"
+        )
+    return settings
+
+
+def _compare(folder, found, settings, names, advice=ANOTHER_FOLDER):
     changed = [
         f"{key}: {found.get(key)!r} there, {settings.get(key)!r} now"
         for key in sorted(names)
@@ -63,13 +91,11 @@ def _compare(folder, found, settings, names):
     if changed:
         raise SettingsError(
             f"{folder} holds a training with other settings "
-            f"({'; '.join(changed)}). Give another --results_folder, or a "
-            "system of your own that sets them, or delete that folder to train "
-            "again."
+            f"({'; '.join(changed)}). {advice}"
         )
 
 
-def claim_folder(folder, settings):
+def claim_folder(folder, settings, systems):
     """Makes a folder that of one training; another may not continue in it.
 
     Arguments
@@ -78,21 +104,25 @@ def claim_folder(folder, settings):
         Where the training keeps its state.
     settings : dict
         What it depends on.
+    systems : dict
+        What makes each system: key to value.
 
     Raises
     ------
     SettingsError
-        If the folder belongs to a training with other settings.
+        If the folder belongs to a training with other settings, or a first
+        training in it would not compare with those beside it.
     """
     path = pathlib.Path(folder) / SETTINGS
     clear_leftovers(path.parent)
     if not path.is_file():
+        check_claims(path.parents[1], path.parent.name, settings, systems)
         write_json(path, settings)
         return
-    found = read_json(path)
+    found = _read_settings(path)
     names = {*found, *settings}
-    # What is trained is used by any number of them.
-    if read_stage(path.parent):
+    # What is trained serves any number of them; older folders do not say it.
+    if read_stage(path.parent) or "processes" not in found:
         names.discard("processes")
     _compare(folder, found, settings, names)
 

@@ -43,6 +43,8 @@ NOISE_KEYS = (
     "clean_share",
     "valid_snrs",
 )
+# Losses that need a teacher, and no label.
+DISTILLATION = ("features", "logits")
 # What a student depends on through its teacher alone.
 TEACHER_KEYS = (
     "teacher_epochs",
@@ -459,7 +461,7 @@ def stage_settings(hparams):
 
 
 def common_keys(one, other, own):
-    """What two runs of an output folder must have in common to be compared.
+    """What two trainings must have in common to be compared.
 
     Arguments
     ---------
@@ -467,34 +469,42 @@ def common_keys(one, other, own):
         From `stage_settings`.
     other : dict
         Of another system.
-    own : collection of str, or None
-        The keys that make the two systems what they are; None if that is not
-        known of one of them.
+    own : collection of str
+        The keys that make the two systems what they are.
 
     Returns
     -------
     list of str
-        Keys that both have: of two trainings of one kind all that is not their
-        systems' own, else what the whole folder shares.
+        Keys that both have; none of a teacher and a student.
     """
-    keys = {*one} & {*other}
     kinds = {
         (run.get("network"), run.get("speech") == "none")
         for run in (one, other)
     }
-    if own is None or len(kinds) > 1 or ("teacher", True) in kinds:
-        return sorted(keys & {*SHARED_KEYS})
+    if len(kinds) > 1 or ("teacher", True) in kinds:
+        return []
     # A changed object is for comparing with what the unchanged one gave.
-    keys -= {*SYSTEM_KEYS, "objects", *own}
-    if not (_distils(one) and _distils(other)):
+    keys = {*one} & {*other} - {*SYSTEM_KEYS, "objects", *own}
+    weights = [run.get("loss_weights", {}) for run in (one, other)]
+    if not all(map(needs_teacher, weights)):
         keys -= {*DISTILLATION_KEYS}
     return sorted(keys)
 
 
-def _distils(settings):
-    """Whether a loss that is no plain one of labels has a weight."""
-    weights = settings.get("loss_weights", {})
-    return any(weights[name] for name in weights if name != "emotion")
+def needs_teacher(weights):
+    """Whether a loss asks for a teacher.
+
+    Arguments
+    ---------
+    weights : dict
+        Weight of each named loss.
+
+    Returns
+    -------
+    bool
+        True if one of `DISTILLATION` has a weight.
+    """
+    return any(weights.get(name) for name in DISTILLATION)
 
 
 def _is_plain(value):

@@ -23,13 +23,7 @@ import sys
 
 import torch
 import transformers
-from brains import (
-    DISTILLATION,
-    EmotionBrain,
-    MLKDBrain,
-    StagedSchedule,
-    TrainingPlan,
-)
+from brains import EmotionBrain, MLKDBrain, StagedSchedule, TrainingPlan
 from data import (
     TrainingBatchSampler,
     add_grid_pipeline,
@@ -58,6 +52,7 @@ from runs import (
 )
 from settings import (
     SettingsError,
+    needs_teacher,
     object_definitions,
     resolve_overrides,
     resolved_values,
@@ -302,7 +297,7 @@ def loss_weights(hparams):
 
 def distils(hparams):
     """Whether a loss asks for a teacher."""
-    return any(loss_weights(hparams).get(name) for name in DISTILLATION)
+    return needs_teacher(loss_weights(hparams))
 
 
 def stage_epochs(hparams):
@@ -414,7 +409,7 @@ def train_network(hparams, run_opts, teacher_folder=None):
         teacher_sha256 = state_sha256(teacher)
     folder = run_folder(hparams)
     settings = training_settings(hparams, run_opts, teacher_sha256)
-    run_on_main(claim_folder, args=[folder, settings])
+    run_on_main(claim_folder, args=[folder, settings, hparams["systems"]])
     if read_stage(folder):
         logger.info(f"{folder.name}: trained already.")
         return
@@ -503,7 +498,7 @@ def check_trained(hparams, run_opts):
     teacher = hparams["network"] == "teacher"
     sha256 = None if teacher else stage["teacher_sha256"]
     settings = training_settings(hparams, run_opts, sha256)
-    run_on_main(claim_folder, args=[folder, settings])
+    run_on_main(claim_folder, args=[folder, settings, hparams["systems"]])
 
 
 def run(hparams_file, run_opts, command_line):
@@ -520,7 +515,7 @@ def run(hparams_file, run_opts, command_line):
             "command without --test_only first"
         )
     for name, reason in REFUSED_OPTIONS.items():
-        if run_opts.get(name):
+        if run_opts.get(name) or hparams.get(name):
             raise SettingsError(f"--{name}: {reason}")
     teacher = None
     if hparams["network"] == "student" and hparams["teacher_folder"] is None:
