@@ -233,7 +233,8 @@ def test_mutated_corpora(table, place, changes):
     save = place / "manifests"
     for path in save.glob("*"):
         path.unlink()
-    or_refused(prepare_csv, table, save, LABELS, label_map, {}, 3, 1)
+    options = [LABELS, label_map, "groups", {}, 3, 1]
+    or_refused(prepare_csv, table, save, *options)
     if not (save / "test.json").exists():
         return
     rows = {row["path"]: row for row in read_csv(table / "manifest.csv")}
