@@ -180,13 +180,13 @@ def estimate(settings):
     per_second = 2 * FRAMES_PER_SECOND * len(levels) * width
     frames = UTTERANCES * SECONDS * TRAIN_SHARE
     result["cache_gb_per_run"] = round(per_second * frames / 1e9, 1)
-    teacher = result["teacher"]["hours_per_fold"]
-    student = sum(
-        hours for k, hours in result["mlkd"].items() if k.endswith("per_fold")
+    of_teacher = result["teacher"]["hours_per_fold"]
+    of_student = sum(
+        value for k, value in result["mlkd"].items() if k.endswith("per_fold")
     )
-    result["hours_all_folds"] = round(FOLDS * (teacher + student), 1)
+    result["hours_all_folds"] = round(FOLDS * (of_teacher + of_student), 1)
     result["hours_cross_validation"] = round(
-        SEEDS * FOLDS * (teacher + STUDENTS * student), 1
+        SEEDS * FOLDS * (of_teacher + STUDENTS * of_student), 1
     )
     return result
 

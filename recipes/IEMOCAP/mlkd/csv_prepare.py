@@ -34,11 +34,6 @@ logger = get_logger(__name__)
 
 REQUIRED = ("path", "speaker", "emotion")
 OPTIONAL = ("session", "gender", "start", "end", "text", "split")
-# Their splits share no session, speaker or file.
-PROTOCOLS = {
-    "groups": Protocol(split_entries, (), None),
-    "split": Protocol(split_entries, (), 1),
-}
 
 
 def prepare_csv(
@@ -95,10 +90,7 @@ def prepare_csv(
     n_folds = PROTOCOLS[protocol].n_folds or n_folds
     if not isinstance(fold, int) or not 1 <= fold <= n_folds:
         raise CorpusError(f"fold: {fold} is not between 1 and {n_folds}")
-    if protocol == "split":
-        splits = _by_column(kept)
-    else:
-        splits = _by_groups(kept, n_folds, fold)
+    splits = PROTOCOLS[protocol].split(kept, fold, n_folds)
     for entry in kept.values():
         del entry["split"]  # the files say it
     measure(
@@ -107,7 +99,7 @@ def prepare_csv(
     write_manifests(save_folder, splits, labels, stamp)
 
 
-def _by_groups(entries, n_folds, fold):
+def _by_groups(entries, fold, n_folds):
     """One group of sessions or speakers is tested, the next one validates."""
     has_sessions = any(entry["session"] for entry in entries.values())
     unit = "session" if has_sessions else "speaker"
@@ -117,8 +109,8 @@ def _by_groups(entries, n_folds, fold):
     )
 
 
-def _by_column(entries):
-    """Every entry is where its row says."""
+def _by_column(entries, *_):
+    """Every entry is where its row says, in the one fold there is."""
     others = Counter(
         entry["split"]
         for entry in entries.values()
@@ -132,6 +124,13 @@ def _by_column(entries):
             + listing("other values", counts)
         )
     return split_entries(entries, lambda e: e["split"], "test", "valid")
+
+
+# Their splits share no session, speaker or file.
+PROTOCOLS = {
+    "groups": Protocol(_by_groups, (), None),
+    "split": Protocol(_by_column, (), 1),
+}
 
 
 def _read_rows(manifest, columns):
