@@ -4,16 +4,12 @@ import pathlib
 
 import pytest
 from helpers import RECIPE
-from runs import check_claims, claim_folder
 from settings import (
     SettingsError,
     object_definitions,
     resolve_overrides,
     resolved_values,
-    stage_settings,
 )
-
-from mlkd_lobes.files import write_json
 
 YAML = str(RECIPE / "hparams/mlkd.yaml")
 SYSTEMS = [
@@ -158,29 +154,6 @@ def test_what_only_yaml_knows_is_refused(value):
         resolve(f"label_map: {value}")
 
 
-def hparams(**changes):
-    base = {"network": "student", "speech": "noisy", "seed": 1, "snr_low": -5}
-    base.update({"student_lr": 0.1, "teacher_lr": 0.2, "num_workers": 1})
-    objects = {"opt_class": 1, "losses": 2}
-    return {**base, "objects": objects, "module": object(), **changes}
-
-
-def test_a_training_depends_on_what_it_uses():
-    assert stage_settings(hparams()) == {
-        "network": "student",
-        "speech": "noisy",
-        "seed": 1,
-        "snr_low": -5,
-        "student_lr": 0.1,
-        "objects": {"opt_class": 1, "losses": 2},
-    }
-    teacher = stage_settings(hparams(network="teacher", speech="clean"))
-    assert teacher["teacher_lr"] == 0.2
-    assert "snr_low" not in teacher and "student_lr" not in teacher
-    # Another loss leaves trained teachers what they are.
-    assert teacher["objects"] == {"opt_class": 1}
-
-
 def test_objects_of_the_yaml_file_are_known(tmp_path):
     found = object_definitions(YAML)
     assert found["opt_class"] == [
@@ -193,109 +166,6 @@ def test_objects_of_the_yaml_file_are_known(tmp_path):
     text = open(YAML).read().replace("AdamW", "Adam")
     other.write_text(text)
     assert object_definitions(other) != found
-
-
-STUDENT = {
-    "network": "student",
-    "speech": "noisy",
-    "fold": 1,
-    "noise_types": None,
-    "lr": 0.1,
-    "temperature": 2.0,
-    "loss_weights": {"emotion": 1.0, "features": 5.0},
-}
-ALONE = {**STUDENT, "loss_weights": {"emotion": 1.0, "features": 0.0}}
-RAIN = {"noise_types": ["rain"]}
-SAME = {"a": {}, "b": {}}
-
-
-def test_an_output_folder_is_of_one_fold(tmp_path):
-    claim_folder(tmp_path / "a", {**STUDENT, "manifest": "x"}, SAME)
-    check_claims(tmp_path, "a", STUDENT, SAME)
-    with pytest.raises(SettingsError, match="a holds .*lr: 0.1 there, 0.2"):
-        check_claims(tmp_path, "a", {**STUDENT, "lr": 0.2}, SAME)
-    with pytest.raises(SettingsError, match="a holds .*fold: 1 there, 2 now"):
-        check_claims(tmp_path, "b", {**STUDENT, "fold": 2}, SAME)
-
-
-@pytest.mark.parametrize(
-    "changes,systems,message",
-    [
-        # Students differ in nothing but what their systems are.
-        ({"lr": 0.2}, SAME, "lr: 0.1 there, 0.2 now"),
-        ({"lr": 0.2}, {"a": {}, "b": {"lr": 0.2}}, None),
-        ({"lr": 0.2}, {"a": {"lr": 0.1}, "b": {}}, None),
-        ({"temperature": 4.0}, SAME, "temperature: 2.0 there"),
-        # A student without a teacher has no temperature, whatever it says.
-        ({**ALONE, "temperature": 4.0}, SAME, None),
-        # A teacher has rates of its own.
-        ({"network": "teacher", "lr": 0.2}, SAME, None),
-        # A system of a settings file that is not given now.
-        ({"lr": 0.2}, {"b": {}}, None),
-        # Corpus, fold and noise are the folder's, no system's.
-        ({"fold": 2}, {"b": {}}, "fold: 1 there, 2 now"),
-        (RAIN, {"a": {}, "b": RAIN}, "noise_types: None there"),
-    ],
-)
-def test_systems_of_a_folder_compare(tmp_path, changes, systems, message):
-    claim_folder(tmp_path / "a", STUDENT, systems)
-    other = {**STUDENT, **changes}
-    if message is None:
-        check_claims(tmp_path, "b", other, systems)
-        return
-    with pytest.raises(SettingsError, match=f"a holds .*{message}"):
-        check_claims(tmp_path, "b", other, systems)
-
-
-@pytest.mark.parametrize("key", ["teacher_sha256", "processes", "train_noise"])
-def test_students_learn_from_the_same(tmp_path, key):
-    """What settings do not say is compared when a run is claimed."""
-    claim_folder(tmp_path / "a", {**STUDENT, key: 1}, SAME)
-    with pytest.raises(SettingsError, match=f"{key}: 1 there, 2 now.*beside"):
-        claim_folder(tmp_path / "b", {**STUDENT, key: 2}, SAME)
-    assert not (tmp_path / "b").exists()
-    claim_folder(tmp_path / "b", {**STUDENT, key: 1}, SAME)
-
-
-def test_who_was_let_in_may_go_on(tmp_path):
-    """Whatever came beside it when its system was not known."""
-    claim_folder(tmp_path / "slow", STUDENT, {"slow": {"lr": 0.1}})
-    claim_folder(tmp_path / "a", {**STUDENT, "lr": 0.2}, {"a": {}})
-    systems = {"slow": {}, "a": {}}
-    check_claims(tmp_path, "slow", STUDENT, systems)
-    claim_folder(tmp_path / "slow", STUDENT, systems)
-
-
-def test_damaged_settings_are_named(tmp_path):
-    write_json(tmp_path / "a/settings.json", [])
-    with pytest.raises(SettingsError, match="a/settings.json: is damaged"):
-        check_claims(tmp_path, "b", STUDENT, SAME)
-    with pytest.raises(SettingsError, match="a/settings.json: is damaged"):
-        claim_folder(tmp_path / "a", STUDENT, SAME)
-
-
-def test_another_number_of_processes_may_not_go_on(tmp_path):
-    claim_folder(tmp_path / "a", {"seed": 1, "processes": 4}, {})
-    with pytest.raises(SettingsError, match="processes: 4 there, 1 now"):
-        claim_folder(tmp_path / "a", {"seed": 1, "processes": 1}, {})
-    # What they trained serves any number.
-    write_json(tmp_path / "a/stage.json", {"epoch": 1})
-    claim_folder(tmp_path / "a", {"seed": 1, "processes": 1}, {})
-    with pytest.raises(SettingsError, match="seed: 1 there, 2 now"):
-        claim_folder(tmp_path / "a", {"seed": 2, "processes": 1}, {})
-
-
-def test_a_training_of_before_goes_on(tmp_path):
-    """When the number of processes was not kept."""
-    claim_folder(tmp_path / "a", {"seed": 1}, {})
-    claim_folder(tmp_path / "a", {"seed": 1, "processes": 1}, {})
-
-
-def test_a_folder_belongs_to_one_training(tmp_path):
-    claim_folder(tmp_path / "a", {"seed": 1, "lr": 0.1}, {})
-    claim_folder(tmp_path / "a", {"seed": 1, "lr": 0.1}, {})
-    with pytest.raises(SettingsError, match="seed: 1 there, 2 now"):
-        claim_folder(tmp_path / "a", {"seed": 2, "lr": 0.1}, {})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections import namedtuple
 
 import torch
 import torch.nn.functional as F
-from settings import DISTILLATION
+from stages import DISTILLATION
 
 import speechbrain as sb
 from mlkd_lobes.checkpoints import History

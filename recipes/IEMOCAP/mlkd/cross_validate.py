@@ -29,7 +29,8 @@ import torch
 from filelock import FileLock
 from plan import is_done, is_trained, make_plan
 from runs import SETTINGS, TEACHER, read_stage
-from settings import SHARED_KEYS, resolved_values, training_options
+from settings import resolved_values
+from stages import SHARED_KEYS, training_options
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.report import report_text

@@ -8,15 +8,14 @@ from prepare import find_corpus
 from ruamel.yaml import YAMLError
 from runs import SETTINGS, read_stage
 from settings import (
-    PLACE_KEYS,
     SettingsError,
     command_line_keys,
     keys_of_system,
     object_definitions,
     resolve_overrides,
     resolved_values,
-    training_options,
 )
+from stages import PLACE_KEYS, training_options
 from values import check_values
 
 import speechbrain as sb

@@ -12,7 +12,8 @@ import pathlib
 import shutil
 import subprocess
 
-from settings import SHARED_KEYS, SettingsError, common_keys
+from settings import SettingsError
+from stages import SHARED_KEYS, common_keys
 
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results

@@ -52,13 +52,11 @@ from runs import (
 )
 from settings import (
     SettingsError,
-    needs_teacher,
     object_definitions,
     resolve_overrides,
     resolved_values,
-    stage_settings,
-    training_options,
 )
+from stages import needs_teacher, stage_settings, training_options
 from values import check_values
 
 import speechbrain as sb

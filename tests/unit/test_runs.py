@@ -1,0 +1,109 @@
+"""Whose a folder is, and what may stand beside it."""
+
+import pytest
+from runs import check_claims, claim_folder
+from settings import SettingsError
+
+from mlkd_lobes.files import write_json
+
+STUDENT = {
+    "network": "student",
+    "speech": "noisy",
+    "fold": 1,
+    "noise_types": None,
+    "lr": 0.1,
+    "temperature": 2.0,
+    "loss_weights": {"emotion": 1.0, "features": 5.0},
+}
+ALONE = {**STUDENT, "loss_weights": {"emotion": 1.0, "features": 0.0}}
+RAIN = {"noise_types": ["rain"]}
+SAME = {"a": {}, "b": {}}
+
+
+def test_an_output_folder_is_of_one_fold(tmp_path):
+    claim_folder(tmp_path / "a", {**STUDENT, "manifest": "x"}, SAME)
+    check_claims(tmp_path, "a", STUDENT, SAME)
+    with pytest.raises(SettingsError, match="a holds .*lr: 0.1 there, 0.2"):
+        check_claims(tmp_path, "a", {**STUDENT, "lr": 0.2}, SAME)
+    with pytest.raises(SettingsError, match="a holds .*fold: 1 there, 2 now"):
+        check_claims(tmp_path, "b", {**STUDENT, "fold": 2}, SAME)
+
+
+@pytest.mark.parametrize(
+    "changes,systems,message",
+    [
+        # Students differ in nothing but what their systems are.
+        ({"lr": 0.2}, SAME, "lr: 0.1 there, 0.2 now"),
+        ({"lr": 0.2}, {"a": {}, "b": {"lr": 0.2}}, None),
+        ({"lr": 0.2}, {"a": {"lr": 0.1}, "b": {}}, None),
+        ({"temperature": 4.0}, SAME, "temperature: 2.0 there"),
+        # A student without a teacher has no temperature, whatever it says.
+        ({**ALONE, "temperature": 4.0}, SAME, None),
+        # A teacher has rates of its own.
+        ({"network": "teacher", "lr": 0.2}, SAME, None),
+        # A system of a settings file that is not given now.
+        ({"lr": 0.2}, {"b": {}}, None),
+        # Corpus, fold and noise are the folder's, no system's.
+        ({"fold": 2}, {"b": {}}, "fold: 1 there, 2 now"),
+        (RAIN, {"a": {}, "b": RAIN}, "noise_types: None there"),
+    ],
+)
+def test_systems_of_a_folder_compare(tmp_path, changes, systems, message):
+    claim_folder(tmp_path / "a", STUDENT, systems)
+    other = {**STUDENT, **changes}
+    if message is None:
+        check_claims(tmp_path, "b", other, systems)
+        return
+    with pytest.raises(SettingsError, match=f"a holds .*{message}"):
+        check_claims(tmp_path, "b", other, systems)
+
+
+@pytest.mark.parametrize("key", ["teacher_sha256", "processes", "train_noise"])
+def test_students_learn_from_the_same(tmp_path, key):
+    """What settings do not say is compared when a run is claimed."""
+    claim_folder(tmp_path / "a", {**STUDENT, key: 1}, SAME)
+    with pytest.raises(SettingsError, match=f"{key}: 1 there, 2 now.*beside"):
+        claim_folder(tmp_path / "b", {**STUDENT, key: 2}, SAME)
+    assert not (tmp_path / "b").exists()
+    claim_folder(tmp_path / "b", {**STUDENT, key: 1}, SAME)
+
+
+def test_who_was_let_in_may_go_on(tmp_path):
+    """Whatever came beside it when its system was not known."""
+    claim_folder(tmp_path / "slow", STUDENT, {"slow": {"lr": 0.1}})
+    claim_folder(tmp_path / "a", {**STUDENT, "lr": 0.2}, {"a": {}})
+    systems = {"slow": {}, "a": {}}
+    check_claims(tmp_path, "slow", STUDENT, systems)
+    claim_folder(tmp_path / "slow", STUDENT, systems)
+
+
+def test_damaged_settings_are_named(tmp_path):
+    write_json(tmp_path / "a/settings.json", [])
+    with pytest.raises(SettingsError, match="a/settings.json: is damaged"):
+        check_claims(tmp_path, "b", STUDENT, SAME)
+    with pytest.raises(SettingsError, match="a/settings.json: is damaged"):
+        claim_folder(tmp_path / "a", STUDENT, SAME)
+
+
+def test_another_number_of_processes_may_not_go_on(tmp_path):
+    claim_folder(tmp_path / "a", {"seed": 1, "processes": 4}, {})
+    with pytest.raises(SettingsError, match="processes: 4 there, 1 now"):
+        claim_folder(tmp_path / "a", {"seed": 1, "processes": 1}, {})
+    # What they trained serves any number.
+    write_json(tmp_path / "a/stage.json", {"epoch": 1})
+    claim_folder(tmp_path / "a", {"seed": 1, "processes": 1}, {})
+    with pytest.raises(SettingsError, match="seed: 1 there, 2 now"):
+        claim_folder(tmp_path / "a", {"seed": 2, "processes": 1}, {})
+
+
+def test_a_training_of_before_goes_on(tmp_path):
+    """When the number of processes was not kept."""
+    claim_folder(tmp_path / "a", {"seed": 1}, {})
+    claim_folder(tmp_path / "a", {"seed": 1, "processes": 1}, {})
+
+
+def test_a_folder_belongs_to_one_training(tmp_path):
+    claim_folder(tmp_path / "a", {"seed": 1, "lr": 0.1}, {})
+    claim_folder(tmp_path / "a", {"seed": 1, "lr": 0.1}, {})
+    with pytest.raises(SettingsError, match="seed: 1 there, 2 now"):
+        claim_folder(tmp_path / "a", {"seed": 2, "lr": 0.1}, {})
