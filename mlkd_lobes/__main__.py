@@ -130,9 +130,9 @@ def report(options):
     from mlkd_lobes.evaluation import figures
     from mlkd_lobes.evaluation.listen import examples
     from mlkd_lobes.evaluation.page import page_html
+    from mlkd_lobes.evaluation.pooling import on_shared_folds, pool
     from mlkd_lobes.evaluation.report import report_text, update_text
     from mlkd_lobes.evaluation.results import find_runs
-    from mlkd_lobes.evaluation.summary import on_shared_folds, pool
 
     suffix = pathlib.Path(options.figure or "a.svg").suffix[1:]
     if suffix not in figures.FORMATS:

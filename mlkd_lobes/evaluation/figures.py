@@ -1,6 +1,6 @@
 """Figures of finished runs: files of any format, and SVG for the HTML page.
 
-All draw the systems of `mlkd_lobes.evaluation.summary.pool`, each in a colour of
+All draw the systems of `mlkd_lobes.evaluation.pooling.pool`, each in a colour of
 its own, legible on light and on dark ground.
 """
 
@@ -70,7 +70,7 @@ def colours(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -136,7 +136,7 @@ def ua_over_snr(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -177,7 +177,7 @@ def ua_in_words(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -202,7 +202,7 @@ def ua_per_noise(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -234,7 +234,7 @@ def gains(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -294,7 +294,7 @@ def gain_over_snr(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -346,7 +346,7 @@ def cost_and_ua(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns

@@ -26,7 +26,7 @@ def examples(systems, folder, data_folder, noise_folder=None):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
     folder : str or pathlib.Path
         Holds the manifests and noise of the fold that the utterances are of.

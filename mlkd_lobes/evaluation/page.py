@@ -24,7 +24,7 @@ def page_html(systems, about, examples=(), left_out=()):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
     about : dict
         results.json of one of their runs.
@@ -74,7 +74,7 @@ def confusion_conditions(system):
 
     Arguments
     ---------
-    system : mlkd_lobes.evaluation.summary.System
+    system : mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns

@@ -33,7 +33,7 @@ def setting(systems, about, left_out=()):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
     about : dict
         results.json of one of their runs.
@@ -89,7 +89,7 @@ def aims(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -134,7 +134,7 @@ def tables(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -158,7 +158,7 @@ def report_text(systems, about, short=False, left_out=()):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
     about : dict
         results.json of one of their runs.

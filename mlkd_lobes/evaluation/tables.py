@@ -133,7 +133,7 @@ def systems_table(systems, name="UA"):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
     name : str
         Which metric, in percent.
@@ -164,7 +164,7 @@ def contrasts_table(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -206,7 +206,7 @@ def recall_table(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns
@@ -232,7 +232,7 @@ def consistency_table(systems):
 
     Arguments
     ---------
-    systems : sequence of mlkd_lobes.evaluation.summary.System
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
         From `pool`.
 
     Returns

@@ -23,8 +23,8 @@ from mlkd_lobes.evaluation.figures import (
     inline_svg,
 )
 from mlkd_lobes.evaluation.listen import examples
+from mlkd_lobes.evaluation.pooling import pool
 from mlkd_lobes.evaluation.results import find_runs
-from mlkd_lobes.evaluation.summary import pool
 from mlkd_lobes.noise import CLEAN, Condition, KeyedAddNoise
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

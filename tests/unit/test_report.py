@@ -9,6 +9,7 @@ from test_evaluation import GRID, HEADER, table
 
 from mlkd_lobes.__main__ import main
 from mlkd_lobes.evaluation.figures import ua_in_words
+from mlkd_lobes.evaluation.pooling import pool
 from mlkd_lobes.evaluation.report import report_text, update_text
 from mlkd_lobes.evaluation.results import (
     ROW,
@@ -18,7 +19,7 @@ from mlkd_lobes.evaluation.results import (
     write_run,
 )
 from mlkd_lobes.evaluation.statistics import runs_interval
-from mlkd_lobes.evaluation.summary import contrast, pool, score, seen_noise
+from mlkd_lobes.evaluation.summary import contrast, score, seen_noise
 from mlkd_lobes.noise import CLEAN
 
 ROOT = pathlib.Path(__file__).parents[2]

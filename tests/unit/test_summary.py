@@ -13,6 +13,7 @@ import pytest
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.figures import ua_over_snr
 from mlkd_lobes.evaluation.page import page_html
+from mlkd_lobes.evaluation.pooling import on_shared_folds, pool
 from mlkd_lobes.evaluation.report import aims, report_text
 from mlkd_lobes.evaluation.results import (
     find_runs,
@@ -34,8 +35,6 @@ from mlkd_lobes.evaluation.summary import (
     contrast,
     contrasts,
     noise_kinds,
-    on_shared_folds,
-    pool,
     score,
     seen_noise,
     unseen_noise,

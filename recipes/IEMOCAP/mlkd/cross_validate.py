@@ -33,9 +33,9 @@ from settings import resolved_values
 from stages import SHARED_KEYS, training_options
 
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.pooling import on_shared_folds, pool
 from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.evaluation.results import find_runs
-from mlkd_lobes.evaluation.summary import on_shared_folds, pool
 from mlkd_lobes.files import atomic_path
 from speechbrain.core import RunOptions
 
