@@ -1,0 +1,160 @@
+"""What the main job refuses, and with which words."""
+
+import shutil
+
+import pytest
+import torch
+import train
+from helpers import RECIPE, write_wav
+from settings import SettingsError
+
+import speechbrain as sb
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.leakage import LeakageError
+
+
+def test_other_settings_may_not_go_on_in_the_same_folder(finished, experiment):
+    out = finished.arguments["output_folder"]
+    saved = (out / "mlkd/hyperparams.yaml").read_bytes()
+    manifest = (out / "manifests/train.json").read_bytes()
+    for flags, changes, message in (
+        ([], {"student_lr": 0.1}, "student_lr: 0.003 there, 0.1 now"),
+        ([], {"temperature": 9.0}, "temperature: 2.0 there, 9.0 now"),
+        (["--precision=bf16"], {}, "precision: 'fp32' there, 'bf16' now"),
+        (["--max_grad_norm=9"], {}, "max_grad_norm: 1.0 there, 9.0 now"),
+        (["--test_only"], {"fold": 2}, "fold: 1 there, 2 now"),
+        (["--test_only"], {"student_layers": 1}, "student_layers: 2 there"),
+        ([], {"fold": 2}, "fold: 1 there, 2 now"),
+        (["--debug"], {}, "debug: False there, True now"),
+        ([], {"head_lr": 0.1}, "head_lr: 0.001 there, 0.1 now"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            experiment.run("mlkd", *flags, output_folder=out, **changes)
+    assert (out / "mlkd/hyperparams.yaml").read_bytes() == saved
+    assert (out / "manifests/train.json").read_bytes() == manifest
+    for changes, message in (
+        ({"teacher_epochs": 3}, "teacher_epochs: 2 there, 3 now"),
+        ({"noise_types": "[rain]"}, r"noise_types: \['rain', 'wind'\] there"),
+        ({"label_map": "{surprised: hap}"}, "label_map"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            experiment.run("kd_last", output_folder=out, **changes)
+    assert (out / "manifests/train.json").read_bytes() == manifest
+
+
+@pytest.mark.parametrize(
+    "level,message",
+    [(0.0, "my.csv: .*a.wav is silent from"), (None, "a.wav: no such file")],
+)
+def test_own_noise_is_heard_before_anything_is_trained(
+    experiment, tmp_path, level, message
+):
+    if level is not None:
+        write_wav(tmp_path / "a.wav", torch.full((16000,), level))
+    csv = tmp_path / "my.csv"
+    row = f"a,1.0,{tmp_path}/a.wav,wav,"
+    csv.write_text(f"ID,duration,wav,wav_format,wav_opts\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        experiment.run("mlkd", noise_test_annotation=csv)
+    assert not list(experiment.folder.rglob("CKPT*"))
+
+
+def test_training_noise_may_not_be_the_tests(finished, experiment, tmp_path):
+    out = finished.arguments["output_folder"]
+    with pytest.raises(LeakageError, match="train and test share .* noise rec"):
+        experiment.run("mlkd", noise_annotation=out / "noise/test.csv")
+    # Nor under another name.
+    text = (out / "noise/test.csv").read_text()
+    folder = experiment.arguments["noise_folder"]
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    csv = tmp_path / "my.csv"
+    csv.write_text(text.replace(str(folder), str(copied)))
+    with pytest.raises(LeakageError, match="of the same content"):
+        experiment.run("mlkd", noise_annotation=csv)
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ("{", "train.json: is no JSON manifest"),
+        ('{"u": {"length": 1.0, "emo": "neu"}}', "utterance u has no 'wav'"),
+        ('{"u": {"wav": "{x}/a.wav", "length": 1.0}}', "data_root"),
+    ],
+)
+def test_own_manifests_are_checked_first(
+    experiment, tmp_path, content, message
+):
+    manifest = tmp_path / "train.json"
+    manifest.write_text(content)
+    with pytest.raises(InputError, match=message):
+        experiment.run("mlkd", skip_prep=True, train_annotation=manifest)
+
+
+@pytest.mark.parametrize(
+    "name", ["ckpt_interval_minutes", "ckpt_interval_steps"]
+)
+def test_checkpoints_within_epochs_are_refused(experiment, name):
+    with pytest.raises(SettingsError, match=f"--{name}: checkpoints"):
+        experiment.run("mlkd", f"--{name}=5")
+
+
+def test_a_limit_of_steps_is_refused(experiment, tmp_path):
+    message = "--optimizer_step_limit: the learning rate"
+    with pytest.raises(SettingsError, match=message):
+        experiment.run("mlkd", "--optimizer_step_limit=5")
+    yaml = tmp_path / "own.yaml"
+    text = (RECIPE / "hparams/mlkd.yaml").read_text()
+    yaml.write_text(text + "\noptimizer_step_limit: 5\n")
+    command = [str(yaml), *experiment.command("mlkd")[1:]]
+    with pytest.raises(SettingsError, match=message):
+        train.run(*sb.parse_arguments(command))
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"corpus": "msp"}, "no corpus 'msp'.*iemocap, csv"),
+        ({"protocol": "random"}, "no protocol 'random'.*groups"),
+        ({"noise_corpus": "x"}, "no noise_corpus 'x'.*musan, demand, esc"),
+        ({"noise_types": "[hail]"}, "no type 'hail'.*rain, wind"),
+        ({"noise_folder": "null"}, "noise_folder: expected the folder"),
+        ({"noise_folder": "nowhere"}, "nowhere: no such folder"),
+        ({"noise_annotation": "nowhere.csv"}, "nowhere.csv: no such noise CSV"),
+        ({"data_folder": "nowhere"}, "nowhere/manifest.csv: no such file"),
+        ({"kd_levels": "[9]"}, "no level 9.*levels 0 to 4"),
+        ({"student_layers": 9}, "student_layers: 9 is not between 1 and"),
+        (
+            {"loss_weights": "{kd: 1}"},
+            "no loss 'kd'.*emotion, features, logits",
+        ),
+        ({"teacher_folder": "./nowhere"}, "nowhere"),
+        ({"student_layer": 2}, "no key 'student_layer'"),
+    ],
+)
+def test_bad_settings_stop_the_command(finished, experiment, changes, message):
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        experiment.run("mlkd", **changes)
+
+
+def test_updates_that_never_come_are_refused(finished, experiment):
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    with pytest.raises(SettingsError, match="99 is more than the . batches"):
+        experiment.run("student_noisy", "--grad_accumulation_factor=99")
+
+
+def test_bad_input_ends_in_one_line(experiment):
+    process = experiment.start("mlkd", noise_corpus="x")
+    said, _ = process.communicate()
+    assert process.returncode == 1
+    assert "no noise_corpus 'x'" in said and "Traceback" not in said
+
+
+def test_test_only_needs_a_trained_model(experiment):
+    with pytest.raises(SettingsError, match="holds no trained model"):
+        experiment.run("mlkd", "--test_only")
