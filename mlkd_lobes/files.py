@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 import uuid
 
 from mlkd_lobes.errors import InputError
@@ -53,7 +54,8 @@ def atomic_path(path):
     Arguments
     ---------
     path : str or pathlib.Path
-        Destination, a file or a folder; its parent is created.
+        Destination, a file or a folder; its parent is created. Of a link, what
+        it leads to; a pipe or a device is written to when all is there.
 
     Yields
     ------
@@ -74,6 +76,13 @@ def atomic_path(path):
     'whole'
     """
     path = pathlib.Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = pathlib.Path(folder, path.name)
+            yield temporary
+            path.write_bytes(temporary.read_bytes())
+        return
+    path = path.resolve()
     name = f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}"
     temporary = path.with_name(name)
     try:

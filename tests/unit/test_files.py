@@ -1,7 +1,9 @@
 """Files are whole or absent; hashes and seeds are the same everywhere."""
 
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -68,3 +70,26 @@ def test_seeds_are_the_same_in_another_process():
 
 def test_hash_is_independent_of_the_order_of_keys():
     assert text_sha256({"a": 1, "b": 2}) == text_sha256({"b": 2, "a": 1})
+
+
+def test_links_stay_links(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    with atomic_path(tmp_path / "link.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+
+
+def test_pipes_and_devices_are_written_to(tmp_path):
+    """Replaced, /dev/null would be an ordinary file for everybody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    heard = []
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_bytes()))
+    reader.start()
+    with atomic_path(pipe) as temporary:
+        temporary.write_text("said")
+    reader.join()
+    assert heard == [b"said"] and pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
