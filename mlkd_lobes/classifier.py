@@ -169,7 +169,10 @@ def load_classifier(folder, encoder_factory, labels):
     encoder = encoder_factory(source=folder)
     # Left out, a terminal would be asked whether to run the folder's code.
     native, loading = AutoModelForAudioClassification.from_pretrained(
-        folder, output_loading_info=True, trust_remote_code=False
+        folder,
+        output_loading_info=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
     )
     missing = sorted(
         name

@@ -277,6 +277,8 @@ class SSLEncoder(Wav2Vec2):
             source=source,
             save_path=save_path,
             freeze_feature_extractor=freeze_feature_extractor,
+            # Whatever the source is stored in: half precision is for autocast.
+            dtype=torch.float32,
         )
         rate = getattr(self.feature_extractor, "sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
@@ -337,6 +339,8 @@ class SSLEncoder(Wav2Vec2):
             )
         # Hidden states are counted by layer: none may be skipped at random.
         config.layerdrop = 0.0
+        # An adapter comes behind the last layer: no level, no part of the head.
+        config.add_adapter = False
         if self.dropout is not None:
             for name in DROPOUTS:
                 setattr(config, name, self.dropout)

@@ -121,15 +121,13 @@ def _segment(item, where, infos):
     return Segment(path, start, stop, info.sample_rate, origin)
 
 
-def noise_fingerprint(csv_file, replacements=None):
-    """What a noise CSV holds, wherever it lies: types, segments and audio.
+def noise_fingerprint(types):
+    """What noise is heard, wherever it lies: types, segments and audio.
 
     Arguments
     ---------
-    csv_file : str
-        A SpeechBrain noise CSV.
-    replacements : dict, optional
-        Values of `$name` in the paths.
+    types : dict
+        From `read_noise_csv`.
 
     Returns
     -------
@@ -143,9 +141,7 @@ def noise_fingerprint(csv_file, replacements=None):
                 segments[0].origin or sampled_sha256(path),
                 [s[1:] for s in segments],
             ]
-            for kind, recordings in read_noise_csv(
-                csv_file, replacements
-            ).items()
+            for kind, recordings in types.items()
             for path, segments in recordings.items()
         ]
     )
@@ -228,7 +224,10 @@ class KeyedAddNoise(AddNoise):
 
     @property
     def types(self):
-        """Per noise type its recordings, restricted to `noise_types`."""
+        """Per noise type its recordings, restricted to `noise_types`.
+
+        Read once: what another process writes afterwards is not heard.
+        """
         if self._types is None:
             found = read_noise_csv(self.csv_file, self.replacements)
             wanted = self.noise_types or list(found)
@@ -240,6 +239,10 @@ class KeyedAddNoise(AddNoise):
                     )
             self._types = OrderedDict((kind, found[kind]) for kind in wanted)
         return self._types
+
+    @types.setter
+    def types(self, types):
+        self._types = types
 
     def set_epoch(self, epoch):
         """Makes the draws those of an epoch; call it before loaders start.

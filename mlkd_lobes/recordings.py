@@ -48,7 +48,7 @@ def list_audio(folder):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to look.
+        Where to look; links to folders are followed.
 
     Returns
     -------
@@ -59,17 +59,34 @@ def list_audio(folder):
     ------
     FileNotFoundError
         If the folder does not exist.
+    AudioError
+        If a folder may not be read.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     return sorted(
         path
-        for path in folder.rglob("*")
+        for path in _walk(folder)
         if path.suffix.lower() in AUDIO_SUFFIXES
         and not path.name.startswith(".")
-        and path.is_file()
     )
+
+
+def _walk(folder, above=()):
+    """All files below a folder; a link back up is not followed for ever."""
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        raise AudioError(f"{folder}: cannot be read ({error.strerror})")
+    for path in paths:
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        elif path.is_file():
+            yield path
 
 
 def audio_info(path):
@@ -105,7 +122,7 @@ def audio_info(path):
     except (RuntimeError, UnicodeError) as error:
         raise AudioError(f"{path}: not readable as audio ({error})")
     if info.frames <= 0:
-        raise AudioError(f"{path}: holds a header but no samples")
+        raise AudioError(f"{path}: its header tells of no samples")
     if info.frames > UNKNOWN:
         raise AudioError(
             f"{path}: its header does not say how long it is, as in streams; "
@@ -140,10 +157,48 @@ def _is_cut(path):
                 return False
             name, size = struct.unpack("<4sI", chunk)
             if name == b"data":
-                # Programs that write to a pipe leave the size at its maximum.
+                # Programs that write to a pipe leave a size of 2 GiB, or 4.
                 left = path.stat().st_size - file.tell()
-                return left < size < 0xFFFFFFFF - 4096
+                whole = 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFFEFFF
+                return left < size and not whole
             file.seek(size + size % 2, 1)
+
+
+def wav_path(wav, data_folder, where):
+    """The file that an entry of a manifest speaks of.
+
+    Arguments
+    ---------
+    wav : str
+        A path with {data_root} for the corpus' folder; other braces are
+        written twice.
+    data_folder : str
+        That folder.
+    where : str
+        What to call the entry in a message.
+
+    Returns
+    -------
+    str
+        The path.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If something else stands in braces.
+
+    Example
+    -------
+    >>> wav_path("{data_root}/a.wav", "corpus", "train.json: utterance a")
+    'corpus/a.wav'
+    """
+    try:
+        return wav.format(data_root=data_folder)
+    except (AttributeError, LookupError, ValueError):
+        raise InputError(
+            f"{where} has '{wav}' as 'wav', in which {{data_root}} alone may "
+            "stand in braces; other braces are written twice"
+        )
 
 
 def resample(wav, rate, sample_rate=SAMPLE_RATE):

@@ -4,8 +4,11 @@ Speech at another speed is speech of another voice: a few speakers become more.
 A teacher says of it what it says of speech it does not know by heart.
 """
 
+import math
+
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
+from mlkd_lobes.recordings import MOST_FILTERS
 from speechbrain.augment.time_domain import SpeedPerturb
 
 # Beyond these, in percent, emotions are no longer what they were.
@@ -43,6 +46,14 @@ class KeyedSpeedPerturb(SpeedPerturb):
                 raise InputError(
                     f"speeds: {speed!r} is no percentage from {LOWEST} to "
                     f"{HIGHEST}"
+                )
+            # Whole ones are exact ratios with small filters.
+            other = round(orig_freq * 100 / speed)
+            filters = orig_freq * other / math.gcd(orig_freq, other) ** 2
+            if speed != round(speed) and filters > MOST_FILTERS:
+                raise InputError(
+                    f"speeds: {speed!r} would need filters of "
+                    f"{filters * 4 / 2**20:.0f} MiB; take a whole percentage"
                 )
         super().__init__(orig_freq, list(speeds))
         self.seed, self.epoch = seed, 0

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.utils.rnn import pad_sequence
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path, text_sha256
 
 
@@ -48,6 +49,7 @@ class TargetCache:
         # met by a changed teacher.
         key = text_sha256([teacher_sha256, list(levels)])
         self.folder = pathlib.Path(folder) / key[:16]
+        self.levels = levels
 
     def get(self, ids, compute):
         """Targets of a batch.
@@ -72,10 +74,27 @@ class TargetCache:
         paths = [self._path(name) for name in ids]
         return _batch(
             [
-                _read(path) or _write(path, *compute(i))
+                _read(path) or self._write(path, *compute(i))
                 for i, path in enumerate(paths)
             ]
         )
+
+    def _write(self, path, features, logits):
+        """Keeps the targets of a signal; returns what is read from now on."""
+        entry = {
+            name: tensor.detach().to("cpu", torch.float16).contiguous()
+            for name, tensor in (("features", features), ("logits", logits))
+        }
+        for level, states in zip(self.levels, entry["features"]):
+            if not states.isfinite().all():
+                raise InputError(
+                    f"kd_levels: the teacher's hidden states of level {level} "
+                    "are not finite, or beyond the range of half precision, in "
+                    "which they are kept; choose other levels"
+                )
+        with atomic_path(path) as temporary:
+            save_file(entry, temporary)
+        return entry
 
     def _path(self, utterance):
         # Names in a corpus may hold anything; hashes are safe file names.
@@ -90,17 +109,6 @@ def _read(path):
     except SafetensorError:
         path.unlink()
         return None
-
-
-def _write(path, features, logits):
-    """Keeps the targets of a signal; returns what is read from now on."""
-    entry = {
-        name: tensor.detach().to("cpu", torch.float16).contiguous()
-        for name, tensor in (("features", features), ("logits", logits))
-    }
-    with atomic_path(path) as temporary:
-        save_file(entry, temporary)
-    return entry
 
 
 # Under autocast a CPU cannot stack half precision.

@@ -161,12 +161,14 @@ def test_a_student_may_train_its_teacher_itself(command, monkeypatch):
     student, other, teacher = plan
     assert not cross_validate._must_wait(student, [])
     assert cross_validate._must_wait(other, [student])
-    assert not cross_validate._must_wait(teacher, [student])
+    # Of nobody's teacher, but the student's stands in its way.
+    assert cross_validate._must_wait(teacher, [student])
     # Which is a system like others: it teaches nobody.
     assert not cross_validate._must_wait(student, [teacher])
     mine = [*command, *own, "--teacher_folder=mine"]
-    student, other, _ = make_plan(*cross_validate.parse(mine))
+    student, other, teacher = make_plan(*cross_validate.parse(mine))
     assert not cross_validate._must_wait(other, [student])
+    assert not cross_validate._must_wait(teacher, [student])
 
 
 def test_a_failure_is_reported_and_stops_nobody(command, root, capsys):

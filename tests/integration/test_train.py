@@ -1,5 +1,6 @@
 """The main job end to end: what it leaves, and what it may not do."""
 
+import gc
 import json
 import shutil
 
@@ -154,6 +155,27 @@ def test_teacher_is_frozen_and_in_no_checkpoint(experiment, monkeypatch):
     assert "teacher" not in saved
 
 
+def test_the_teachers_training_does_not_stay_in_memory(experiment, monkeypatch):
+    """Its Brain and checkpointer refer to each other."""
+    alive = []
+
+    def fit(brain, *_, **__):
+        alive.extend(
+            o for o in gc.get_objects() if type(o) is train.EmotionBrain
+        )
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLKDBrain, "fit", fit)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            experiment.run("mlkd", teacher_epochs=1)
+    finally:
+        gc.enable()
+    assert not alive
+
+
 def test_every_loss_is_logged(finished):
     log = finished.arguments["output_folder"] / "mlkd/train_log.txt"
     text = log.read_text()
@@ -248,6 +270,24 @@ def test_the_random_system_is_never_trained(finished, experiment):
     results = experiment.run("random", teacher_epochs=3)
     assert results["epoch"] is None
     assert results["conditions"] == finished.results["random"]["conditions"]
+
+
+def test_other_noise_csvs_come_too_late(finished, experiment, monkeypatch):
+    """A run beside this one may write them while it trains."""
+    evaluate = train.evaluate
+
+    def late(hparams, run_opts):
+        csvs = [*experiment.arguments["output_folder"].glob("noise/*.csv")]
+        assert len(csvs) == 3
+        for csv in csvs:
+            csv.write_text("overwritten")
+        return evaluate(hparams, run_opts)
+
+    monkeypatch.setattr(train, "evaluate", late)
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    assert experiment.run("mlkd") == finished.results["mlkd"]
 
 
 @pytest.mark.parametrize("kind,norm", [("hubert", "group"), ("wavlm", "layer")])

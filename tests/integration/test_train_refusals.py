@@ -26,6 +26,7 @@ def test_other_settings_may_not_go_on_in_the_same_folder(finished, experiment):
         (["--test_only"], {"student_layers": 1}, "student_layers: 2 there"),
         ([], {"fold": 2}, "fold: 1 there, 2 now"),
         (["--debug"], {}, "debug: False there, True now"),
+        (["--eval_precision=bf16"], {}, "eval_precision: 'fp32' there"),
         ([], {"head_lr": 0.1}, "head_lr: 0.001 there, 0.1 now"),
     ):
         with pytest.raises(SettingsError, match=message):
@@ -70,7 +71,9 @@ def test_training_noise_may_not_be_the_tests(finished, experiment, tmp_path):
     shutil.copytree(folder, copied)
     csv = tmp_path / "my.csv"
     csv.write_text(text.replace(str(folder), str(copied)))
-    with pytest.raises(LeakageError, match="of the same content"):
+    with pytest.raises(
+        LeakageError, match=r"same content.*copied/\S+ = \S+wav"
+    ):
         experiment.run("mlkd", noise_annotation=csv)
 
 
@@ -97,6 +100,33 @@ def test_own_manifests_are_checked_first(
 def test_checkpoints_within_epochs_are_refused(experiment, name):
     with pytest.raises(SettingsError, match=f"--{name}: checkpoints"):
         experiment.run("mlkd", f"--{name}=5")
+
+
+@pytest.mark.parametrize(
+    "option,message",
+    [
+        ("--precision=fp16", "fp16 needs a GPU"),
+        ("--remove_vector_weight_decay", "weights of all shapes decay"),
+    ],
+)
+def test_options_that_do_not_go_with_this_are_refused(
+    experiment, option, message
+):
+    with pytest.raises(SettingsError, match=message):
+        experiment.run("mlkd", option)
+    assert not (experiment.arguments["output_folder"] / "manifests").exists()
+
+
+def test_more_processes_than_batches_are_refused(
+    finished, experiment, monkeypatch
+):
+    """SpeechBrain's sampler fails where a process gets a single batch."""
+    monkeypatch.setattr(train, "n_processes", lambda: 99)
+    experiment.arguments["teacher_folder"] = (
+        finished.arguments["output_folder"] / "teacher/model"
+    )
+    with pytest.raises(SettingsError, match="too few for 99 processes"):
+        experiment.run("student_noisy")
 
 
 def test_a_limit_of_steps_is_refused(experiment, tmp_path):
@@ -148,11 +178,20 @@ def test_updates_that_never_come_are_refused(finished, experiment):
         experiment.run("student_noisy", "--grad_accumulation_factor=99")
 
 
-def test_bad_input_ends_in_one_line(experiment):
-    process = experiment.start("mlkd", noise_corpus="x")
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"noise_corpus": "x"}, "no noise_corpus 'x'"),
+        # As without a network, or with a name that the hub does not know.
+        ({"wav2vec2_hub": "nobody/nothing"}, "nobody/nothing"),
+    ],
+)
+def test_bad_input_ends_in_one_line(experiment, changes, message):
+    process = experiment.start("mlkd", **changes)
     said, _ = process.communicate()
     assert process.returncode == 1
-    assert "no noise_corpus 'x'" in said and "Traceback" not in said
+    assert message in said.splitlines()[-1] or message in said
+    assert "error: " in said and "Traceback" not in said
 
 
 def test_test_only_needs_a_trained_model(experiment):

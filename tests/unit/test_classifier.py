@@ -79,3 +79,28 @@ def test_teacher_ignores_train_and_gives_repeatable_targets(make_encoder):
     assert torch.equal(first[0], second[0])
     assert first[0].shape == (2, 2, 24, 24)
     assert not first[0].requires_grad
+
+
+def test_teachers_in_half_precision_are_opened_in_single(
+    make_encoder, tmp_path
+):
+    model = EmotionClassifier(make_encoder(), LABELS)
+    model.save_pretrained(tmp_path)
+    native = AutoModelForAudioClassification.from_pretrained(tmp_path)
+    native.to(torch.bfloat16).save_pretrained(tmp_path)
+    loaded = load_classifier(
+        tmp_path, lambda source: SSLEncoder(source, source), LABELS
+    )
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert {p.dtype for p in loaded.native().parameters()} == {torch.float32}
+    assert state_sha256(loaded) != state_sha256(model)
+
+
+def test_an_adapter_of_the_source_is_left_out(make_encoder, tmp_path):
+    """It has no place in the head: training would end without a model."""
+    encoder = make_encoder(add_adapter=True, num_adapter_layers=1)
+    model = EmotionClassifier(encoder, LABELS)
+    assert encoder.model.adapter is None
+    model.save_pretrained(tmp_path / "model")
+    native = AutoModelForAudioClassification.from_pretrained(tmp_path / "model")
+    assert native.config.add_adapter is False

@@ -236,7 +236,11 @@ def test_emotions_may_be_numbers_and_paths_absolute(own_corpus, tmp_path):
     [
         (lambda r: {**r, "emotion": "bored"}, "'bored': 60 rows"),
         (lambda r: {**r, "speaker": ""}, "line 2: path and speaker"),
-        (lambda r: {**r, "path": "audio/s0_0.wav"}, "comes twice"),
+        (
+            lambda r: {**r, "path": "audio/s0_0.wav"},
+            "line 3: audio/s0_0.wav is utterance audio/s0_0, as line 2 is",
+        ),
+        (lambda r: {**r, "path": "."}, "line 2: path '.' is no file"),
         (
             lambda r: {**r, "start": "early"},
             "start is 'early', expected seconds",

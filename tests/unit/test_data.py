@@ -328,3 +328,23 @@ def test_new_noise_is_heard(prepared, tmp_path):
     assert list(own.types) == ["snow"]
     assert not torch.equal(own.corrupt(wav, "u")[0],
                            mixer(prepared).corrupt(wav, "u")[0])  # fmt: skip
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_workers_need_not_be_forks(prepared, split):
+    """On macOS they are not, nor on Linux from Python 3.14 on."""
+    data = dataset(prepared, split, unlabelled=False)
+    noise = mixer(prepared, split)
+    if split == "train":
+        speed = KeyedSpeedPerturb(16000, [90, 110])
+        add_training_pipeline(data, LABELS, speed, noise)
+    else:
+        add_grid_pipeline(data, LABELS, conditions(["rain"], [0]), noise)
+    ways = ({}, {"num_workers": 1, "multiprocessing_context": "spawn"})
+    alone, spawned = (
+        list(make_dataloader(data, batch_size=1, **way)) for way in ways
+    )
+    assert len(alone) == len(spawned) > 1
+    signal = "sig" if split == "train" else "grid"
+    for one, other in zip(alone, spawned):
+        assert torch.equal(one[signal].data, other[signal].data)

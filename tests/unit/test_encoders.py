@@ -281,3 +281,17 @@ def test_dropout_is_the_sources_unless_told(encoder_folder, tmp_path):
     assert torch.equal(told(wav).last_hidden, own(wav).last_hidden)
     with pytest.raises(ValueError, match="dropout: 1.0 is not in"):
         SSLEncoder(folder, str(tmp_path), dropout=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sources_in_half_precision_are_trained_in_single(
+    encoder_folder, tmp_path, dtype
+):
+    folder = encoder_folder()
+    model = AutoModel.from_pretrained(folder)
+    model.to(dtype).save_pretrained(tmp_path / "half")
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder)
+    extractor.save_pretrained(tmp_path / "half")
+    encoder = SSLEncoder(str(tmp_path / "half"), str(tmp_path))
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    assert encoder(torch.randn(1, 4000)).last_hidden.dtype == torch.float32

@@ -1,5 +1,8 @@
 """Noise corpora: types, splits by recording, audible segments, babble."""
 
+import noise_corpora
+import noise_generated
+import noise_prepare
 import pytest
 import torch
 from helpers import seeded, write_corpus, write_noise, write_wav
@@ -185,9 +188,12 @@ def test_babble_has_talkers_of_its_own_split(noise_corpus, tmp_path):
     again = tmp_path / "again"
     prepare(noise_corpus, again, kinds, babble_folder=str(speech))
     for kind in ("babble", "white"):
-        name = f"{kind}/valid_03.flac"
-        first, second = (tmp_path / "out" / name), again / name
-        assert first.read_bytes() == second.read_bytes()
+        names = [f"{kind}/*/valid_03.flac"]
+        [first], [second] = (
+            [path.read_bytes() for name in names for path in out.glob(name)]
+            for out in (tmp_path / "out", again)
+        )
+        assert first == second
 
 
 def test_talkers_of_the_corpus_may_not_babble(noise_corpus, tmp_path):
@@ -264,11 +270,11 @@ def test_other_audio_of_the_same_name_is_other_noise(noise_corpus, tmp_path):
             wav = torch.randn(8000, generator=seeded(name, talker))
             write_wav(speech / f"{talker}.wav", 0.1 * wav)
         out = tmp_path / "out" / name
-        prepare(noise_corpus, out, ["babble"], babble_folder=str(speech))
-        prints.append(
-            [noise_fingerprint(str(out / f"{s}.csv")) for s in SPLITS]
+        splits = prepare(
+            noise_corpus, out, ["babble"], babble_folder=str(speech)
         )
-    assert not set(prints[0]) & set(prints[1])
+        prints.append({noise_fingerprint(splits[s]) for s in SPLITS})
+    assert not prints[0] & prints[1]
 
 
 def test_failed_preparation_is_not_taken_for_whole(noise_corpus, tmp_path):
@@ -277,7 +283,7 @@ def test_failed_preparation_is_not_taken_for_whole(noise_corpus, tmp_path):
         write_wav(speech / f"{talker}.wav", 0.1 * torch.randn(8000))
     options = {"babble_folder": str(speech)}
     prepare(noise_corpus, out, ["rain", "babble"], **options)
-    babble = out / "babble/train_00.flac"
+    [babble] = out.glob("babble/*/train_00.flac")
     before = babble.read_bytes()
     broken = write_noise(tmp_path / "broken")
     (broken / "rain/rain_0.wav").write_bytes(b"nothing")
@@ -308,6 +314,15 @@ def test_unseen_noise_without_audio_is_refused(noise_corpus, tmp_path):
         prepare(noise_corpus, tmp_path / "out", unseen_noise=unseen)
 
 
+def test_linked_folders_are_types_like_others(noise_corpus, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for kind in ("rain", "wind"):
+        (linked / kind).symlink_to(noise_corpus / kind)
+    splits = prepare(linked, tmp_path / "out")
+    assert [len(recordings(splits[s], "rain")) for s in SPLITS] == [3, 1, 1]
+
+
 def write_musan(folder, files=5):
     for place in ("noise/free-sound", "music/fma", "speech/librivox"):
         for n in range(files):
@@ -333,6 +348,27 @@ def test_musan_as_its_owners_ship_it(tmp_path):
     assert list(again["train"]) == ["noise", "white"]
     with pytest.raises(CorpusError, match=r"did you mean .*/musan\?"):
         prepare(tmp_path, tmp_path / "out", None, "musan")
+
+
+def test_music_of_one_artist_stays_together(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(noise_corpora.logger, "warning", said.append)
+    musan = write_musan(tmp_path / "musan", files=12)
+    artists = ["Ann", "Bob", "Ann", "Cy", "Bob", "Ann", "Di", "Di", "Cy", "Ed"]
+    lines = [
+        f"music-fma-{n:04d} folk,country {'NY'[n % 2]} {artist}"
+        for n, artist in enumerate(artists)
+    ]
+    # The artists of the last two are not told.
+    (musan / "music/fma/ANNOTATIONS").write_text("\n".join([*lines, "x"]))
+    splits = prepare(musan, tmp_path / "out", ["music"], "musan")
+    heard = [
+        {artists[int(p[-8:-4])] for p in paths if int(p[-8:-4]) < 10}
+        for paths in (recordings(splits[s], "music") for s in SPLITS)
+    ]
+    assert sum(map(len, heard)) == len(set.union(*heard)) == 5
+    assert sum(len(recordings(splits[s], "music")) for s in SPLITS) == 12
+    assert any("music: 12 recordings, MUSAN has 660" in text for text in said)
 
 
 def test_babble_of_musan_speaks_with_the_voices_of_its_split(tmp_path):
@@ -428,10 +464,69 @@ def test_generated_noise_is_known_by_what_it_is_made_of(noise_corpus, tmp_path):
     """Its samples may differ by a bit between machines, its hash does not."""
     prepare(noise_corpus, tmp_path, ["rain", "white"])
     csv = str(tmp_path / "train.csv")
-    before = noise_fingerprint(csv)
-    path = tmp_path / "white/train_00.flac"
+    before = noise_fingerprint(read_noise_csv(csv))
+    [path] = tmp_path.glob("white/*/train_00.flac")
     write_wav(path, read_audio(path) + 1e-4)
-    assert noise_fingerprint(csv) == before
+    assert noise_fingerprint(read_noise_csv(csv)) == before
     text = (tmp_path / "train.csv").read_text()
     (tmp_path / "train.csv").write_text(text.replace(" origin:", " origin:0"))
-    assert noise_fingerprint(csv) != before
+    assert noise_fingerprint(read_noise_csv(csv)) != before
+
+
+def test_other_babble_leaves_what_others_may_be_reading(noise_corpus, tmp_path):
+    heard = []
+    for seed in (1, 2, 1):
+        speech = tmp_path / str(seed)
+        for talker in range(4):
+            wav = torch.randn(8000, generator=seeded(seed, talker))
+            write_wav(speech / f"{talker}.wav", 0.1 * wav)
+        splits = prepare(
+            noise_corpus, tmp_path, ["babble"], babble_folder=str(speech)
+        )
+        [first, *_] = splits["train"]["babble"]
+        heard.append((first, read_audio(first)))
+    (path, before), (other, another), _ = heard
+    assert path != other and not torch.equal(before, another)
+    assert torch.equal(read_audio(path), before)
+
+
+def test_generated_noise_of_another_version_is_made_anew(
+    noise_corpus, tmp_path, monkeypatch
+):
+    before = prepare(noise_corpus, tmp_path, ["rain", "white"])
+    for module in (noise_prepare, noise_generated):
+        monkeypatch.setattr(module, "VERSION", 99)
+    after = prepare(noise_corpus, tmp_path, ["rain", "white"])
+    assert noise_fingerprint(after["train"]) != noise_fingerprint(
+        before["train"]
+    )
+    assert not {*before["train"]["white"]} & {*after["train"]["white"]}
+
+
+def test_dialogs_may_not_babble(noise_corpus, tmp_path):
+    """Its talkers would be heard in training and in the test."""
+    rows = []
+    for n in range(4):
+        write_wav(tmp_path / f"{n // 2}.wav", 0.1 * torch.randn(8000))
+        rows.append([f"{n // 2}.wav", f"s{n}"])
+    write_csv(tmp_path / "manifest.csv", ["path", "speaker"], rows)
+    with pytest.raises(CorpusError, match="0.wav: holds s0 and s1"):
+        prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(tmp_path))
+
+
+def test_silent_talkers_are_named(noise_corpus, tmp_path):
+    for talker in range(3):
+        write_wav(tmp_path / f"{talker}.wav", torch.zeros(8000))
+    with pytest.raises(CorpusError, match=r"babble: .*wav is silent"):
+        prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(tmp_path))
+
+
+def test_babble_needs_talkers_in_every_split(tmp_path):
+    rows = []
+    for n, split in enumerate(["train", "train", "test"]):
+        write_wav(tmp_path / f"{n}.wav", 0.1 * torch.randn(8000))
+        rows.append([f"{n}.wav", "speech", split])
+    header = ["path", "noise_type", "split"]
+    write_csv(tmp_path / "manifest.csv", header, rows)
+    with pytest.raises(CorpusError, match="none is left for valid"):
+        prepare(tmp_path, tmp_path / "out", ["babble"], "csv")

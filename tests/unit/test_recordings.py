@@ -8,7 +8,13 @@ import torchaudio
 from helpers import seeded, write_wav
 
 from mlkd_lobes.audio import read_audio
-from mlkd_lobes.recordings import AudioError, audio_info, read_part, resample
+from mlkd_lobes.recordings import (
+    AudioError,
+    audio_info,
+    list_audio,
+    read_part,
+    resample,
+)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
@@ -62,3 +68,43 @@ def test_headers_that_promise_too_much_are_refused(tmp_path):
     (tmp_path / "a.flac").write_bytes(content)
     with pytest.raises(AudioError, match="a.flac: truncated"):
         audio_info(tmp_path / "a.flac")
+
+
+def test_links_to_folders_are_followed_but_not_for_ever(tmp_path):
+    for name in ("b/one.wav", "c/two.WAV", "c/._two.wav", "c/notes.txt"):
+        path = tmp_path / "real" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "x").symlink_to(tmp_path / "real/b")
+    (folder / "y").symlink_to(tmp_path / "real/c")
+    # Each leads to the other and back up.
+    (tmp_path / "real/b/again").symlink_to(tmp_path / "real/c")
+    (tmp_path / "real/c/again").symlink_to(tmp_path / "real/b")
+    (tmp_path / "real/c/up").symlink_to(folder)
+    names = [str(p.relative_to(folder)) for p in list_audio(folder)]
+    assert names[:2] == ["x/again/two.WAV", "x/one.wav"]
+    assert {"y/two.WAV", "y/again/one.wav"} < {*names}
+    assert len(names) < 20
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
+    with pytest.raises(AudioError, match="cannot be read .Permission denied"):
+        list_audio(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_what_programs_wrote_to_a_pipe_is_whole(tmp_path, size):
+    path = tmp_path / "a.wav"
+    write_wav(path, 0.1 * torch.randn(8000))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert audio_info(path).frames == 8000
+    assert len(read_part(path, 0, 8000)) == 8000

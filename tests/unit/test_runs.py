@@ -1,10 +1,10 @@
 """Whose a folder is, and what may stand beside it."""
 
 import pytest
-from runs import check_claims, claim_folder
+from runs import check_claims, claim_folder, clear_leftovers, clear_partial
 from settings import SettingsError
 
-from mlkd_lobes.files import write_json
+from mlkd_lobes.files import PARTIAL_PREFIX, write_json
 
 STUDENT = {
     "network": "student",
@@ -107,3 +107,18 @@ def test_a_folder_belongs_to_one_training(tmp_path):
     claim_folder(tmp_path / "a", {"seed": 1, "lr": 0.1}, {})
     with pytest.raises(SettingsError, match="seed: 1 there, 2 now"):
         claim_folder(tmp_path / "a", {"seed": 2, "lr": 0.1}, {})
+
+
+def test_what_another_process_writes_is_left_to_it(tmp_path):
+    """A student claims its teacher's folder while that is evaluated."""
+    partial = tmp_path / f"{PARTIAL_PREFIX}1-results.json"
+    partial.touch()
+    clear_leftovers(tmp_path)
+    assert not partial.exists()
+    write_json(tmp_path / "stage.json", {"epoch": 1})
+    partial.touch()
+    (tmp_path / "save").mkdir()
+    clear_leftovers(tmp_path)
+    assert partial.exists() and not (tmp_path / "save").exists()
+    clear_partial(tmp_path)
+    assert not partial.exists()

@@ -51,3 +51,8 @@ def test_draws_depend_on_seed_epoch_and_utterance_alone():
 def test_wrong_speeds_are_refused(speeds):
     with pytest.raises(InputError, match="speeds: "):
         KeyedSpeedPerturb(16000, speeds)
+
+
+def test_speeds_that_need_gigabytes_are_refused():
+    with pytest.raises(InputError, match="speeds: 92.5 would need filters of"):
+        KeyedSpeedPerturb(16000, [92.5, 100])

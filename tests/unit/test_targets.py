@@ -5,6 +5,7 @@ import torch
 
 import mlkd_lobes.targets as targets
 from mlkd_lobes.classifier import EmotionClassifier, FrozenTeacher, state_sha256
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.targets import TargetCache
 
 
@@ -94,3 +95,12 @@ def test_a_damaged_entry_is_made_anew(tmp_path):
     again = cache.get(["a"], lambda i: said)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert path.read_bytes() == whole
+
+
+def test_targets_beyond_half_precision_are_refused(tmp_path):
+    cache = TargetCache(tmp_path, "teacher", [3, 7])
+    features, logits = torch.rand(2, 5, 4), torch.rand(2)
+    features[1, 2, 3] = 1e5
+    with pytest.raises(InputError, match="hidden states of level 7 are not"):
+        cache.get(["a"], lambda i: (features, logits))
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -144,11 +144,11 @@ def _devices():
 
 
 def _must_wait(run, running):
-    """Whether the teacher of a student is being trained by another run.
+    """Whether another run of its fold and seed is training their teacher.
 
-    The run would wait for it anyway, but keep others from its place.
+    Whatever it is, it would wait for that, but keep others from its place.
     """
-    if not run.learns_from_teacher or is_trained(run.folder, TEACHER):
+    if is_trained(run.folder, TEACHER):
         return False
     return any(
         other.folder.parent == run.folder.parent

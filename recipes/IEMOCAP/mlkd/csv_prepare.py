@@ -142,6 +142,11 @@ def _read_rows(manifest, columns):
                 f"columns: no column '{name}'; the known ones are: "
                 f"{', '.join(known)}"
             )
+    twice = [name for name, n in Counter(columns.values()).items() if n > 1]
+    if twice:
+        raise CorpusError(
+            f"columns: several become {', '.join(twice)}; one can"
+        )
     rows = read_csv(manifest, required=list(columns))
     if not rows:
         raise CorpusError(f"{manifest}: has no rows")
@@ -176,7 +181,7 @@ def _label(rows, labels, label_map, manifest):
             + listing("emotions that label_map does not list", counts)
             + f"\nlabel_map lists: {', '.join(map(str, label_map))}"
         )
-    entries = {}
+    entries, lines = {}, {}
     for number, row in enumerate(rows, start=2):
         label = label_map[row["emotion"]]
         if label is None:
@@ -185,15 +190,19 @@ def _label(rows, labels, label_map, manifest):
         name = _identity(entry, row["path"])
         if name in entries:
             raise CorpusError(
-                f"{manifest}, line {number}: {row['path']} comes twice"
+                f"{manifest}, line {number}: {row['path']} is utterance "
+                f"{name}, as line {lines[name]} is; utterances are told apart "
+                "by path without suffix, start and end"
             )
-        entries[name] = entry
+        entries[name], lines[name] = entry, number
     return entries
 
 
 def _entry(row, label, where):
     if not row["path"] or not row["speaker"]:
         raise CorpusError(f"{where}: path and speaker must not be empty")
+    if not pathlib.PurePosixPath(row["path"]).name:
+        raise CorpusError(f"{where}: path {row['path']!r} is no file")
     return {
         "wav": relative_wav(row["path"]),
         "start": _seconds(row.get("start"), "start", where),
@@ -225,7 +234,7 @@ def _identity(entry, path):
     name = str(pathlib.PurePosixPath(path).with_suffix(""))
     if entry["start"] is None and entry["stop"] is None:
         return name
-    return f"{name}@{entry['start'] or 0:.2f}-{entry['stop'] or 0:.2f}"
+    return f"{name}@{entry['start'] or 0.0}-{entry['stop'] or 0.0}"
 
 
 def deal(entries, unit, n_folds):

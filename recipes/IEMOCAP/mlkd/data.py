@@ -6,6 +6,7 @@ utterance once and hears it under all conditions.
 """
 
 import bisect
+import functools
 import json
 import math
 import os
@@ -14,10 +15,10 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-import speechbrain as sb
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
+from mlkd_lobes.recordings import wav_path
 from mlkd_lobes.threads import torch_threads
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
@@ -66,7 +67,7 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
         # Other keys, "label" say, could be taken for what pipelines make.
         data[name] = entry = {key: given.get(key) for key in MANIFEST_KEYS}
         _check_entry(entry, labels, longest, where)
-        entry["wav"] = _wav_path(entry["wav"], data_folder, where)
+        entry["wav"] = wav_path(entry["wav"], data_folder, where)
     dataset = DynamicItemDataset(data)
     labelled = [name for name in data if data[name]["emo"]]
     if not labelled:
@@ -132,17 +133,6 @@ def _seconds(value):
         return math.nan
 
 
-def _wav_path(wav, data_folder, where):
-    """The path that a manifest gives with {data_root} for the corpus."""
-    try:
-        return wav.format(data_root=data_folder)
-    except (AttributeError, LookupError, ValueError):
-        raise InputError(
-            f"{where} has '{wav}' as 'wav', in which {{data_root}} alone may "
-            "stand in braces; other braces are written twice"
-        )
-
-
 def add_training_pipeline(dataset, labels, speed, noise=None):
     """Items of training: what the student hears, the clean signal, the label.
 
@@ -160,21 +150,23 @@ def add_training_pipeline(dataset, labels, speed, noise=None):
         Corrupts `sig`; without it `sig` is clean.
     """
 
-    @sb.utils.data_pipeline.takes("id", "wav", "start", "stop")
-    @sb.utils.data_pipeline.provides("key", "clean", "sig", "snr")
-    def speech_pipeline(utterance, wav, start, stop):
-        with torch_threads(1):  # as in a worker
-            clean, percent = speed(read_audio(wav, start, stop), utterance)
-            heard = clean, float("inf")
-            if noise is not None:
-                heard = noise.corrupt(clean, utterance)
-        yield f"{utterance}@{percent}"
-        yield clean
-        yield from heard
-
-    dataset.add_dynamic_item(speech_pipeline)
+    dataset.add_dynamic_item(
+        functools.partial(_heard_in_training, speed, noise),
+        takes=["id", "wav", "start", "stop"],
+        provides=["key", "clean", "sig", "snr"],
+    )
     _add_label(dataset, labels)
     dataset.set_output_keys(["key", "clean", "sig", "snr", "label"])
+
+
+# Pipelines are functions of the module: workers that are no forks are sent them.
+def _heard_in_training(speed, noise, utterance, wav, start, stop):
+    with torch_threads(1):  # as in a worker
+        clean, percent = speed(read_audio(wav, start, stop), utterance)
+        heard, snr = clean, math.inf
+        if noise is not None:
+            heard, snr = noise.corrupt(clean, utterance)
+    return f"{utterance}@{percent}", clean, heard, snr
 
 
 def add_grid_pipeline(dataset, labels, conditions, noise=None):
@@ -192,27 +184,31 @@ def add_grid_pipeline(dataset, labels, conditions, noise=None):
         What mixes; not needed for the clean condition alone.
     """
 
-    @sb.utils.data_pipeline.takes("id", "wav", "start", "stop")
-    @sb.utils.data_pipeline.provides("grid")
-    def grid_pipeline(utterance, wav, start, stop):
-        with torch_threads(1):  # as in a worker
-            clean = read_audio(wav, start, stop)
-            if noise is None:
-                return clean[None]
-            return noise.grid(clean, utterance, conditions)
-
-    dataset.add_dynamic_item(grid_pipeline)
+    dataset.add_dynamic_item(
+        functools.partial(_heard_in_evaluation, noise, conditions),
+        takes=["id", "wav", "start", "stop"],
+        provides=["grid"],
+    )
     _add_label(dataset, labels)
     dataset.set_output_keys(["id", "grid", "label"])
 
 
-def _add_label(dataset, labels):
-    @sb.utils.data_pipeline.takes("emo")
-    @sb.utils.data_pipeline.provides("label")
-    def label_pipeline(emo):
-        return -1 if emo is None else labels.index(emo)
+def _heard_in_evaluation(noise, conditions, utterance, wav, start, stop):
+    with torch_threads(1):  # as in a worker
+        clean = read_audio(wav, start, stop)
+        if noise is None:
+            return clean[None]
+        return noise.grid(clean, utterance, conditions)
 
-    dataset.add_dynamic_item(label_pipeline)
+
+def _add_label(dataset, labels):
+    dataset.add_dynamic_item(
+        functools.partial(_class, labels), takes=["emo"], provides=["label"]
+    )
+
+
+def _class(labels, emo):
+    return -1 if emo is None else labels.index(emo)
 
 
 class TrainingBatchSampler(Sampler):

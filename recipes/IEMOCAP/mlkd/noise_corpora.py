@@ -12,6 +12,9 @@ from manifests import SPLITS, CorpusError, listing
 
 from mlkd_lobes.files import read_csv, stable_seed
 from mlkd_lobes.recordings import list_audio
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 Recording = namedtuple("Recording", ["path", "kind", "group", "split"])
 Recording.__doc__ = """A noise file.
@@ -24,11 +27,14 @@ NoiseCorpus = namedtuple("NoiseCorpus", ["read", "types"])
 NoiseCorpus.__doc__ = """A reader, and the types used where none are named."""
 
 
-MUSAN_KINDS = ("music", "noise", "speech")
+MUSAN_FILES = {"music": 660, "noise": 930, "speech": 426}
 
 
 def read_musan(folder):
     """MUSAN: folders noise, music and speech, files in sub-folders of those.
+
+    Music of one artist stays together, where the file ANNOTATIONS beside it
+    names one. Who speaks is not told: a file each.
 
     Arguments
     ---------
@@ -45,12 +51,34 @@ def read_musan(folder):
     CorpusError
         If the three folders are not there.
     """
-    folder = _find_root(folder, "MUSAN", MUSAN_KINDS)
-    return [
-        Recording(path, kind, str(path), None)
-        for kind in MUSAN_KINDS
-        for path in list_audio(folder / kind)
+    folder, recordings = _find_root(folder, "MUSAN", [*MUSAN_FILES]), []
+    artists = _artists(folder / "music")
+    for kind, expected in MUSAN_FILES.items():
+        paths = list_audio(folder / kind)
+        if len(paths) != expected:
+            logger.warning(
+                f"{folder / kind}: {len(paths)} recordings, MUSAN has {expected}"
+            )
+        recordings += [
+            Recording(path, kind, artists.get(path.stem, str(path)), None)
+            for path in paths
+        ]
+    return recordings
+
+
+def _artists(folder):
+    """Of MUSAN's music: whose a recording is, by its name."""
+    lines = [
+        line.split()
+        for path in sorted(folder.glob("*/ANNOTATIONS"))
+        for line in path.read_text(errors="replace").splitlines()
     ]
+    # Name, genres, vocals (Y or N), artist; some lines end earlier.
+    return {
+        words[0]: f"musan-{words[3]}"
+        for words in lines
+        if len(words) > 3 and words[2] in ("Y", "N")
+    }
 
 
 DEMAND = {

@@ -16,6 +16,7 @@ from mlkd_lobes.files import (
     stable_seed,
     text_sha256,
 )
+from mlkd_lobes.noise import SILENCE
 from mlkd_lobes.recordings import audio_info, list_audio
 from speechbrain.dataio import audio_io
 
@@ -74,11 +75,25 @@ def read_talkers(folder, corpus_files, corpus_speakers):
             f"babble_folder: {folder}: {len(talkers)} talker(s); at least 3 "
             "are needed, since no talker is heard in two splits"
         )
+    _refuse_dialogs(talkers)
     splits = shares(sorted(talkers), 0.3)
     dealt = {split: {} for split in SPLITS}
     for talker, paths in talkers.items():
         dealt[splits[talker]][talker] = paths
     return dealt
+
+
+def _refuse_dialogs(talkers):
+    """A file in which several speak would be heard in several splits."""
+    voices = {}
+    for talker, paths in talkers.items():
+        for path in paths:
+            other = voices.setdefault(path.resolve(), talker)
+            if other != talker:
+                raise CorpusError(
+                    f"babble_folder: {path}: holds {other} and {talker}; "
+                    "babble needs files with one talker each"
+                )
 
 
 def babble(talkers, split, number):
@@ -113,9 +128,12 @@ def _voice(paths, generator):
     """One talker, utterance after utterance, each at the same level."""
     n_samples, parts, total = GENERATED_SECONDS * 16000, [], 0
     while total < n_samples:
-        wav = _excerpt(paths[_pick(len(paths), generator)], generator)
+        path = paths[_pick(len(paths), generator)]
+        wav = _excerpt(path, generator)
         level = wav.square().mean().sqrt()
-        parts.append(wav / level.clamp(min=1e-6))
+        if not level > SILENCE:
+            raise CorpusError(f"babble: {path} is silent; leave it out")
+        parts.append(wav / level)
         total += len(wav)
     return torch.cat(parts)[:n_samples]
 
@@ -188,15 +206,15 @@ def origins(talkers):
     }
 
 
-def plan_generated(kind, save_folder):
+def plan_generated(kind, folder):
     """The recordings of a type that are generated.
 
     Arguments
     ---------
     kind : str
         The noise type.
-    save_folder : pathlib.Path
-        Where a folder of that name goes.
+    folder : pathlib.Path
+        Where they go.
 
     Returns
     -------
@@ -207,8 +225,7 @@ def plan_generated(kind, save_folder):
         Recording(path, kind, str(path), split)
         for split, count in GENERATED.items()
         for path in (
-            save_folder / kind / f"{split}_{number:02d}.flac"
-            for number in range(count)
+            folder / f"{split}_{number:02d}.flac" for number in range(count)
         )
     ]
 

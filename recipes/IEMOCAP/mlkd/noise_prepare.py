@@ -22,6 +22,7 @@ from manifests import (
 from noise_corpora import NOISE_CORPORA, Recording, shares
 from noise_generated import (
     GENERATORS,
+    VERSION,
     babble,
     generate,
     origins,
@@ -33,7 +34,7 @@ from settings import check_choices
 
 from mlkd_lobes.audio import read_frames
 from mlkd_lobes.evaluation.leakage import refuse_overlaps
-from mlkd_lobes.files import write_csv, write_json
+from mlkd_lobes.files import text_sha256, write_csv, write_json
 from mlkd_lobes.noise import UNSEEN_PREFIX
 from mlkd_lobes.recordings import AudioError, audio_info, list_audio
 from speechbrain.utils.logger import get_logger
@@ -115,8 +116,12 @@ def prepare_noise(
     elif "babble" in generated:
         talkers = _talkers_of_corpus(found)
     save_folder = pathlib.Path(save_folder)
-    made = [r for k in generated for r in plan_generated(k, save_folder)]
     stamp = _stamp(recordings, talkers, generated)
+    made = [
+        r
+        for k in generated
+        for r in plan_generated(k, _folder_of(k, save_folder, stamp))
+    ]
     if is_prepared(save_folder, stamp, ".csv") and all(
         recording.path.is_file() for recording in made
     ):
@@ -146,31 +151,38 @@ def _talkers_of_corpus(recordings):
     talkers = {split: {} for split in SPLITS}
     for recording in _deal(speech):
         talkers[recording.split][str(recording.path)] = [recording.path]
-    if not talkers["train"]:
+    if not all(talkers.values()):
+        lacking = [split for split in SPLITS if not talkers[split]]
         raise CorpusError(
             f"babble: {len(speech)} recordings of speech are too few to make "
-            "it of; give other people's speech as babble_folder"
+            f"it of, none is left for {', '.join(lacking)}; give other "
+            "people's speech as babble_folder"
         )
     return talkers
 
 
+def _folder_of(kind, save_folder, stamp):
+    """Where generated noise goes: what is made of other speech lies elsewhere.
+
+    So nothing that a training may be reading is ever overwritten.
+    """
+    made_of = [VERSION, stamp["talkers"] if kind == "babble" else None]
+    return save_folder / kind / text_sha256(made_of)[:8]
+
+
 def _stamp(recordings, talkers, generated):
     """From what the CSVs are made; a change of it makes them anew."""
-    rows = [[str(r.path), r.kind, r.group, r.split] for r in recordings]
-    voices = {
-        split: {
-            name: [str(path) for path in paths] for name, paths in t.items()
-        }
-        for split, t in talkers.items()
-    }
-    files = [r.path for r in recordings]
-    for named in talkers.values():
-        files += [path for paths in named.values() for path in paths]
     return {
+        "version": VERSION,
         "generated": generated,
-        "recordings": rows,
-        "talkers": voices,
-        "audio": file_states(files),
+        "recordings": [
+            [str(r.path), r.kind, r.group, r.split] for r in recordings
+        ],
+        "audio": file_states(r.path for r in recordings),
+        "talkers": {
+            split: {name: file_states(paths) for name, paths in t.items()}
+            for split, t in talkers.items()
+        },
     }
 
 

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections import namedtuple
+from collections import defaultdict, namedtuple
 
 import csv_prepare
 import iemocap_prepare
@@ -19,7 +19,6 @@ from mlkd_lobes.evaluation.leakage import (
     refuse_overlaps,
 )
 from mlkd_lobes.files import sampled_sha256
-from mlkd_lobes.noise import read_noise_csv
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -35,6 +34,7 @@ CORPORA = {
     ),
     "csv": Corpus(prepare_csv, csv_prepare.PROTOCOLS, ("columns", "n_folds")),
 }
+SAME_CONTENT = "noise recording of the same content"
 COMMON_OPTIONS = ("labels", "label_map", "protocol", "fold")
 
 
@@ -122,52 +122,63 @@ def prepare_noise_csvs(save_folder, csvs, datasets, **options):
     )
 
 
-def check_given_noise(save_folder, csvs, replacements):
-    """Reads the noise of CSVs that the user brought, before training does.
+def audible_noise(csv, types):
+    """What can be heard of a noise CSV that the user brought.
 
     Arguments
     ---------
-    save_folder : str or pathlib.Path
-        Where CSVs of our own lie; those hold nothing silent.
-    csvs : dict
-        Split to the CSV in use.
-    replacements : dict
-        Values of `$name` in them.
+    csv : str
+        Its name, for the message.
+    types : dict
+        Its content, from `mlkd_lobes.noise.read_noise_csv`.
+
+    Returns
+    -------
+    dict
+        The same types and recordings, their segments without silence; a draw
+        that met nothing else would end a training within an epoch.
 
     Raises
     ------
     mlkd_lobes.errors.InputError
         Naming a recording that is silent or cannot be read.
     """
-    for csv in csvs.values():
-        if pathlib.Path(csv).parent == pathlib.Path(save_folder):
-            continue
-        for recordings in read_noise_csv(csv, replacements).values():
-            for path, segments in recordings.items():
-                _check_audible(csv, path, segments)
+    return {
+        kind: {
+            path: _heard(csv, path, segments)
+            for path, segments in recordings.items()
+        }
+        for kind, recordings in types.items()
+    }
 
 
-def _check_audible(csv, path, segments):
-    audible = audible_segments(path)
+def _heard(csv, path, segments):
+    """The audible parts of some segments of a recording."""
+    audible, heard = audible_segments(path), []
     for segment in segments:
-        if not any(a < segment.stop and segment.start < b for a, b in audible):
+        parts = [
+            (max(start, segment.start), min(stop, segment.stop))
+            for start, stop in audible
+            if start < segment.stop and segment.start < stop
+        ]
+        if not parts:
             raise InputError(
                 f"{csv}: {path} is silent from frame {segment.start} to "
                 f"{segment.stop}; leave that out"
             )
+        heard += [segment._replace(start=a, stop=b) for a, b in parts]
+    return heard
 
 
-def check_leakage(datasets, csvs, replacements, declared):
+def check_leakage(datasets, noise, declared):
     """Refuses, or warns of, speech and noise that splits share.
 
     Arguments
     ---------
     datasets : dict
         Split to dataset.
-    csvs : dict
-        Split to noise CSV.
-    replacements : dict
-        Values of `$name` in the CSVs.
+    noise : dict
+        Split to its noise, from `mlkd_lobes.noise.read_noise_csv`.
     declared : collection of (str, str, str), or None
         Overlaps that the protocol declares; None where the user brought the
         manifests: then any overlap is a warning.
@@ -184,20 +195,9 @@ def check_leakage(datasets, csvs, replacements, declared):
         ]
         for split in SPLITS
     }
-    noise = {}
-    for split in SPLITS:
-        kinds = read_noise_csv(csvs[split], replacements)
-        paths = [path for recordings in kinds.values() for path in recordings]
-        noise[split] = [
-            {
-                "noise recording": os.path.realpath(path),
-                "noise recording of the same content": sampled_sha256(path),
-            }
-            for path in paths
-        ]
     for entries, keys in (
         (speech, ["speaker", "session", "wav"]),
-        (noise, ["noise recording", "noise recording of the same content"]),
+        (_noise_entries(noise), ["noise recording", SAME_CONTENT]),
     ):
         if declared is not None:
             refuse_overlaps(entries, keys, declared)
@@ -205,3 +205,30 @@ def check_leakage(datasets, csvs, replacements, declared):
         overlaps = find_overlaps(entries, keys)
         if overlaps:
             logger.warning("Leakage: " + describe_overlaps(overlaps))
+
+
+def _noise_entries(noise):
+    """Every recording of every split, by its place and by what it holds."""
+    paths = {
+        split: [path for recordings in kinds.values() for path in recordings]
+        for split, kinds in noise.items()
+    }
+    alike = defaultdict(set)
+    for path in {path for members in paths.values() for path in members}:
+        alike[sampled_sha256(path)].add(path)
+    # A content is called by all that hold it.
+    content = {
+        path: " = ".join(sorted(same))
+        for same in alike.values()
+        for path in same
+    }
+    return {
+        split: [
+            {
+                "noise recording": os.path.realpath(path),
+                SAME_CONTENT: content[path],
+            }
+            for path in members
+        ]
+        for split, members in paths.items()
+    }

@@ -129,21 +129,34 @@ def claim_folder(folder, settings, systems):
 
 
 def clear_leftovers(folder):
-    """Removes what a killed process left half-written or not cleared away.
+    """Removes what a killed training left half-written or not cleared away.
 
     Arguments
     ---------
     folder : pathlib.Path
         The run's folder.
     """
+    if not read_stage(folder):
+        clear_partial(folder)
+        return
+    # What is half-written may be another process' evaluation of it.
+    for name in ("save", "targets"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def clear_partial(folder):
+    """Removes what a killed process left half-written.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        A run's folder that no other process is at work in.
+    """
     for path in folder.glob(PARTIAL_PREFIX + "*"):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-    if read_stage(folder):
-        for name in ("save", "targets"):
-            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def read_stage(folder):

@@ -49,7 +49,7 @@ def resolve_overrides(hparams_file, command_line, system=None):
     defaults, merged, typed, systems = _sources(hparams_file, command_line)
     for source in (typed, merged, defaults):
         system = system or source.get("system")
-    if system not in systems:
+    if not isinstance(system, str) or system not in systems:
         raise SettingsError(
             f"system: no system '{system}'; the known ones are: "
             f"{', '.join(systems)}"
@@ -309,7 +309,7 @@ def check_choices(key, value, known):
     SettingsError
         Listing them.
     """
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise SettingsError(
             f"{key}: no {key} '{value}'; the known ones are: {', '.join(known)}"
         )

@@ -47,6 +47,8 @@ TRAINING_OPTIONS = (
     "auto_mix_prec",
     "bfloat16_mix_prec",
     "debug",
+    # Scores of validation speech choose the epoch.
+    "eval_precision",
     "debug_batches",
     "debug_epochs",
     "precision",

@@ -17,6 +17,7 @@ Authors
 """
 
 import contextlib
+import gc
 import math
 import pathlib
 import sys
@@ -33,7 +34,7 @@ from data import (
 from filelock import FileLock
 from hyperpyyaml import load_hyperpyyaml
 from prepare import (
-    check_given_noise,
+    audible_noise,
     check_leakage,
     find_corpus,
     prepare_corpus,
@@ -44,6 +45,7 @@ from runs import (
     TEACHER,
     check_claims,
     claim_folder,
+    clear_partial,
     confirm_results,
     finish_stage,
     finished_results,
@@ -92,6 +94,8 @@ WHOLE_EPOCHS = (
 REFUSED_OPTIONS = {
     "ckpt_interval_minutes": WHOLE_EPOCHS,
     "ckpt_interval_steps": WHOLE_EPOCHS,
+    "remove_vector_weight_decay": "weights of all shapes decay; give "
+    "--weight_decay",
     "optimizer_step_limit": "the learning rate falls over all epochs; give "
     "--teacher_epochs and --student_epochs",
 }
@@ -114,9 +118,13 @@ def annotations(hparams):
     return speech, noise
 
 
-def replacements(hparams):
-    """What `$noise_folder` stands for in noise CSVs."""
-    return {"noise_folder": hparams["noise_folder"]}
+def noises(hparams):
+    """What adds the noise of each split."""
+    return {
+        "train": hparams["add_noise"],
+        "valid": hparams["valid_noise"],
+        "test": hparams["test_noise"],
+    }
 
 
 def prepare(hparams):
@@ -139,8 +147,8 @@ def prepare(hparams):
     if not hparams["skip_prep"]:
         _, protocol = find_corpus(hparams["corpus"], hparams["protocol"])
         declared = protocol.declared
-    noise, paths = annotations(hparams)[1], replacements(hparams)
-    check_leakage(datasets, noise, paths, declared)
+    noise = {split: source.types for split, source in noises(hparams).items()}
+    check_leakage(datasets, noise, declared)
 
 
 def prepare_speech(hparams):
@@ -163,7 +171,10 @@ def prepare_speech(hparams):
 
 
 def prepare_noise(hparams, datasets):
-    """Its noise CSVs, by the first process; those given are checked."""
+    """Its noise CSVs, by the first process; all are read before others write.
+
+    Of those that the user gives, silence is left out.
+    """
     folder = pathlib.Path(hparams["output_folder"]) / "noise"
     csvs = annotations(hparams)[1]
     run_on_main(
@@ -179,7 +190,9 @@ def prepare_noise(hparams, datasets):
             "unseen_noise": hparams["unseen_noise"],
         },
     )
-    run_on_main(check_given_noise, args=[folder, csvs, replacements(hparams)])
+    for split, source in noises(hparams).items():
+        if pathlib.Path(csvs[split]).parent != folder:
+            source.types = audible_noise(csvs[split], source.types)
 
 
 def dataset(hparams, split, unlabelled=False):
@@ -260,7 +273,7 @@ def plain_settings(hparams, run_opts):
 
 def training_settings(hparams, run_opts, teacher_sha256):
     """All that the trained network depends on, contents of files as well."""
-    speech, noise = annotations(hparams)
+    speech, _ = annotations(hparams)
     # Their number decides how many steps an epoch has.
     content = {"teacher_sha256": teacher_sha256, "processes": n_processes()}
     if hparams["network"] == "teacher":
@@ -269,7 +282,7 @@ def training_settings(hparams, run_opts, teacher_sha256):
         content[f"{split}_manifest"] = file_sha256(speech[split])
         if hparams["speech"] == "noisy":
             content[f"{split}_noise"] = noise_fingerprint(
-                noise[split], replacements(hparams)
+                noises(hparams)[split].types
             )
     return {**plain_settings(hparams, run_opts), **content}
 
@@ -385,6 +398,12 @@ def prepare_training(hparams, run_opts, model, teacher=None):
             f"more than the {len(sampler)} batches of an epoch: nothing would "
             "be learned"
         )
+    if n_processes() > 1 and len(sampler) <= n_processes():
+        raise SettingsError(
+            f"max_batch_length: an epoch of {len(sampler)} batches is too few "
+            f"for {n_processes()} processes; take fewer of them, or shorter "
+            "batches"
+        )
     brain.set_up_training(folder, training_plan(hparams, folder, n_updates))
     loader = brain.make_dataloader(
         data,
@@ -434,9 +453,9 @@ def train_network(hparams, run_opts, teacher_folder=None):
 def evaluate(hparams, run_opts):
     """Results of a trained system; those there are kept if still true."""
     folder, (data, grid) = run_folder(hparams), test_set(hparams)
-    speech, noise = annotations(hparams)
+    speech, _ = annotations(hparams)
     test = {"conditions": grid, "manifest": file_sha256(speech["test"])}
-    test["noise"] = noise_fingerprint(noise["test"], replacements(hparams))
+    test["noise"] = noise_fingerprint(hparams["test_noise"].types)
     if run_opts["eval_precision"] != "fp32":
         test["precision"] = run_opts["eval_precision"]
     header = results_header(
@@ -499,6 +518,16 @@ def check_trained(hparams, run_opts):
     run_on_main(claim_folder, args=[folder, settings, hparams["systems"]])
 
 
+def check_options(hparams, run_opts):
+    """Refuses options of SpeechBrain's that do not go with this recipe."""
+    for name, reason in REFUSED_OPTIONS.items():
+        if run_opts.get(name) or hparams.get(name):
+            raise SettingsError(f"--{name}: {reason}")
+    precision = training_options(hparams, run_opts)["precision"]
+    if precision == "fp16" and run_opts["device"] == "cpu":
+        raise SettingsError("--precision: fp16 needs a GPU; bf16 does not")
+
+
 def run(hparams_file, run_opts, command_line):
     """Preparation, teacher, student and evaluation of one fold."""
     overrides = resolve_overrides(hparams_file, command_line)
@@ -512,9 +541,7 @@ def run(hparams_file, run_opts, command_line):
             f"--test_only: {folder} holds no trained model; run the same "
             "command without --test_only first"
         )
-    for name, reason in REFUSED_OPTIONS.items():
-        if run_opts.get(name) or hparams.get(name):
-            raise SettingsError(f"--{name}: {reason}")
+    check_options(hparams, run_opts)
     teacher = None
     if hparams["network"] == "student" and hparams["teacher_folder"] is None:
         teacher = load(
@@ -530,6 +557,7 @@ def run(hparams_file, run_opts, command_line):
                 network["systems"],
             )
     with one_at_a_time(folder):
+        run_on_main(clear_partial, args=[folder])
         with full_disk_told(folder / "hyperparams.yaml"):
             sb.create_experiment_directory(
                 folder, hyperparams_to_save=hparams_file, overrides=overrides
@@ -557,6 +585,9 @@ def run_stages(hparams, teacher, run_opts):
         if teacher is not None and not run_opts["test_only"]:
             train_network(teacher, run_opts)
             teacher_folder = run_folder(teacher) / MODEL
+            # Brain and checkpointer refer to each other: without this, what
+            # trained the teacher would stay in memory beside the student.
+            gc.collect()
     if run_opts["test_only"]:
         check_trained(hparams, run_opts)
     else:
@@ -574,7 +605,8 @@ def main(argv):
     sb.utils.distributed.ddp_init_group(run_opts)
     try:
         run(hparams_file, run_opts, command_line)
-    except (FileNotFoundError, InputError) as error:
+    # Also a full disk, and a model that the hub does not have.
+    except (OSError, InputError) as error:
         logger.error(f"error: {error}")
         sys.exit(1)
 

@@ -70,8 +70,12 @@ def _all_different(value, fit, fewest=1):
     )
 
 
+def _is_text(value):
+    return isinstance(value, str) and value != ""
+
+
 def _is_noise(value):
-    return isinstance(value, str) and value not in ("", CLEAN.noise)
+    return _is_text(value) and value != CLEAN.noise
 
 
 POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")
@@ -81,6 +85,7 @@ SNRS = Rule(
     lambda value: _all_different(value, _is_number),
     "a list of different SNRs in dB",
 )
+TEXT = Rule(_is_text, "text; what YAML takes for something else needs quotes")
 MAPPING = Rule(lambda value: isinstance(value, dict), "a mapping, {} if empty")
 LABELS = Rule(
     lambda value: _all_different(value, lambda v: isinstance(v, str), 2),
@@ -91,7 +96,9 @@ NOISE_TYPES = Rule(
     f"a list of different noise types, none of them '{CLEAN.noise}'",
 )
 UNSEEN_NOISE = Rule(
-    lambda value: isinstance(value, dict) and all(map(_is_noise, value)),
+    lambda value: isinstance(value, dict)
+    and all(map(_is_noise, value))
+    and all(map(_is_text, value.values())),
     f"a mapping of names, none of them '{CLEAN.noise}', to folders",
 )
 WEIGHTS = Rule(
@@ -148,6 +155,26 @@ SWITCHES = (
     "student_freeze_cnn",
 )
 RULES.update(dict.fromkeys(SWITCHES, SWITCH))
+NAMES = (
+    "corpus",
+    "corpus_name",
+    "protocol",
+    "noise_corpus",
+    "data_folder",
+    "results_folder",
+    "output_folder",
+    "wav2vec2_hub",
+    "wav2vec2_folder",
+    "train_annotation",
+    "valid_annotation",
+    "test_annotation",
+    "noise_annotation",
+    "noise_valid_annotation",
+    "noise_test_annotation",
+)
+RULES.update(dict.fromkeys(NAMES, TEXT))
+MAYBE_FOLDERS = ("noise_folder", "babble_folder", "teacher_folder")
+RULES.update(dict.fromkeys(MAYBE_FOLDERS, optional(TEXT)))
 
 
 def check_values(values):
