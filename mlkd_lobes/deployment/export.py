@@ -155,6 +155,7 @@ def write_speechbrain(model, folder):
     folder.mkdir(parents=True)
     native = model.native()
     config = json.loads(native.config.to_json_string(use_diff=False))
+    config.pop("_name_or_path", None)
     hyperparameters = (
         "# What is built here is filled from model.ckpt.\n"
         f"labels: {json.dumps(model.labels)}\n"
@@ -223,10 +224,13 @@ def describe_training(run, speech):
     -------
     dict
         utterances, speakers, speech (clean, noisy, none), noise, snr_low,
-        snr_high, speeds, unlabelled, encoder.
+        snr_high, speeds, unlabelled, encoder (None where a teacher was given),
+        teacher (that one's name), checked (for speech shared with the test).
     """
     entries = speech.manifests["train"].values()
     settings = run_settings(run)
+    teacher = settings["network"] == "student" and settings["teacher_folder"]
+    weights = settings["loss_weights"]
     return {
         "utterances": len(entries),
         "speakers": len({entry.get("speaker") for entry in entries}),
@@ -235,9 +239,14 @@ def describe_training(run, speech):
         "snr_low": settings["snr_low"],
         "snr_high": settings["snr_high"],
         "speeds": list(settings["speeds"]),
-        "unlabelled": settings["unlabelled"],
+        # Without a loss that asks for the teacher there is no use for it.
+        "unlabelled": settings["unlabelled"]
+        and any(weights[name] for name in weights if name != "emotion"),
         # Of a folder only the name: where it lay is nobody's business.
-        "encoder": _hub_name(settings["wav2vec2_hub"]),
+        "encoder": None if teacher else _hub_name(settings["wav2vec2_hub"]),
+        "teacher": teacher and _hub_name(teacher),
+        # Of given manifests overlaps are a warning.
+        "checked": not settings["skip_prep"],
     }
 
 

@@ -109,7 +109,18 @@ def write_onnx(classifier, path):
         )
         model = program.model_proto
         describe(model, classifier.labels)
+        _forget_places(model)
         onnx.save(model, str(temporary))
+
+
+def _forget_places(model):
+    """Where the code lay that a node comes from: much, and nobody's business."""
+    for part in (model.graph, *model.functions):
+        for node in part.node:
+            del node.metadata_props[:]
+        for value in (*part.value_info,):
+            del value.metadata_props[:]
+        del part.metadata_props[:]
 
 
 def _with_plain_weight(conv):

@@ -11,6 +11,7 @@ from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
 from mlkd_lobes.noise import UNSEEN_PREFIX, KeyedAddNoise, conditions
+from mlkd_lobes.recordings import wav_path
 
 Heard = namedtuple("Heard", ["utterance", "label", "wavs"])
 Heard.__doc__ = """An utterance, the index of its label, and its waveforms
@@ -20,7 +21,8 @@ Heard.__doc__ = """An utterance, the index of its label, and its waveforms
 NEEDED = (
     *("data_folder", "noise_folder", "snr_low", "snr_high", "speech", "speeds"),
     *("train_annotation", "test_annotation", "unlabelled", "wav2vec2_hub"),
-    *("noise_annotation", "noise_test_annotation"),
+    *("noise_annotation", "noise_test_annotation", "skip_prep"),
+    *("network", "teacher_folder", "loss_weights"),
 )
 
 # At what SNRs, in dB, models are compared.
@@ -114,7 +116,7 @@ class RunSpeech:
 
     def _read(self, split, name):
         entry = self.manifests[split][name]
-        path = entry["wav"].format(data_root=self.data_folder)
+        path = wav_path(entry["wav"], self.data_folder, name)
         return read_audio(path, entry.get("start"), entry.get("stop"))
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import seeded, write_wav
+from helpers import RECIPE, seeded, write_wav
+from ruamel.yaml import YAML
 
 from mlkd_lobes.__main__ import main
 from mlkd_lobes.deployment import (
@@ -21,11 +22,13 @@ from mlkd_lobes.deployment import (
     parity,
 )
 from mlkd_lobes.deployment.backends import OnnxBackend, TorchBackend, open_model
-from mlkd_lobes.deployment.speech import Heard
+from mlkd_lobes.deployment.card import card_text
+from mlkd_lobes.deployment.speech import Heard, run_settings
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import file_sha256
 
 LABELS = ["neu", "hap", "sad", "ang"]
+ROOT = RECIPE.parents[2]
 # Hides packages from a process, as if they had not been installed.
 HIDE = "import sys; sys.modules.update(dict.fromkeys({names}))\n"
 WITHOUT_OURS = HIDE.format(names=["mlkd_lobes"])
@@ -111,11 +114,67 @@ def test_the_card_holds_the_runs_figures(exported, finished):
     assert "16 labelled utterances of 2 speakers" in text
     assert "rain, wind at -5 to 20 dB" in text
     metadata = text.split("---\n")[1]
-    from ruamel.yaml import YAML
-
     results = YAML().load(metadata)["model-index"][0]["results"]
     assert len(results) == 3 and results[0]["dataset"]["type"] == "tiny"
     assert "sad" in text and "{{" not in text and "None" not in text
+
+
+def test_nobody_learns_where_it_was_made(exported, run_folder):
+    """Neither the run nor the code: paths name people and machines."""
+    places = [str(run_folder), str(run_folder.parents[1]), str(ROOT)]
+    for path in exported.rglob("*"):
+        if path.is_file() and path.suffix != ".py":
+            content = path.read_bytes()
+            found = [p for p in places if p.encode() in content]
+            assert not found, (path, found)
+
+
+@pytest.fixture
+def card(exported, run_folder, finished):
+    """Writes the card of a run with other settings."""
+    summary = json.loads((exported / "export.json").read_text())
+    measured = {
+        "parity": summary["parity"],
+        "int8": summary["int8"],
+        "sizes": {},
+        "shortest": 400,
+    }
+    config = TorchBackend.open(run_folder / "model").model.encoder.config
+    known = run_settings(run_folder)
+
+    def write(corpus="tiny", **changes):
+        about = {**finished.results["mlkd"], "corpus": corpus}
+        speech = types.SimpleNamespace(
+            manifests={"train": {}},
+            noise={"train": types.SimpleNamespace(types={"rain": {}})},
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            settings = {**known, **changes}
+            patch.setattr(exporting, "run_settings", lambda run: settings)
+            training = exporting.describe_training(run_folder, speech)
+        return card_text(run_folder, about, config, training, measured)
+
+    return write
+
+
+def test_the_card_says_what_is_known(card):
+    usual = card(wav2vec2_hub="facebook/wav2vec2-base")
+    assert 'base_model: "facebook/wav2vec2-base"' in usual
+    assert "never heard in training" in usual
+    given = card(teacher_folder="/somewhere/my-hubert")
+    assert "base_model" not in given and "/somewhere" not in given
+    assert "from a teacher that was given, `my-hubert`" in given
+    unchecked = card(skip_prep=True)
+    assert "never heard" not in unchecked and "is not known" in unchecked
+    heard = "Unlabelled speech of the same speakers"
+    assert heard in card(unlabelled=True)
+    alone = {"emotion": 1.0, "features": 0.0, "logits": 0.0}
+    assert heard not in card(unlabelled=True, loss_weights=alone)
+
+
+def test_any_name_of_a_corpus_leaves_the_card_readable(card):
+    metadata = YAML().load(card(corpus="my corpus: v2").split("---\n")[1])
+    assert metadata["model-index"][0]["name"] == "my corpus: v2-mlkd"
 
 
 def test_transformers_opens_it_with_no_code_of_ours(
