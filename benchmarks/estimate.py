@@ -34,6 +34,9 @@ TRAIN_SHARE, EVAL_SHARE = 3 / 5, 1 / 5
 FRAMES_PER_SECOND = 50
 # A card of 16 to 24 GB: 60 TFLOP/s in bf16, of which a quarter is sustained.
 PEAK_TFLOPS, SUSTAINED = 60, 0.25
+# Evaluation is in single precision (SpeechBrain's `eval_precision`), in which
+# such cards multiply (as TF32) half as fast.
+EVALUATION = 0.5
 # The README's cross-validation: so many seeds of the teacher and of students.
 SEEDS, STUDENTS = 3, 3
 
@@ -151,6 +154,9 @@ def estimate(settings):
             "seconds_per_utterance": SECONDS,
             "folds": FOLDS,
             "sustained_tflops": PEAK_TFLOPS * SUSTAINED,
+            "sustained_tflops_in_evaluation": PEAK_TFLOPS
+            * SUSTAINED
+            * EVALUATION,
             "batch_seconds": batch,
         },
         "teacher": stage(
@@ -166,25 +172,32 @@ def estimate(settings):
             teacher_parameters=n_parameters(teacher),
         ),
     }
-    # Noisy validation: five types at two SNRs, every epoch; test: all SNRs.
-    heard = UTTERANCES * SECONDS * EVAL_SHARE
-    valid = heard * 5 * len(settings["valid_snrs"]) * settings["student_epochs"]
-    test = heard * (1 + 5 * len(settings["test_snrs"]))
-    result["mlkd"]["validation_hours_per_fold"] = round(
-        hours(valid * macs["student"]), 2
-    )
-    result["mlkd"]["test_hours_per_fold"] = round(
-        hours(test * macs["student"]), 2
-    )
+    # A student's validation is noisy, five types at two SNRs, the teacher's is
+    # clean; the test is at all SNRs.
+    for name, conditions in (
+        ("teacher", settings["teacher_epochs"]),
+        ("mlkd", settings["student_epochs"] * 5 * len(settings["valid_snrs"])),
+    ):
+        of = macs[{"teacher": "teacher", "mlkd": "student"}[name]]
+        for part, n in (
+            ("validation", conditions),
+            ("test", 1 + 5 * len(settings["test_snrs"])),
+        ):
+            heard = n * UTTERANCES * SECONDS * EVAL_SHARE
+            result[name][f"{part}_hours_per_fold"] = round(
+                hours(heard * of) / EVALUATION, 2
+            )
     # Half precision, 50 frames per second, one value per level and dimension.
     per_second = 2 * FRAMES_PER_SECOND * len(levels) * width
     frames = UTTERANCES * SECONDS * TRAIN_SHARE
     result["cache_gb_per_run"] = round(per_second * frames / 1e9, 1)
-    of_teacher = result["teacher"]["hours_per_fold"]
-    of_student = sum(
-        value for k, value in result["mlkd"].items() if k.endswith("per_fold")
+    of_teacher, of_student = (
+        sum(v for k, v in result[name].items() if k.endswith("per_fold"))
+        for name in ("teacher", "mlkd")
     )
-    result["hours_all_folds"] = round(FOLDS * (of_teacher + of_student), 1)
+    # Of a student alone its teacher is not tested.
+    untested = of_teacher - result["teacher"]["test_hours_per_fold"]
+    result["hours_all_folds"] = round(FOLDS * (untested + of_student), 1)
     result["hours_cross_validation"] = round(
         SEEDS * FOLDS * (of_teacher + STUDENTS * of_student), 1
     )

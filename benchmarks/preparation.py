@@ -120,7 +120,7 @@ def load_epoch(hparams, loader, epoch):
         "seconds": round(seconds, 1),
         "peak_memory_mb": megabytes(resource.RUSAGE_SELF),
         "peak_memory_of_a_worker_mb": megabytes(resource.RUSAGE_CHILDREN),
-        "open_files": len(list(pathlib.Path("/proc/self/fd").iterdir())),
+        "open_files": len(list(pathlib.Path("/dev/fd").iterdir())),
     }
 
 

@@ -57,6 +57,7 @@ def training_table(result):
 def loading(training, preparation):
     """What is measured besides, in sentences."""
     epochs = preparation["loading"]
+    memory = [e["peak_memory_of_a_worker_mb"] for e in epochs]
     mixing, waiting = training["mixing"], training["waiting_for_data"]
     return (
         f"Mixing noise: {mixing['ours_seconds_per_second']} seconds of audio per "
@@ -68,8 +69,8 @@ def loading(training, preparation):
         f"hours of noise in {preparation['noise_seconds']:.0f} s; an epoch's "
         f"{epochs[0]['utterances']} utterances are loaded and mixed in "
         f"{epochs[-1]['seconds']:.0f} s by {epochs[0]['workers']} workers, each with "
-        f"at most {max(e['peak_memory_of_a_worker_mb'] for e in epochs)} MB, in the "
-        f"last epoch as in the first."
+        f"at most {memory[0]} MB by the end of the first epoch and "
+        f"{memory[-1]} MB by that of epoch {len(memory)}."
     )
 
 

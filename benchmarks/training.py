@@ -250,6 +250,8 @@ def variants(root, cnn):
     done = epochs_in_turn(root, names, **changes)
     seconds = {n: sum(step.seconds for step in done[n]) for n in names}
     baseline = seconds[STRAIGHTFORWARD]
+    # Elsewhere: there the first finds no cache, and the second its targets.
+    changes["output_folder"] = changes["results_folder"] / "memory"
     memory = {
         name: round(in_own_process(few_steps, root, name, changes))
         for name in names

@@ -134,6 +134,8 @@ def report(options):
     from mlkd_lobes.evaluation.report import report_text, update_text
     from mlkd_lobes.evaluation.results import find_runs
 
+    for name in ("figure", "html"):
+        _refuse_folder(name, getattr(options, name))
     suffix = pathlib.Path(options.figure or "a.svg").suffix[1:]
     if suffix not in figures.FORMATS:
         raise InputError(
@@ -200,6 +202,7 @@ def doctor(options):
     """
     from mlkd_lobes.evaluation.doctor import doctor_text, examine
 
+    _refuse_folder("json", options.json)
     found = examine(options.target, options.data_folder, options.noise_folder)
     print(doctor_text(found))
     if options.json:
@@ -278,6 +281,12 @@ def predict(options):
     return int(bool(bad))
 
 
+def _refuse_folder(name, out):
+    """It would only fail when everything has been computed."""
+    if out is not None and os.path.isdir(out):
+        raise InputError(f"--{name}: {out} is a folder; expected a file")
+
+
 def _check_predict(options):
     """Refuses what would only fail when everything has been computed."""
     for name in ("window", "batch_length"):
@@ -288,8 +297,7 @@ def _check_predict(options):
                 f"{LONGEST_WINDOW} seconds"
             )
     out = options.output
-    if out is not None and os.path.isdir(out):
-        raise InputError(f"--output: {out} is a folder; expected a file")
+    _refuse_folder("output", out)
     if str(out).endswith(".json"):
         raise InputError(
             f"--output: {out}: JSON lines go into a file called .jsonl, "
@@ -333,9 +341,6 @@ def main(argv):
     options = build_parser().parse_args(argv)
     try:
         return COMMANDS[options.command](options)
-    except (FileNotFoundError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except ImportError as error:
         print(
             f"error: {options.command} needs {error.name or error}, which is "
@@ -346,6 +351,10 @@ def main(argv):
     except BrokenPipeError:
         # Whoever read our words has read enough, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    # Also a folder where a file is expected, or one that may not be written.
+    except (OSError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
 
 

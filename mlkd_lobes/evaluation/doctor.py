@@ -7,7 +7,6 @@ merely worth knowing is a warning. `examine` gathers facts and findings,
 """
 
 import hashlib
-import json
 import math
 import pathlib
 from collections import Counter, defaultdict, namedtuple
@@ -17,9 +16,9 @@ import numpy as np
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import describe_overlaps, find_overlaps
-from mlkd_lobes.files import read_csv
+from mlkd_lobes.files import read_csv, read_json
 from mlkd_lobes.noise import SILENCE, UNSEEN_PREFIX, read_noise_csv
-from mlkd_lobes.recordings import AudioError, audio_info, list_audio
+from mlkd_lobes.recordings import AudioError, audio_info, list_audio, wav_path
 
 SPLITS = ("train", "valid", "test")
 SPEECH_KEYS = ("speaker", "session", "wav", "audio")
@@ -27,6 +26,8 @@ SPEECH_KEYS = ("speaker", "session", "wav", "audio")
 SILENT, CLIPPED = 1e-4, 0.999
 MOST_CLIPPED, MOST_OFFSET = 0.01, 0.05
 SHORT, LONG = 0.5, 30.0
+# So many at a time are in memory.
+BLOCK_SECONDS = 60.0
 MOST_IMBALANCE, FEW = 5, 30
 # Of a noise recording so many seconds are listened to.
 NOISE_SECONDS = 30
@@ -61,9 +62,9 @@ def read_splits(target, data_folder=None):
             path = manifests / f"{split}.json"
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: no such manifest")
-            splits[split] = json.loads(path.read_text(encoding="utf-8"))
+            splits[split] = read_json(path)
         stamp = manifests / "preparation.json"
-        content = json.loads(stamp.read_text()) if stamp.is_file() else {}
+        content = read_json(stamp) if stamp.is_file() else {}
         declared = [tuple(names) for names in content.get("declared", [])]
         return _resolve(splits, data_folder), declared
     if (target / "manifest.csv").is_file():
@@ -79,15 +80,26 @@ def read_splits(target, data_folder=None):
     return {"all": {str(path): {"wav": str(path)} for path in paths}}, []
 
 
+def _utterances(split, entries):
+    """The entries of a manifest, if it is one."""
+    if not isinstance(entries, dict):
+        raise InputError(f"{split}.json: holds no utterances by name")
+    for name, entry in entries.items():
+        where = f"{split}.json: utterance {name}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("wav"), str):
+            raise InputError(f"{where} has no 'wav'")
+        yield where, entry
+
+
 def _resolve(splits, data_folder):
     """Entries whose paths are those of files."""
-    for entries in splits.values():
-        for entry in entries.values():
+    for split, entries in splits.items():
+        for name, entry in _utterances(split, entries):
             if "{data_root}" in entry["wav"] and data_folder is None:
                 raise InputError(
                     "the manifests speak of {data_root}: give --data_folder"
                 )
-            entry["wav"] = entry["wav"].format(data_root=data_folder)
+            entry["wav"] = wav_path(entry["wav"], data_folder, name)
     return splits
 
 
@@ -114,18 +126,33 @@ def examine_audio(path, start=None, stop=None):
     AudioError
         If it cannot be read.
     """
-    info = audio_info(path)
-    wav = read_audio(path, start, stop)
-    rms = wav.double().square().mean().sqrt().item()
+    info, samples = audio_info(path), hashlib.sha256()
+    n, power, clipped, total = 0, 0.0, 0, 0.0
+    for wav in _blocks(path, start, stop, info):
+        samples.update(wav.numpy().tobytes())
+        n += len(wav)
+        power += wav.double().square().sum().item()
+        clipped += (wav.abs() >= CLIPPED).sum().item()
+        total += wav.double().sum().item()
     return {
-        "seconds": len(wav) / 16000,
+        "seconds": n / 16000,
         "sample_rate": info.sample_rate,
         "channels": info.channels,
-        "level": 20 * math.log10(max(rms, 1e-9)),
-        "clipped": (wav.abs() >= CLIPPED).double().mean().item(),
-        "offset": wav.mean().abs().item(),
-        "audio": hashlib.sha256(wav.numpy().tobytes()).hexdigest(),
+        "level": 20 * math.log10(max(math.sqrt(power / n), 1e-9)),
+        "clipped": clipped / n,
+        "offset": abs(total / n),
+        "audio": samples.hexdigest(),
     }
+
+
+def _blocks(path, start, stop, info):
+    """A recording piece by piece: some last for hours."""
+    edges = [start or 0.0]
+    last = info.duration if stop is None else min(stop, info.duration)
+    while last - edges[-1] > 2 * BLOCK_SECONDS:
+        edges.append(edges[-1] + BLOCK_SECONDS)
+    for begin, end in zip(edges, [*edges[1:], stop]):
+        yield read_audio(path, begin, end)
 
 
 def audio_findings(name, facts, silent=SILENT):

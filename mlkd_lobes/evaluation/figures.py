@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.statistics import runs_interval
+from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.evaluation.summary import (
     BASELINE,
     MULTI_LEVEL,
@@ -240,7 +240,7 @@ def gains(systems):
     Returns
     -------
     matplotlib.figure.Figure, or None
-        Intervals over speakers (thick) and over runs (thin), and a small mark
+        Intervals over speakers (thick) and over seeds (thin), and a small mark
         for every seed; None without that student.
     """
     found = [c for c in contrasts(systems) if c.other == BASELINE]
@@ -273,7 +273,7 @@ def _gain(axes, place, asked, colour):
     """One row: both intervals, estimate, and the seeds above it."""
     found = asked.found
     for (low, high), linewidth in (
-        (runs_interval(asked.per_run, len(asked.seeds)), 1),
+        (seeds_interval(found.per_seed), 1),
         ((found.low, found.high), 4),
     ):
         axes.plot(

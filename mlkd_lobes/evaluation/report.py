@@ -10,6 +10,7 @@ from mlkd_lobes.evaluation.summary import (
     TEACHER,
     comparable_seeds,
     consistency_interval,
+    contrasts,
     score,
     seen_noise,
 )
@@ -59,16 +60,16 @@ def setting(systems, about, left_out=()):
         'A difference is taken over the seeds that both systems have; "runs '
         'better" counts the folds and seeds in which the first one is ahead.'
     )
-    if any(len(system.seeds) > 1 for system in systems):
+    asked = contrasts(systems)
+    if any(len(entry.seeds) > 1 for entry in asked):
         text += (
             " What another training would bring is what "
-            '"over runs" is about, a 95 % interval of the mean difference of '
-            "single runs (a fold and a seed each), rather too narrow, since "
-            "runs share speakers, and runs with one seed share random draws."
+            '"over seeds" is about, a 95 % interval of the mean over seeds: '
+            "of few of them a wide one."
         )
-    named = {system.name: system for system in systems}
-    if {PRIMARY, BASELINE} <= named.keys() and comparable_seeds(
-        named[PRIMARY], named[BASELINE]
+    if any(
+        (entry.one, entry.other, entry.under) == (PRIMARY, BASELINE, "noisy")
+        for entry in asked
     ):
         text += (
             f" The main comparison is {PRIMARY} − {BASELINE} in noise; the "

@@ -243,20 +243,17 @@ def same_utterances(one, other):
     )
 
 
-def runs_interval(differences, n_seeds):
-    """Bounds of the 95 % interval of a mean over trainings (Student's t).
+def seeds_interval(per_seed):
+    """Bounds of the 95 % interval of a mean over seeds (Student's t).
 
     What speakers drawn anew cannot tell: how far another training of the same
-    two systems may end from these. Trainings of several seeds share their test
-    speakers, those of several folds most of their training speech and, with one
-    seed, their draws, so they are less independent than this takes them for.
+    two systems may end from these. Folds are no further trainings: with one seed
+    they share their draws, and most of their speech.
 
     Arguments
     ---------
-    differences : sequence of float
-        What one system has more than another in each fold and seed.
-    n_seeds : int
-        How many seeds they are of.
+    per_seed : sequence of float
+        What one system has more than another with each seed, folds pooled.
 
     Returns
     -------
@@ -265,15 +262,15 @@ def runs_interval(differences, n_seeds):
 
     Example
     -------
-    >>> low, high = runs_interval([1.0, 2.0, 3.0], n_seeds=3)
+    >>> low, high = seeds_interval([1.0, 2.0, 3.0])
     >>> round(low, 2), round(high, 2)
     (-0.48, 4.48)
     """
-    n = len(differences)
-    if n_seeds < 2:
+    n = len(per_seed)
+    if n < 2:
         return math.nan, math.nan
-    mean = float(np.mean(differences))
-    error = float(np.std(differences, ddof=1)) / math.sqrt(n)
+    mean = float(np.mean(per_seed))
+    error = float(np.std(per_seed, ddof=1)) / math.sqrt(n)
     reach = float(stats.t.ppf(0.975, n - 1)) * error
     return mean - reach, mean + reach
 

@@ -4,7 +4,7 @@ import math
 from collections import namedtuple
 
 from mlkd_lobes.evaluation.results import metric, noise_types, noisy_mean
-from mlkd_lobes.evaluation.statistics import runs_interval
+from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.evaluation.summary import (
     consistency_interval,
     contrasts,
@@ -171,8 +171,8 @@ def contrasts_table(systems):
     -------
     Table
         Without rows if there is nothing to compare. A difference is taken over
-        the seeds that both systems have; "over runs" is the interval over
-        folds and seeds, "runs better" counts those in which the first system
+        the seeds that both systems have; "over seeds" is the interval of their
+        mean, "runs better" counts the folds and seeds in which the first system
         is ahead.
     """
     rows = []
@@ -188,16 +188,14 @@ def contrasts_table(systems):
                 f"{100 * found.difference:+.1f}",
                 between(found.low, found.high, "+.1f"),
                 "< 0.001" if found.p < 0.001 else f"{found.p:.3f}",
-                between(
-                    *runs_interval(asked.per_run, len(asked.seeds)), "+.1f"
-                ),
                 each,
+                between(*seeds_interval(found.per_seed), "+.1f"),
                 f"{better} of {len(asked.per_run)}",
                 str(found.n_speakers),
             ]
         )
     header = ["UA (points)", "under", "seeds", "difference", "95 % interval"]
-    header += ["p", "over runs", "each seed", "runs better", "speakers"]
+    header += ["p", "each seed", "over seeds", "runs better", "speakers"]
     return Table(header, rows)
 
 

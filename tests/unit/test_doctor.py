@@ -6,12 +6,12 @@ import shutil
 import pytest
 import torch
 from csv_prepare import prepare_csv
-from helpers import write_wav
+from helpers import seeded, write_wav
 from noise_prepare import prepare_noise
 from test_csv_prepare import LABEL_MAP, LABELS
 
 from mlkd_lobes.__main__ import main
-from mlkd_lobes.evaluation.doctor import examine
+from mlkd_lobes.evaluation.doctor import examine, examine_audio
 from mlkd_lobes.files import write_csv
 
 SPLITS = ("train", "valid", "test")
@@ -236,3 +236,35 @@ def test_times_that_are_none_are_findings(own, capsys):
     write_csv(own / "corpus/manifest.csv", ["path", "start", "end"], [row])
     assert main(["doctor", str(own / "corpus")]) == 1
     assert "could not convert string to float" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ("{", "train.json: is no JSON"),
+        ("[]", "train.json: holds no utterances by name"),
+        ('{"a": {"emo": "sad"}}', "train.json: utterance a has no 'wav'"),
+        ('{"a": {"wav": "{x}.wav"}}', "train.json: utterance a has '{x}.wav'"),
+    ],
+)
+def test_damaged_manifests_are_named(own, capsys, content, message):
+    (own / "out/manifests/train.json").write_text(content)
+    arguments = [f"--data_folder={own / 'corpus'}"]
+    assert main(["doctor", str(own / "out"), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_is_no_place_for_the_findings(own, capsys):
+    assert main(["doctor", str(own), f"--json={own}"]) == 1
+    assert f"--json: {own} is a folder" in capsys.readouterr().err
+
+
+def test_long_recordings_are_read_piece_by_piece(tmp_path, monkeypatch):
+    wav = 0.1 * torch.randn(56000, generator=seeded(1)) + 0.01
+    write_wav(tmp_path / "a.wav", wav)
+    whole = examine_audio(tmp_path / "a.wav", 0.5)
+    monkeypatch.setattr("mlkd_lobes.evaluation.doctor.BLOCK_SECONDS", 0.5)
+    pieces = examine_audio(tmp_path / "a.wav", 0.5)
+    assert whole.pop("level") == pytest.approx(pieces.pop("level"))
+    assert whole.pop("offset") == pytest.approx(pieces.pop("offset"))
+    assert whole == pieces and whole["seconds"] == 3.0

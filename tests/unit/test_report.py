@@ -18,7 +18,7 @@ from mlkd_lobes.evaluation.results import (
     read_results,
     write_run,
 )
-from mlkd_lobes.evaluation.statistics import runs_interval
+from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.evaluation.summary import contrast, score, seen_noise
 from mlkd_lobes.noise import CLEAN
 
@@ -92,7 +92,7 @@ def reached(systems, name):
     return [
         gain.found.difference >= 0.02,
         gain.found.low > 0,
-        runs_interval(gain.per_run, len(gain.seeds))[0] > 0,
+        seeds_interval(gain.found.per_seed)[0] > 0,
         score(student, [CLEAN]) >= 0.95 * score(teacher, [CLEAN]),
         score(student, at_20, "consistency") >= 0.9,
     ]

@@ -25,7 +25,7 @@ from mlkd_lobes.evaluation.results import (
 )
 from mlkd_lobes.evaluation.statistics import (
     mean_ua,
-    runs_interval,
+    seeds_interval,
     speaker_counts,
     unchanged_counts,
 )
@@ -250,7 +250,7 @@ def test_one_speaker_has_no_interval(tmp_path):
     assert "nan" not in text
     row = next(r for r in text.splitlines() if r.startswith("| mlkd − student"))
     cells = [cell.strip() for cell in row.split("|")[2:9]]
-    assert cells[:4] == ["noisy", "1", "+20.0", "–"] and cells[5] == "–"
+    assert cells[:4] == ["noisy", "1", "+20.0", "–"] and cells[6] == "–"
 
 
 def test_what_the_student_keeps_is_said(folder):
@@ -288,14 +288,16 @@ def test_runs_in_which_a_system_is_better_are_counted(folder):
     table = contrasts_table(systems)
     row = dict(zip(table.header, table.rows[0]))
     assert row["runs better"] == "2 of 4" and row["seeds"] == "2"
-    # Student's t of four values: mean -2.5, deviation 18.9 points.
-    low, high = runs_interval(primary.per_run, 2)
-    assert (low, high) == pytest.approx((-0.3262, 0.2762), abs=1e-3)
-    assert row["over runs"] == "-32.6 to +27.6"
+    # Student's t of two values, their mean -2.5, its error 12.5 points.
+    per_seed = primary.found.per_seed
+    assert per_seed == pytest.approx([0.1, -0.15], abs=1e-12)
+    low, high = seeds_interval(per_seed)
+    assert (low, high) == pytest.approx((-1.6133, 1.5633), abs=1e-3)
+    assert row["over seeds"] == "-161.3 to +156.3"
     # Of one seed nothing was trained twice.
     runs = [r for r in find_runs([folder]) if r.results["seed"] == 1]
     table = contrasts_table(pool(runs))
-    assert dict(zip(table.header, table.rows[0]))["over runs"] == "–"
+    assert dict(zip(table.header, table.rows[0]))["over seeds"] == "–"
 
 
 def test_a_small_p_is_not_written_as_none(tmp_path):
@@ -343,6 +345,15 @@ def test_no_comparison_is_announced_that_is_not_there(folder):
             == (r.results["seed"] == 1)]  # fmt: skip
     text = report_text(pool(runs), runs[0].results)
     assert "main comparison" not in text and "mlkd −" not in text
+
+
+def test_a_comparison_needs_noise_that_was_trained_on(tmp_path):
+    for name in ("mlkd", "student_noisy"):
+        write(tmp_path, name, 1, 1, 8, grid=[CLEAN, GRID[3]])
+    runs = find_runs([tmp_path])
+    text = report_text(pool(runs), runs[0].results)
+    assert "main comparison" not in text and "mlkd − student_noisy" in text
+    assert '"over seeds"' not in text
 
 
 def test_what_unlabelled_speech_adds_is_asked(folder):
