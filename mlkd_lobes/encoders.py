@@ -273,13 +273,17 @@ class SSLEncoder(Wav2Vec2):
         # `override_config` needs them, and is called by the base class.
         self.keep_layers, self.dropout = n_layers, dropout
         _check_source(source)
-        super().__init__(
-            source=source,
-            save_path=save_path,
-            freeze_feature_extractor=freeze_feature_extractor,
-            # Whatever the source is stored in: half precision is for autocast.
-            dtype=torch.float32,
-        )
+        try:
+            super().__init__(
+                source=source,
+                save_path=save_path,
+                freeze_feature_extractor=freeze_feature_extractor,
+                # Also where the source is stored in half precision.
+                dtype=torch.float32,
+            )
+        # As of a name that the hub does not know, or without a network.
+        except OSError as error:
+            raise InputError(f"{source}: cannot be opened ({error})")
         rate = getattr(self.feature_extractor, "sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
             raise InputError(

@@ -82,7 +82,7 @@ def atomic_path(path):
             yield temporary
             path.write_bytes(temporary.read_bytes())
         return
-    path = path.resolve()
+    path = pathlib.Path(os.path.realpath(path))
     name = f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}"
     temporary = path.with_name(name)
     try:

@@ -5,6 +5,7 @@ PyTorch; `mlkd_lobes.audio` reads the same files for training.
 """
 
 import functools
+import logging
 import math
 import pathlib
 import struct
@@ -14,6 +15,8 @@ import numpy as np
 import soundfile
 
 from mlkd_lobes.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
 # What counts as audio in a folder. The last three cannot be read, and are named
@@ -48,7 +51,8 @@ def list_audio(folder):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to look; links to folders are followed.
+        Where to look; links to folders elsewhere are followed. What may not
+        be read is left out, with a warning.
 
     Returns
     -------
@@ -59,8 +63,6 @@ def list_audio(folder):
     ------
     FileNotFoundError
         If the folder does not exist.
-    AudioError
-        If a folder may not be read.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -74,19 +76,25 @@ def list_audio(folder):
 
 
 def _walk(folder, above=()):
-    """All files below a folder; a link back up is not followed for ever."""
+    """All files below a folder, each once; links go round in no circle."""
     real = folder.resolve()
-    if real in above:
-        return
     try:
         paths = list(folder.iterdir())
     except OSError as error:
-        raise AudioError(f"{folder}: cannot be read ({error.strerror})")
+        logger.warning(f"{folder}: left out ({error.strerror})")
+        return
+    above = (*above, real)
     for path in paths:
-        if path.is_dir():
-            yield from _walk(path, (*above, real))
-        elif path.is_file():
+        if path.is_file():
             yield path
+        elif path.is_dir() and not (path.is_symlink() and _met(path, above)):
+            yield from _walk(path, above)
+
+
+def _met(link, above):
+    """Whether a folder is met anyway: below the first, or one of the others."""
+    target = link.resolve()
+    return target.is_relative_to(above[0]) or target in above
 
 
 def audio_info(path):

@@ -40,10 +40,11 @@ class EpochTensorboardLogger(TensorboardLogger):
         """
         before = stats_meta["epoch"] - 1
         stats = {"train": train_stats, "valid": valid_stats, "test": test_stats}
-        self.global_step = {"meta": before} | {
+        self.global_step = {
             name: dict.fromkeys(values or {}, before)
             for name, values in stats.items()
         }
+        self.global_step["meta"] = before
         super().log_stats(
             stats_meta, train_stats, valid_stats, test_stats, verbose
         )

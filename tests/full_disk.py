@@ -16,13 +16,13 @@ sys.path.insert(0, str(RECIPE))
 
 import train  # noqa: E402
 
-import mlkd_lobes.targets  # noqa: E402
 from mlkd_lobes.checkpoints import SafeCheckpointer  # noqa: E402
+from mlkd_lobes.targets import TargetCache  # noqa: E402
 
 # What is called then: of whom, what, and for which time.
 MOMENTS = {
     "checkpoint": (SafeCheckpointer, "save_checkpoint", 2),
-    "cache": (mlkd_lobes.targets, "_write", 2),
+    "cache": (TargetCache, "_write", 2),
     "results": (train, "write_run", 1),
 }
 # Some is left: a file is begun, but not ended.

@@ -229,7 +229,8 @@ def describe_training(run, speech):
     """
     entries = speech.manifests["train"].values()
     settings = run_settings(run)
-    teacher = settings["network"] == "student" and settings["teacher_folder"]
+    student = settings["network"] == "student"
+    teacher = student and settings["teacher_folder"]
     weights = settings["loss_weights"]
     return {
         "utterances": len(entries),
@@ -240,7 +241,8 @@ def describe_training(run, speech):
         "snr_high": settings["snr_high"],
         "speeds": list(settings["speeds"]),
         # Without a loss that asks for the teacher there is no use for it.
-        "unlabelled": settings["unlabelled"]
+        "unlabelled": student
+        and settings["unlabelled"]
         and any(weights[name] for name in weights if name != "emotion"),
         # Of a folder only the name: where it lay is nobody's business.
         "encoder": None if teacher else _hub_name(settings["wav2vec2_hub"]),

@@ -7,6 +7,7 @@ from collections import namedtuple
 
 from ruamel.yaml import YAML, YAMLError
 
+from mlkd_lobes.audibility import leave_silence_out
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
@@ -73,6 +74,7 @@ class RunSpeech:
                 clean_share=0.5,
                 replacements={"noise_folder": noise_folder},
             )
+            leave_silence_out(self.noise[split], run.parent / "noise")
         kinds = self.noise["test"].types
         seen = [k for k in kinds if not k.startswith(UNSEEN_PREFIX)]
         if not seen:

@@ -65,6 +65,8 @@ def read_splits(target, data_folder=None):
             splits[split] = read_json(path)
         stamp = manifests / "preparation.json"
         content = read_json(stamp) if stamp.is_file() else {}
+        if not isinstance(content, dict):
+            raise InputError(f"{stamp}: is damaged; prepare the corpus again")
         declared = [tuple(names) for names in content.get("declared", [])]
         return _resolve(splits, data_folder), declared
     if (target / "manifest.csv").is_file():
@@ -149,7 +151,8 @@ def _blocks(path, start, stop, info):
     """A recording piece by piece: some last for hours."""
     edges = [start or 0.0]
     last = info.duration if stop is None else min(stop, info.duration)
-    while last - edges[-1] > 2 * BLOCK_SECONDS:
+    # From nowhere, as any other wrong time, it is refused as a whole.
+    while edges[0] >= 0 and last - edges[-1] > 2 * BLOCK_SECONDS:
         edges.append(edges[-1] + BLOCK_SECONDS)
     for begin, end in zip(edges, [*edges[1:], stop]):
         yield read_audio(path, begin, end)

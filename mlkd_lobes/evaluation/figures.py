@@ -271,11 +271,11 @@ def _with_seeds(asked):
 
 def _gain(axes, place, asked, colour):
     """One row: both intervals, estimate, and the seeds above it."""
-    found = asked.found
-    for (low, high), linewidth in (
-        (seeds_interval(found.per_seed), 1),
-        ((found.low, found.high), 4),
-    ):
+    found, bounds = asked.found, [((asked.found.low, asked.found.high), 4)]
+    # Of two seeds it would be twelve times as wide as they lie apart.
+    if len(found.per_seed) > 2:
+        bounds.append((seeds_interval(found.per_seed), 1))
+    for (low, high), linewidth in bounds:
         axes.plot(
             [100 * low, 100 * high],
             [place, place],

@@ -6,7 +6,6 @@ be mixed again from the manifest and the noise CSV of the run.
 
 import base64
 import io
-import json
 import pathlib
 
 import soundfile
@@ -15,7 +14,9 @@ from mlkd_lobes.audio import read_audio
 from mlkd_lobes.encoders import SAMPLE_RATE
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.summary import MULTI_LEVEL, noise_kinds
+from mlkd_lobes.files import read_json
 from mlkd_lobes.noise import CLEAN, Condition, KeyedAddNoise
+from mlkd_lobes.recordings import wav_path
 
 # How loud, in dB, the noise of the examples is if it was tested so.
 SNRS = (10, 0)
@@ -51,7 +52,7 @@ def examples(systems, folder, data_folder, noise_folder=None):
     path = pathlib.Path(folder) / "manifests/test.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_json(path)
     if data_folder is None:
         raise InputError(
             "--listen: give --data_folder, where the corpus is, and "
@@ -68,7 +69,7 @@ def examples(systems, folder, data_folder, noise_folder=None):
         grid = _conditions(systems[0], i)
         entry = manifest[utterance]
         wav = read_audio(
-            entry["wav"].format(data_root=data_folder),
+            wav_path(entry["wav"], data_folder, f"{path}: {utterance}"),
             entry.get("start"),
             entry.get("stop"),
         )

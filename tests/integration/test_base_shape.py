@@ -19,6 +19,7 @@ def test_base_architecture_trains_and_evaluates(experiment, tmp_path):
         student_epochs=1,
         max_batch_length=30,
         num_buckets=1,
+        noise_types="[rain]",
         test_snrs="[0]",
         valid_snrs="[0]",
     )

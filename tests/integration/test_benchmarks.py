@@ -36,7 +36,9 @@ def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
     monkeypatch.setattr(inference, "matmul_gflops", lambda threads: 100.0)
     # It must not appear in the memory of the processes that answer.
     held = np.ones(8 * 10**7)
-    result = inference.benchmark(tiny_config(), [1], [1], rounds=3)
+    # Sizes are given in tenths of a megabyte.
+    config = tiny_config(hidden_size=128, intermediate_size=512)
+    result = inference.benchmark(config, [1], [1], rounds=3)
     rows = {row["name"]: row for row in result["variants"]}
     assert list(rows)[0] == result["baseline"] and len(rows) == 5
     assert rows[result["baseline"]]["ratio"] == 1

@@ -324,3 +324,18 @@ def test_dealing_is_even_in_number_and_gender(people, n_folds):
             for fold in range(1, n_folds + 1)
         ]
         assert max(counts) - min(counts) <= 1
+
+
+def test_times_close_by_are_utterances_of_their_own(own_corpus, tmp_path):
+    rewrite(own_corpus, lambda r: {**r, "start": "0.1", "end": "0.3"})
+    path = own_corpus / "manifest.csv"
+    header, first, *others = path.read_text().splitlines()
+    again = first.replace("0.1", "0.1004").replace("0.3", "0.3004")
+    path.write_text("\n".join([header, first, again, *others]) + "\n")
+    splits = prepare(own_corpus, tmp_path / "out")
+    names = [name for entries in splits.values() for name in entries]
+    close = [n for n in names if n.startswith(names[0].split("@")[0] + "@")]
+    assert len(names) == len(set(names))
+    assert sum("@0.1004-0.3004" in name for name in names) == 1
+    assert sum(name.endswith("@0.10-0.30") for name in names) == len(names) - 1
+    assert close

@@ -13,6 +13,7 @@ from test_csv_prepare import LABEL_MAP, LABELS
 from mlkd_lobes.__main__ import main
 from mlkd_lobes.evaluation.doctor import examine, examine_audio
 from mlkd_lobes.files import write_csv
+from mlkd_lobes.recordings import AudioError
 
 SPLITS = ("train", "valid", "test")
 
@@ -268,3 +269,10 @@ def test_long_recordings_are_read_piece_by_piece(tmp_path, monkeypatch):
     assert whole.pop("level") == pytest.approx(pieces.pop("level"))
     assert whole.pop("offset") == pytest.approx(pieces.pop("offset"))
     assert whole == pieces and whole["seconds"] == 3.0
+
+
+@pytest.mark.parametrize("start", [-1e20, float("-inf"), float("nan")])
+def test_times_before_a_recording_are_refused_at_once(tmp_path, start):
+    write_wav(tmp_path / "a.wav", 0.1 * torch.randn(8000))
+    with pytest.raises((AudioError, ValueError, OverflowError)):
+        examine_audio(tmp_path / "a.wav", start)

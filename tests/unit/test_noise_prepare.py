@@ -9,9 +9,10 @@ from helpers import seeded, write_corpus, write_noise, write_wav
 from manifests import CorpusError
 from noise_corpora import DEMAND, read_esc, read_folder
 from noise_generated import read_talkers
-from noise_prepare import audible_segments, prepare_noise
+from noise_prepare import prepare_noise
 from settings import SettingsError
 
+from mlkd_lobes.audibility import audible_segments
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.evaluation.leakage import LeakageError
 from mlkd_lobes.files import write_csv
@@ -517,8 +518,23 @@ def test_dialogs_may_not_babble(noise_corpus, tmp_path):
 def test_silent_talkers_are_named(noise_corpus, tmp_path):
     for talker in range(3):
         write_wav(tmp_path / f"{talker}.wav", torch.zeros(8000))
-    with pytest.raises(CorpusError, match=r"babble: .*wav is silent"):
+    with pytest.raises(CorpusError, match=r"babble: .*wav: silent where"):
         prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(tmp_path))
+
+
+def test_talkers_may_pause(noise_corpus, tmp_path):
+    """As on a telephone line of their own, while the other one speaks."""
+    for talker in range(3):
+        wav = torch.zeros(70 * 16000)
+        wav[: 30 * 16000] = 0.1 * torch.randn(30 * 16000)
+        write_wav(tmp_path / f"speech/{talker}.wav", wav)
+    splits = prepare(
+        noise_corpus,
+        tmp_path / "out",
+        ["babble"],
+        babble_folder=str(tmp_path / "speech"),
+    )
+    assert len(recordings(splits["train"], "babble")) == 30
 
 
 def test_babble_needs_talkers_in_every_split(tmp_path):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from helpers import seeded, write_wav
-from prepare import audible_noise, check_leakage
+from prepare import check_leakage
 
+from mlkd_lobes.audibility import audible_noise, leave_silence_out
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.leakage import LeakageError
 from mlkd_lobes.files import write_csv
@@ -31,7 +32,7 @@ def short_event(name):
 def test_of_given_noise_only_what_is_heard_is_drawn(tmp_path):
     csv = given_csv(tmp_path, {str(n): short_event(n) for n in range(3)})
     noise = KeyedAddNoise(csv)
-    noise.types = audible_noise(csv, noise.types)
+    leave_silence_out(noise, tmp_path / "elsewhere")
     [segments] = {len(s) for s in noise.types["noise"].values()}
     assert segments == 1
     for utterance in range(200):
@@ -60,3 +61,13 @@ class _Nothing:
     """A dataset without utterances."""
 
     data = {}
+
+
+def test_a_touch_of_silence_is_no_noise(tmp_path):
+    """A given segment may end a frame into what is heard."""
+    csv = given_csv(tmp_path, {"a": short_event("a")})
+    types = read_noise_csv(csv)
+    [[whole]] = types["noise"].values()
+    types["noise"][whole.path] = [whole._replace(start=6300, stop=80000)]
+    with pytest.raises(InputError, match="silent from frame 6300 to 80000"):
+        audible_noise(csv, types)

@@ -1,5 +1,6 @@
 """The report of runs, and the README that holds it."""
 
+import functools
 import json
 import pathlib
 
@@ -36,10 +37,16 @@ RUN = {**HEADER, "corpus": "tiny", "protocol": "groups", "fold": 1, "seed": 1}
 RUN["noise_corpus"] = "folder"
 
 
+@functools.cache
+def pooled(*folders):
+    """The systems of some folders of the repository."""
+    return pool(find_runs([ROOT / folder for folder in folders]))
+
+
 @pytest.mark.parametrize("page,folders", SHOWN)
 def test_pages_show_the_committed_results(page, folders):
-    runs = find_runs([ROOT / folder for folder in folders])
-    report = report_text(pool(runs), runs[0].results, short=True)
+    about = find_runs([ROOT / folders[0]])[0].results
+    report = report_text(pooled(*folders), about, short=True)
     text = (ROOT / page).read_text()
     assert update_text(text, folders[0], report) == text
 
@@ -57,7 +64,7 @@ def test_a_network_has_one_size_in_all_runs(folder):
 
 
 def test_the_figure_shows_the_committed_results():
-    words = ua_in_words(pool(find_runs([ROOT / TABLE])))
+    words = ua_in_words(pooled(TABLE))
     assert f">{words}<" in (ROOT / TABLE / "ua.svg").read_text()
     assert f"({TABLE}/ua.svg)" in (ROOT / "README.md").read_text()
 
@@ -70,8 +77,7 @@ def test_the_aims_are_those_of_the_results(column, student):
     header, _, *rows = [line.split("|")[1:-1] for line in table.splitlines()]
     assert header[column].strip() == f"`{student}`"
     found = [
-        reached(pool(find_runs([ROOT / f for f in folders])), student)
-        for folders in ([TABLE], UNSEARCHED)
+        reached(pooled(*folders), student) for folders in ([TABLE], UNSEARCHED)
     ]
     words = {
         (True, True): "yes",
@@ -172,9 +178,15 @@ def test_what_20_epochs_give_on_the_folds_of_40_is_told_as_it_was():
         f"{found['mlkd']:.1f} % and `mlkd_semi` {found['mlkd_semi']:.1f} %"
     ) in told
     after = {s.name: 100 * score(s, seen_noise(s)) for s in pool(longer)}
-    assert abs(after["student_noisy"] - found["mlkd"]) < 1
-    assert abs(after["student_noisy"] - found["mlkd_semi"]) < 1
-    assert after["mlkd"] > after["student_noisy"] + 1
+    # "Most of what these gain", "ahead of all", "by half of its lead".
+    gained = after["student_noisy"] - found["student_noisy"]
+    for twenty in ("mlkd", "mlkd_semi"):
+        lead = found[twenty] - found["student_noisy"]
+        assert lead / 2 < gained < lead and after["mlkd"] > found[twenty]
+    lead = found["mlkd"] - found["student_noisy"]
+    assert after["mlkd"] - after["student_noisy"] == pytest.approx(
+        lead / 2, abs=0.3
+    )
 
 
 def test_teachers_trained_again_chose_the_same_epochs():

@@ -102,6 +102,21 @@ def test_a_training_of_before_goes_on(tmp_path):
     claim_folder(tmp_path / "a", {"seed": 1, "processes": 1}, {})
 
 
+def test_older_folders_go_on(tmp_path):
+    """As kept before the precision of evaluation was, and with other loggers."""
+    objects = {"losses": ["!new:x", {}], "tensorboard_logger": ["!name:y", ""]}
+    write_json(tmp_path / "a/settings.json", {**STUDENT, "objects": objects})
+    now = {**STUDENT, "objects": {"losses": objects["losses"]}}
+    now["eval_precision"] = "fp32"
+    check_claims(tmp_path, "a", now, SAME)
+    claim_folder(tmp_path / "a", now, SAME)
+    with pytest.raises(SettingsError, match="eval_precision: 'fp32' there"):
+        claim_folder(tmp_path / "a", {**now, "eval_precision": "bf16"}, SAME)
+    now["objects"] = {"losses": ["!new:z", {}]}
+    with pytest.raises(SettingsError, match="objects: .* there"):
+        claim_folder(tmp_path / "a", now, SAME)
+
+
 def test_a_folder_belongs_to_one_training(tmp_path):
     claim_folder(tmp_path / "a", {"seed": 1, "lr": 0.1}, {})
     claim_folder(tmp_path / "a", {"seed": 1, "lr": 0.1}, {})

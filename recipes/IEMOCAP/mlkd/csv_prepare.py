@@ -187,7 +187,7 @@ def _label(rows, labels, label_map, manifest):
         if label is None:
             continue
         entry = _entry(row, label, f"{manifest}, line {number}")
-        name = _identity(entry, row["path"])
+        name = _identity(entry, row["path"], entries)
         if name in entries:
             raise CorpusError(
                 f"{manifest}, line {number}: {row['path']} is utterance "
@@ -229,12 +229,14 @@ def _seconds(text, column, where):
     return seconds
 
 
-def _identity(entry, path):
+def _identity(entry, path, taken):
     """An ID: the path without suffix, with the times where they are given."""
     name = str(pathlib.PurePosixPath(path).with_suffix(""))
     if entry["start"] is None and entry["stop"] is None:
         return name
-    return f"{name}@{entry['start'] or 0.0}-{entry['stop'] or 0.0}"
+    start, stop = entry["start"] or 0.0, entry["stop"] or 0.0
+    short = f"{name}@{start:.2f}-{stop:.2f}"
+    return f"{name}@{start}-{stop}" if short in taken else short
 
 
 def deal(entries, unit, n_folds):

@@ -16,7 +16,7 @@ from mlkd_lobes.files import (
     stable_seed,
     text_sha256,
 )
-from mlkd_lobes.noise import SILENCE
+from mlkd_lobes.noise import MAX_DRAWS, SILENCE
 from mlkd_lobes.recordings import audio_info, list_audio
 from speechbrain.dataio import audio_io
 
@@ -126,15 +126,20 @@ def babble(talkers, split, number):
 
 def _voice(paths, generator):
     """One talker, utterance after utterance, each at the same level."""
-    n_samples, parts, total = GENERATED_SECONDS * 16000, [], 0
+    n_samples, parts, total, silent = GENERATED_SECONDS * 16000, [], 0, 0
     while total < n_samples:
         path = paths[_pick(len(paths), generator)]
         wav = _excerpt(path, generator)
         level = wav.square().mean().sqrt()
-        if not level > SILENCE:
-            raise CorpusError(f"babble: {path} is silent; leave it out")
-        parts.append(wav / level)
-        total += len(wav)
+        if level > SILENCE:
+            parts.append(wav / level)
+            total += len(wav)
+            continue
+        silent += 1
+        if silent > MAX_DRAWS:
+            raise CorpusError(
+                f"babble: {path}: silent wherever it was read; leave it out"
+            )
     return torch.cat(parts)[:n_samples]
 
 

@@ -10,7 +10,6 @@ import functools
 import pathlib
 from collections import defaultdict
 
-import torch
 from manifests import (
     SPLITS,
     STAMP,
@@ -32,7 +31,7 @@ from noise_generated import (
 )
 from settings import check_choices
 
-from mlkd_lobes.audio import read_frames
+from mlkd_lobes.audibility import audible_segments
 from mlkd_lobes.evaluation.leakage import refuse_overlaps
 from mlkd_lobes.files import text_sha256, write_csv, write_json
 from mlkd_lobes.noise import UNSEEN_PREFIX
@@ -47,15 +46,6 @@ PATH, KIND = HEADER.index("wav"), HEADER.index("noise_type")
 
 # Speech of a noise corpus, of which babble can be made.
 SPEECH = "speech"
-
-# Audible: within 40 dB of the recording's loudest 50 ms, above -80 dBFS.
-WINDOW = 0.05
-AUDIBLE_RANGE_DB = 40
-AUDIBLE_FLOOR = 1e-4
-SHORTEST_SEGMENT = 0.2
-# Closed gaps: of clips of events, and of long recordings, whose pauses are a
-# part of them.
-LONGEST_GAP, LONGEST_PAUSE, LONG_RECORDING = 0.25, 2.0, 30.0
 
 
 def prepare_noise(
@@ -164,7 +154,7 @@ def _talkers_of_corpus(recordings):
 def _folder_of(kind, save_folder, stamp):
     """Where generated noise goes: what is made of other speech lies elsewhere.
 
-    So nothing that a training may be reading is ever overwritten.
+    So what a training may be reading is never overwritten by anything else.
     """
     made_of = [VERSION, stamp["talkers"] if kind == "babble" else None]
     return save_folder / kind / text_sha256(made_of)[:8]
@@ -233,54 +223,6 @@ def _deal_kind(members):
     return [
         m._replace(kind=kind, split=m.split or splits[m.group]) for m in members
     ]
-
-
-def audible_segments(path):
-    """The parts of a recording that hold noise.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The recording; read in blocks, whatever its length.
-
-    Returns
-    -------
-    list of (int, int)
-        Start and stop in frames of the file; empty if it is silent.
-
-    Raises
-    ------
-    AudioError
-        If it cannot be read.
-    """
-    info = audio_info(path)
-    window = max(1, round(WINDOW * info.sample_rate))
-    block, levels = 1200 * window, []
-    for start in range(0, info.frames, block):
-        n = min(block, info.frames - start)
-        wav = read_frames(path, start, n, info.sample_rate)
-        padded = torch.nn.functional.pad(wav, (0, -len(wav) % window))
-        levels.append(padded.view(-1, window).square().mean(1).sqrt())
-    levels = torch.cat(levels)
-    threshold = levels.max() / 10 ** (AUDIBLE_RANGE_DB / 20)
-    audible = levels > max(threshold.item(), AUDIBLE_FLOOR)
-    return _runs(audible.tolist(), window, info)
-
-
-def _runs(audible, window, info):
-    """Runs of audible windows, short gaps closed, short runs left out."""
-    long = info.duration > LONG_RECORDING
-    runs, gap = [], LONGEST_PAUSE if long else LONGEST_GAP
-    for i, loud in enumerate(audible):
-        if not loud:
-            continue
-        if runs and (i - runs[-1][1]) * WINDOW <= gap:
-            runs[-1][1] = i + 1
-        else:
-            runs.append([i, i + 1])
-    shortest = min(SHORTEST_SEGMENT, info.duration / 2) * info.sample_rate
-    bounds = [(a * window, min(b * window, info.frames)) for a, b in runs]
-    return [(a, b) for a, b in bounds if b - a >= shortest]
 
 
 def _check_splits(recordings):

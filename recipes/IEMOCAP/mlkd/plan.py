@@ -6,7 +6,7 @@ from collections import namedtuple
 
 from prepare import find_corpus
 from ruamel.yaml import YAMLError
-from runs import SETTINGS, read_stage
+from runs import SETTINGS, as_today, read_stage
 from settings import (
     SettingsError,
     command_line_keys,
@@ -178,10 +178,17 @@ def _same_settings(run):
     """Whether the folder's last run had the same settings."""
     try:
         there = resolved_values(run.folder / "hyperparams.yaml", {})
-        trained = json.loads((run.folder / SETTINGS).read_text())
+        trained = as_today(json.loads((run.folder / SETTINGS).read_text()))
         return _agree(run, there, trained)
     # Not there, or not whole: a run was killed while it wrote them.
-    except (OSError, KeyError, TypeError, ValueError, YAMLError):
+    except (
+        OSError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        YAMLError,
+    ):
         return False
 
 

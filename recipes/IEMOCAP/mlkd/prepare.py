@@ -9,7 +9,7 @@ import iemocap_prepare
 from csv_prepare import prepare_csv
 from iemocap_prepare import prepare_iemocap
 from manifests import SPLITS
-from noise_prepare import audible_segments, prepare_noise
+from noise_prepare import prepare_noise
 from settings import check_choices
 
 from mlkd_lobes.errors import InputError
@@ -120,54 +120,6 @@ def prepare_noise_csvs(save_folder, csvs, datasets, **options):
         corpus_speakers={entry["speaker"] for entry in entries},
         **options,
     )
-
-
-def audible_noise(csv, types):
-    """What can be heard of a noise CSV that the user brought.
-
-    Arguments
-    ---------
-    csv : str
-        Its name, for the message.
-    types : dict
-        Its content, from `mlkd_lobes.noise.read_noise_csv`.
-
-    Returns
-    -------
-    dict
-        The same types and recordings, their segments without silence; a draw
-        that met nothing else would end a training within an epoch.
-
-    Raises
-    ------
-    mlkd_lobes.errors.InputError
-        Naming a recording that is silent or cannot be read.
-    """
-    return {
-        kind: {
-            path: _heard(csv, path, segments)
-            for path, segments in recordings.items()
-        }
-        for kind, recordings in types.items()
-    }
-
-
-def _heard(csv, path, segments):
-    """The audible parts of some segments of a recording."""
-    audible, heard = audible_segments(path), []
-    for segment in segments:
-        parts = [
-            (max(start, segment.start), min(stop, segment.stop))
-            for start, stop in audible
-            if start < segment.stop and segment.start < stop
-        ]
-        if not parts:
-            raise InputError(
-                f"{csv}: {path} is silent from frame {segment.start} to "
-                f"{segment.stop}; leave that out"
-            )
-        heard += [segment._replace(start=a, stop=b) for a, b in parts]
-    return heard
 
 
 def check_leakage(datasets, noise, declared):

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 
 from settings import SettingsError
-from stages import SHARED_KEYS, common_keys
+from stages import LOGGER_KEYS, SHARED_KEYS, common_keys
 
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
@@ -80,7 +80,31 @@ def _read_settings(path):
         raise SettingsError(
             f"{path}: is damaged; delete that folder to train again"
         )
-    return settings
+    return as_today(settings)
+
+
+def as_today(settings):
+    """Settings of an older run, as today's code would have kept them.
+
+    Arguments
+    ---------
+    settings : dict
+        Of its settings.json.
+
+    Returns
+    -------
+    dict
+        The same training's.
+    """
+    if not isinstance(settings.get("objects"), dict):
+        return settings
+    objects = {
+        key: definition
+        for key, definition in settings["objects"].items()
+        if key not in LOGGER_KEYS
+    }
+    # What was not kept was SpeechBrain's default, as nearly always.
+    return {"eval_precision": "fp32", **settings, "objects": objects}
 
 
 def _compare(folder, found, settings, names, advice=ANOTHER_FOLDER):

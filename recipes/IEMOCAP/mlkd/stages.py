@@ -83,9 +83,12 @@ PLACE_KEYS = (
     "eval_batch_length",
     "num_workers",
 )
+# Who writes down what a training does.
+LOGGER_KEYS = ("train_logger", "tensorboard_logger")
 # What only evaluation depends on, or nothing but time and place.
 OTHER_KEYS = (
     *PLACE_KEYS,
+    *LOGGER_KEYS,
     "data_folder",
     "skip_prep",
     "partial_corpus",

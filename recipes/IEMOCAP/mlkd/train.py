@@ -34,7 +34,6 @@ from data import (
 from filelock import FileLock
 from hyperpyyaml import load_hyperpyyaml
 from prepare import (
-    audible_noise,
     check_leakage,
     find_corpus,
     prepare_corpus,
@@ -62,6 +61,7 @@ from stages import needs_teacher, stage_settings, training_options
 from values import check_values
 
 import speechbrain as sb
+from mlkd_lobes.audibility import leave_silence_out
 from mlkd_lobes.classifier import (
     EmotionClassifier,
     FrozenTeacher,
@@ -80,6 +80,7 @@ from mlkd_lobes.targets import TargetCache
 from speechbrain.utils.distributed import (
     ddp_barrier,
     if_main_process,
+    infer_device,
     run_on_main,
 )
 from speechbrain.utils.logger import get_logger
@@ -171,10 +172,7 @@ def prepare_speech(hparams):
 
 
 def prepare_noise(hparams, datasets):
-    """Its noise CSVs, by the first process; all are read before others write.
-
-    Of those that the user gives, silence is left out.
-    """
+    """Its noise CSVs, by the first process; silence in given ones is left out."""
     folder = pathlib.Path(hparams["output_folder"]) / "noise"
     csvs = annotations(hparams)[1]
     run_on_main(
@@ -190,9 +188,8 @@ def prepare_noise(hparams, datasets):
             "unseen_noise": hparams["unseen_noise"],
         },
     )
-    for split, source in noises(hparams).items():
-        if pathlib.Path(csvs[split]).parent != folder:
-            source.types = audible_noise(csvs[split], source.types)
+    for source in noises(hparams).values():
+        leave_silence_out(source, folder)
 
 
 def dataset(hparams, split, unlabelled=False):
@@ -523,9 +520,14 @@ def check_options(hparams, run_opts):
     for name, reason in REFUSED_OPTIONS.items():
         if run_opts.get(name) or hparams.get(name):
             raise SettingsError(f"--{name}: {reason}")
-    precision = training_options(hparams, run_opts)["precision"]
-    if precision == "fp16" and run_opts["device"] == "cpu":
-        raise SettingsError("--precision: fp16 needs a GPU; bf16 does not")
+    options = training_options(hparams, run_opts)
+    half = options["auto_mix_prec"] or "fp16" in (
+        options["precision"],
+        options["eval_precision"],
+    )
+    device = run_opts["device"] or infer_device()
+    if half and device.startswith("cpu") and not hparams["prepare_only"]:
+        raise SettingsError("precision: fp16 needs a GPU; bf16 does not")
 
 
 def run(hparams_file, run_opts, command_line):
@@ -557,7 +559,6 @@ def run(hparams_file, run_opts, command_line):
                 network["systems"],
             )
     with one_at_a_time(folder):
-        run_on_main(clear_partial, args=[folder])
         with full_disk_told(folder / "hyperparams.yaml"):
             sb.create_experiment_directory(
                 folder, hyperparams_to_save=hparams_file, overrides=overrides
@@ -576,12 +577,17 @@ def run_stages(hparams, teacher, run_opts):
     folder, teacher_folder = run_folder(hparams), hparams["teacher_folder"]
     # What the systems of a fold share is made by one of them.
     with one_at_a_time(hparams["output_folder"]):
+        run_on_main(clear_partial, args=[folder])
         prepare(hparams)
         if hparams["prepare_only"]:
             logger.info(f"{hparams['output_folder']}: prepared, as asked for.")
             return None
         if hparams["system"] == TEACHER:
             teacher = hparams
+        elif teacher is not None:
+            # Heard by both, should a teacher of one's own hear noise.
+            for split, source in noises(hparams).items():
+                noises(teacher)[split].types = source.types
         if teacher is not None and not run_opts["test_only"]:
             train_network(teacher, run_opts)
             teacher_folder = run_folder(teacher) / MODEL
