@@ -118,7 +118,7 @@ def _forget_places(model):
     for part in (model.graph, *model.functions):
         for node in part.node:
             del node.metadata_props[:]
-        for value in (*part.value_info,):
+        for value in part.value_info:
             del value.metadata_props[:]
         del part.metadata_props[:]
 
