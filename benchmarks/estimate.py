@@ -145,7 +145,7 @@ def estimate(settings):
     projection = MultiLevelProjection(width, width, levels)
     macs = {
         "teacher": macs_per_second(teacher),
-        "student": macs_per_second(student),
+        "mlkd": macs_per_second(student),
     }
     batch = settings["max_batch_length"]
     result = {
@@ -165,7 +165,7 @@ def estimate(settings):
         "mlkd": stage(
             student,
             projection,
-            macs["student"],
+            macs["mlkd"],
             settings["student_epochs"],
             batch,
             cache_macs=macs["teacher"],
@@ -178,14 +178,13 @@ def estimate(settings):
         ("teacher", settings["teacher_epochs"]),
         ("mlkd", settings["student_epochs"] * 5 * len(settings["valid_snrs"])),
     ):
-        of = macs[{"teacher": "teacher", "mlkd": "student"}[name]]
         for part, n in (
             ("validation", conditions),
             ("test", 1 + 5 * len(settings["test_snrs"])),
         ):
             heard = n * UTTERANCES * SECONDS * EVAL_SHARE
             result[name][f"{part}_hours_per_fold"] = round(
-                hours(heard * of) / EVALUATION, 2
+                hours(heard * macs[name]) / EVALUATION, 2
             )
     # Half precision, 50 frames per second, one value per level and dimension.
     per_second = 2 * FRAMES_PER_SECOND * len(levels) * width

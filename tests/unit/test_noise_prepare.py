@@ -1,14 +1,11 @@
 """Noise corpora: types, splits by recording, audible segments, babble."""
 
 import noise_corpora
-import noise_generated
-import noise_prepare
 import pytest
 import torch
-from helpers import seeded, write_corpus, write_noise, write_wav
+from helpers import seeded, write_noise, write_wav
 from manifests import CorpusError
 from noise_corpora import DEMAND, read_esc, read_folder
-from noise_generated import read_talkers
 from noise_prepare import prepare_noise
 from settings import SettingsError
 
@@ -16,7 +13,7 @@ from mlkd_lobes.audibility import audible_segments
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.evaluation.leakage import LeakageError
 from mlkd_lobes.files import write_csv
-from mlkd_lobes.noise import noise_fingerprint, read_noise_csv
+from mlkd_lobes.noise import read_noise_csv
 from speechbrain.augment.time_domain import AddNoise
 
 SPLITS = ("train", "valid", "test")
@@ -174,52 +171,6 @@ def test_broken_noise_is_named(tmp_path):
     assert not (tmp_path / "out/preparation.json").exists()
 
 
-def test_babble_has_talkers_of_its_own_split(noise_corpus, tmp_path):
-    speech = write_corpus(tmp_path / "speech")
-    kinds = ["rain", "babble", "white"]
-    splits = prepare(
-        noise_corpus, tmp_path / "out", kinds, babble_folder=str(speech)
-    )
-    counts = [len(recordings(splits[s], "babble")) for s in SPLITS]
-    assert counts == [30, 10, 10]
-    assert len(recordings(splits["train"], "white")) == 30
-    noise = splits["train"]["babble"]
-    segments = [s for parts in noise.values() for s in parts]
-    assert sum(s.stop - s.start for s in segments) > 30 * 19 * 16000
-    again = tmp_path / "again"
-    prepare(noise_corpus, again, kinds, babble_folder=str(speech))
-    for kind in ("babble", "white"):
-        names = [f"{kind}/*/valid_03.flac"]
-        [first], [second] = (
-            [path.read_bytes() for name in names for path in out.glob(name)]
-            for out in (tmp_path / "out", again)
-        )
-        assert first == second
-
-
-def test_talkers_of_the_corpus_may_not_babble(noise_corpus, tmp_path):
-    speech = write_corpus(tmp_path / "speech")
-    options = {"babble_folder": str(speech)}
-    with pytest.raises(CorpusError, match="talker s1 is also a speaker"):
-        prepare(
-            noise_corpus,
-            tmp_path,
-            ["babble"],
-            corpus_speakers={"s1"},
-            **options,
-        )
-    file = str(speech / "audio/s2_0.wav")
-    with pytest.raises(CorpusError, match="talker s2 is also a speaker"):
-        prepare(
-            noise_corpus, tmp_path, ["babble"], corpus_files={file}, **options
-        )
-    with pytest.raises(CorpusError, match="needs a folder with speech"):
-        prepare(noise_corpus, tmp_path, ["babble"])
-    two = write_noise(tmp_path / "two", ["talk"], files=2)
-    with pytest.raises(CorpusError, match="1 talker.s.; at least 3"):
-        prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(two))
-
-
 def test_unknown_corpus_and_types_are_listed(noise_corpus, tmp_path):
     with pytest.raises(SettingsError, match="musan, demand, esc, folder, csv"):
         prepare(noise_corpus, tmp_path, corpus="noisex")
@@ -263,21 +214,6 @@ def test_splits_that_a_corpus_gives_are_kept(noise_corpus, tmp_path):
     assert len(recordings(splits["test"], "unseen-wind")) == 2
 
 
-def test_other_audio_of_the_same_name_is_other_noise(noise_corpus, tmp_path):
-    prints = []
-    for name in ("one", "two"):
-        speech = tmp_path / name
-        for talker in range(4):
-            wav = torch.randn(8000, generator=seeded(name, talker))
-            write_wav(speech / f"{talker}.wav", 0.1 * wav)
-        out = tmp_path / "out" / name
-        splits = prepare(
-            noise_corpus, out, ["babble"], babble_folder=str(speech)
-        )
-        prints.append({noise_fingerprint(splits[s]) for s in SPLITS})
-    assert not prints[0] & prints[1]
-
-
 def test_failed_preparation_is_not_taken_for_whole(noise_corpus, tmp_path):
     out, speech = tmp_path / "out", tmp_path / "speech"
     for talker in range(4):
@@ -297,15 +233,6 @@ def test_failed_preparation_is_not_taken_for_whole(noise_corpus, tmp_path):
     babble.unlink()
     prepare(noise_corpus, out, ["rain", "babble"], **options)
     assert babble.read_bytes() == before
-
-
-def test_a_folder_of_a_talker_is_one_talker(tmp_path):
-    for talker in range(5):
-        for take in range(3):
-            write_wav(tmp_path / f"{talker}/a/{take}.wav", torch.ones(800))
-    splits = read_talkers(str(tmp_path), (), ())
-    assert sorted(t for s in SPLITS for t in splits[s]) == list("01234")
-    assert all(len(paths) == 3 for s in SPLITS for paths in splits[s].values())
 
 
 def test_unseen_noise_without_audio_is_refused(noise_corpus, tmp_path):
@@ -459,90 +386,3 @@ def test_pauses_belong_to_long_recordings(tmp_path):
     write_wav(tmp_path / "clip.wav", spoken.repeat(3))
     assert len(audible_segments(tmp_path / "long.wav")) == 1
     assert len(audible_segments(tmp_path / "clip.wav")) == 3
-
-
-def test_generated_noise_is_known_by_what_it_is_made_of(noise_corpus, tmp_path):
-    """Its samples may differ by a bit between machines, its hash does not."""
-    prepare(noise_corpus, tmp_path, ["rain", "white"])
-    csv = str(tmp_path / "train.csv")
-    before = noise_fingerprint(read_noise_csv(csv))
-    [path] = tmp_path.glob("white/*/train_00.flac")
-    write_wav(path, read_audio(path) + 1e-4)
-    assert noise_fingerprint(read_noise_csv(csv)) == before
-    text = (tmp_path / "train.csv").read_text()
-    (tmp_path / "train.csv").write_text(text.replace(" origin:", " origin:0"))
-    assert noise_fingerprint(read_noise_csv(csv)) != before
-
-
-def test_other_babble_leaves_what_others_may_be_reading(noise_corpus, tmp_path):
-    heard = []
-    for seed in (1, 2, 1):
-        speech = tmp_path / str(seed)
-        for talker in range(4):
-            wav = torch.randn(8000, generator=seeded(seed, talker))
-            write_wav(speech / f"{talker}.wav", 0.1 * wav)
-        splits = prepare(
-            noise_corpus, tmp_path, ["babble"], babble_folder=str(speech)
-        )
-        [first, *_] = splits["train"]["babble"]
-        heard.append((first, read_audio(first)))
-    (path, before), (other, another), _ = heard
-    assert path != other and not torch.equal(before, another)
-    assert torch.equal(read_audio(path), before)
-
-
-def test_generated_noise_of_another_version_is_made_anew(
-    noise_corpus, tmp_path, monkeypatch
-):
-    before = prepare(noise_corpus, tmp_path, ["rain", "white"])
-    for module in (noise_prepare, noise_generated):
-        monkeypatch.setattr(module, "VERSION", 99)
-    after = prepare(noise_corpus, tmp_path, ["rain", "white"])
-    assert noise_fingerprint(after["train"]) != noise_fingerprint(
-        before["train"]
-    )
-    assert not {*before["train"]["white"]} & {*after["train"]["white"]}
-
-
-def test_dialogs_may_not_babble(noise_corpus, tmp_path):
-    """Its talkers would be heard in training and in the test."""
-    rows = []
-    for n in range(4):
-        write_wav(tmp_path / f"{n // 2}.wav", 0.1 * torch.randn(8000))
-        rows.append([f"{n // 2}.wav", f"s{n}"])
-    write_csv(tmp_path / "manifest.csv", ["path", "speaker"], rows)
-    with pytest.raises(CorpusError, match="0.wav: holds s0 and s1"):
-        prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(tmp_path))
-
-
-def test_silent_talkers_are_named(noise_corpus, tmp_path):
-    for talker in range(3):
-        write_wav(tmp_path / f"{talker}.wav", torch.zeros(8000))
-    with pytest.raises(CorpusError, match=r"babble: .*wav: silent where"):
-        prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(tmp_path))
-
-
-def test_talkers_may_pause(noise_corpus, tmp_path):
-    """As on a telephone line of their own, while the other one speaks."""
-    for talker in range(3):
-        wav = torch.zeros(70 * 16000)
-        wav[: 30 * 16000] = 0.1 * torch.randn(30 * 16000)
-        write_wav(tmp_path / f"speech/{talker}.wav", wav)
-    splits = prepare(
-        noise_corpus,
-        tmp_path / "out",
-        ["babble"],
-        babble_folder=str(tmp_path / "speech"),
-    )
-    assert len(recordings(splits["train"], "babble")) == 30
-
-
-def test_babble_needs_talkers_in_every_split(tmp_path):
-    rows = []
-    for n, split in enumerate(["train", "train", "test"]):
-        write_wav(tmp_path / f"{n}.wav", 0.1 * torch.randn(8000))
-        rows.append([f"{n}.wav", "speech", split])
-    header = ["path", "noise_type", "split"]
-    write_csv(tmp_path / "manifest.csv", header, rows)
-    with pytest.raises(CorpusError, match="none is left for valid"):
-        prepare(tmp_path, tmp_path / "out", ["babble"], "csv")

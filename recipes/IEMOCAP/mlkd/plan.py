@@ -1,12 +1,11 @@
 """Which runs a table consists of, and which of them are finished."""
 
-import json
 import pathlib
 from collections import namedtuple
 
 from prepare import find_corpus
 from ruamel.yaml import YAMLError
-from runs import SETTINGS, as_today, read_stage
+from runs import SETTINGS, read_settings, read_stage
 from settings import (
     SettingsError,
     command_line_keys,
@@ -178,17 +177,10 @@ def _same_settings(run):
     """Whether the folder's last run had the same settings."""
     try:
         there = resolved_values(run.folder / "hyperparams.yaml", {})
-        trained = as_today(json.loads((run.folder / SETTINGS).read_text()))
+        trained = read_settings(run.folder / SETTINGS)
         return _agree(run, there, trained)
     # Not there, or not whole: a run was killed while it wrote them.
-    except (
-        OSError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        YAMLError,
-    ):
+    except (OSError, KeyError, TypeError, ValueError, YAMLError):
         return False
 
 

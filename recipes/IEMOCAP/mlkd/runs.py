@@ -56,7 +56,7 @@ def check_claims(output_folder, system, settings, systems):
         Naming folder and settings.
     """
     found = {
-        path.parent.name: _read_settings(path)
+        path.parent.name: read_settings(path)
         for path in sorted(pathlib.Path(output_folder).glob(f"*/{SETTINGS}"))
     }
     claimed = found.pop(system, None)
@@ -74,35 +74,33 @@ def check_claims(output_folder, system, settings, systems):
             _compare(folder, there, settings, names, NOT_COMPARABLE)
 
 
-def _read_settings(path):
+def read_settings(path):
+    """What a training was claimed with, as today's code would have kept it.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        A settings.json, also of an older run.
+
+    Returns
+    -------
+    dict
+        Key to value.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If it is damaged.
+    """
     settings = read_json(path)
     if not isinstance(settings, dict):
         raise SettingsError(
             f"{path}: is damaged; delete that folder to train again"
         )
-    return as_today(settings)
-
-
-def as_today(settings):
-    """Settings of an older run, as today's code would have kept them.
-
-    Arguments
-    ---------
-    settings : dict
-        Of its settings.json.
-
-    Returns
-    -------
-    dict
-        The same training's.
-    """
-    if not isinstance(settings.get("objects"), dict):
+    objects = settings.get("objects")
+    if not isinstance(objects, dict):
         return settings
-    objects = {
-        key: definition
-        for key, definition in settings["objects"].items()
-        if key not in LOGGER_KEYS
-    }
+    objects = {k: v for k, v in objects.items() if k not in LOGGER_KEYS}
     # What was not kept was SpeechBrain's default, as nearly always.
     return {"eval_precision": "fp32", **settings, "objects": objects}
 
@@ -144,7 +142,7 @@ def claim_folder(folder, settings, systems):
         check_claims(path.parents[1], path.parent.name, settings, systems)
         write_json(path, settings)
         return
-    found = _read_settings(path)
+    found = read_settings(path)
     names = {*found, *settings}
     # What is trained serves any number of them; older folders do not say it.
     if read_stage(path.parent) or "processes" not in found:

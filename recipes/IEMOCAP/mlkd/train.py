@@ -611,7 +611,7 @@ def main(argv):
     sb.utils.distributed.ddp_init_group(run_opts)
     try:
         run(hparams_file, run_opts, command_line)
-    # Also a full disk, and a model that the hub does not have.
+    # Also a full disk, or a folder that may not be written.
     except (OSError, InputError) as error:
         logger.error(f"error: {error}")
         sys.exit(1)
