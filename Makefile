@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test fuzz kill-points lint bench estimate report upstream-check clean
+.PHONY: demo test fuzz kill-points lint bench bench-gpu estimate report upstream-check clean
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -42,6 +42,11 @@ bench: .venv/ready
 	HF_HUB_OFFLINE=1 $(RUN) benchmarks/training.py results/bench/training.json
 	$(RUN) benchmarks/preparation.py results/bench/preparation.json
 	$(RUN) benchmarks/inference.py results/bench/inference.json
+	$(RUN) benchmarks/readme.py
+
+# What they cost on the GPU of this machine; minutes.
+bench-gpu: .venv/ready
+	HF_HUB_OFFLINE=1 $(RUN) benchmarks/gpu.py results/bench/gpu.json
 	$(RUN) benchmarks/readme.py
 
 # What all folds of IEMOCAP cost, by calculation; see the script.

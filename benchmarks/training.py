@@ -75,12 +75,16 @@ Step = namedtuple("Step", "seconds waited utterances loss")
 # ---- What is trained on ------------------------------------------------------
 
 
-def write_speech(folder, n):
-    """A csv corpus with n utterances to train on, one each to choose and test."""
+def write_speech(folder, n, speaker=lambda i: min(i, 2)):
+    """A csv corpus with n utterances and two more.
+
+    By default n to train on, one each to choose and test; else of which speaker
+    is the i-th.
+    """
     generator = np.random.default_rng(0)
     rows = []
     for i in range(n + 2):
-        name, speaker = f"{i}.wav", f"s{min(i, 2)}"
+        name = f"{i}.wav"
         if i < FEW:
             length = MEDIAN * np.exp(SPREAD * generator.standard_normal())
             length = np.clip(length, SHORTEST, LONGEST)
@@ -89,15 +93,16 @@ def write_speech(folder, n):
         else:
             # Another name for the same file: disks are slow to fill.
             (folder / name).hardlink_to(folder / f"{i % FEW}.wav")
-        rows.append([name, speaker, LABELS[i % 4]])
+        rows.append([name, f"s{speaker(i)}", LABELS[i % 4]])
     write_csv(folder / "manifest.csv", ["path", "speaker", "emotion"], rows)
 
 
-def write_noise(folder):
-    """Noise recordings of a minute."""
-    for i in range(NOISES):
-        wav = 0.1 * torch.randn(16000 * NOISE_SECONDS)
-        write_wav(folder / f"hum/{i}.wav", wav)
+def write_noise(folder, kinds=("hum",)):
+    """Noise recordings of a minute, of some types."""
+    for kind in kinds:
+        for i in range(NOISES):
+            wav = 0.1 * torch.randn(16000 * NOISE_SECONDS)
+            write_wav(folder / f"{kind}/{i}.wav", wav)
 
 
 def write_teacher(folder, config):

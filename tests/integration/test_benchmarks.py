@@ -101,3 +101,37 @@ def test_training_is_measured_beside_a_straightforward_loop(
     assert training.scaling(tmp_path)["ratio"] > 0
     with torch_threads(1):
         assert training.mixing(tmp_path, rounds=1)["ratio"] > 0
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return load("gpu")
+
+
+def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "SHARE", 200)
+    evaluate = gpu.train.evaluate
+    result = gpu.benchmark(tmp_path, tiny_config(), "cpu")
+    assert gpu.train.evaluate is evaluate
+    for network in result["networks"].values():
+        assert len(network["epoch_seconds"]) == gpu.EPOCHS
+        assert min(network["epoch_seconds"]) > 0 and network["test_seconds"] > 0
+        assert network["peak_memory_mb"] > 0
+    speech = result["seconds_of_speech"]
+    assert speech["train"] > speech["valid"] > 0 and speech["test"] > 0
+    assert result["largest_logit_differences"]["cpu and device"] == 0
+    assert result["hours_all_folds"] > 0
+
+
+def test_hours_count_every_epoch_of_every_fold(gpu, monkeypatch):
+    for name, value in {"UTTERANCES": 100, "SECONDS": 3, "FOLDS": 5}.items():
+        monkeypatch.setattr(gpu, name, value)
+    networks = {
+        "teacher": {"epoch_seconds": [10, 4]},
+        "mlkd": {"epoch_seconds": [20, 6], "test_seconds": 8},
+    }
+    # Speech of a third: 10 + 2 x 4 and 20 + 4 x 6 and 8 seconds, thrice.
+    speech = {"train": 60, "valid": 20, "test": 20}
+    hours = gpu.hours_all_folds(networks, speech, {"teacher": 3, "mlkd": 5})
+    assert hours == pytest.approx(5 * 3 * (18 + 44 + 8) / 3600)

@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""What a fold of IEMOCAP's shape costs on the GPU of this machine.
+
+The settings are mlkd.yaml's, the encoder is of wav2vec2-base's shape with random
+weights, the corpus is noise with IEMOCAP's lengths and splits, a third of its
+size. Each network is trained for two epochs: the first fills the student's cache
+of targets, all others cost what the second does. From that follows what five
+folds of IEMOCAP would take; the results themselves mean nothing.
+
+> python benchmarks/gpu.py results/bench/gpu.json
+"""
+
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+import torch
+import transformers
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path += [str(ROOT / "benchmarks")]
+
+from estimate import FOLDS, SECONDS, UTTERANCES  # noqa: E402
+from training import (  # noqa: E402
+    LABELS,
+    YAML,
+    train,
+    write_noise,
+    write_speech,
+)
+
+import speechbrain as sb  # noqa: E402
+from mlkd_lobes.classifier import load_classifier  # noqa: E402
+from mlkd_lobes.encoders import SSLEncoder  # noqa: E402
+from mlkd_lobes.files import write_json  # noqa: E402
+
+# Of IEMOCAP's four classes, and epochs measured.
+SHARE, EPOCHS = 3, 2
+NOISE_TYPES = ["hum", "rain", "street", "music", "cafe"]
+SYSTEMS = ("teacher", "mlkd")
+# Of the check of arithmetic: utterances of so many seconds.
+LENGTHS = (1.0, 2.3, 4.5)
+
+
+def write_inputs(root, config):
+    """Speech of five speakers, five types of noise, an encoder."""
+    n = UTTERANCES // SHARE
+    write_speech(root / "speech", n - 2, speaker=lambda i: i % FOLDS)
+    write_noise(root / "noise", NOISE_TYPES)
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(root / "base")
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(root / "base")
+
+
+def command_line(root, system, device):
+    """What the user of such a corpus would type."""
+    options = {
+        "system": system,
+        "corpus": "csv",
+        "protocol": "groups",
+        "n_folds": FOLDS,
+        "label_map": f"{{{', '.join(f'{name}: {name}' for name in LABELS)}}}",
+        "data_folder": root / "speech",
+        "noise_corpus": "folder",
+        "noise_folder": root / "noise",
+        "noise_types": f"[{', '.join(NOISE_TYPES)}]",
+        "wav2vec2_hub": root / "base",
+        "teacher_epochs": EPOCHS,
+        "student_epochs": EPOCHS,
+        "results_folder": root / "results",
+        "device": device,
+    }
+    arguments = [f"--{key}={value}" for key, value in options.items()]
+    return [str(YAML), *arguments, "--noprogressbar"]
+
+
+def run(root, system, device):
+    """Trains and tests a system; what its epochs, its test, its memory took."""
+    seconds, evaluate = [], train.evaluate
+
+    def timed_evaluate(hparams, run_opts):
+        started = time.perf_counter()
+        results = evaluate(hparams, run_opts)
+        seconds.append(time.perf_counter() - started)
+        return results
+
+    train.evaluate = timed_evaluate
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        train.run(*sb.parse_arguments(command_line(root, system, device)))
+    finally:
+        train.evaluate = evaluate
+    folder = folder_of(root, system)
+    stage = json.loads((folder / "stage.json").read_text())
+    cost = json.loads((folder / "cost.json").read_text())
+    return {
+        "epoch_seconds": [round(e["seconds"], 2) for e in stage["history"]],
+        "test_seconds": round(seconds[0], 2),
+        "test_real_time_factor": cost["real_time_factor"],
+        "peak_memory_mb": round(cost["peak_memory_mb"]),
+    }
+
+
+def folder_of(root, system):
+    """Where a system's run is."""
+    return root / "results/csv/groups/fold_1/seed_1" / system
+
+
+def seconds_of_speech(root):
+    """How long each split is."""
+    folder = root / "results/csv/groups/fold_1/seed_1/manifests"
+    return {
+        split: round(
+            sum(
+                entry["length"]
+                for entry in json.loads(
+                    (folder / f"{split}.json").read_text()
+                ).values()
+            )
+        )
+        for split in ("train", "valid", "test")
+    }
+
+
+def differences(root, device):
+    """Largest differences of a student's logits, in single precision."""
+    folder = folder_of(root, "mlkd") / "model"
+
+    def encoder(source):
+        return SSLEncoder(source, source)
+
+    model = load_classifier(folder, encoder, LABELS).eval()
+    wavs = [torch.randn(int(16000 * length)) for length in LENGTHS]
+    lengths = torch.tensor(LENGTHS) / max(LENGTHS)
+    batch = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.no_grad():
+        expected = model(batch, lengths).logits
+        model.to(device)
+        together = model(batch.to(device), lengths.to(device)).logits.cpu()
+        alone = [model(wav[None].to(device)).logits.cpu() for wav in wavs]
+    return {
+        "cpu and device": (together - expected).abs().max().item(),
+        "alone and in a batch": (together - torch.cat(alone))
+        .abs()
+        .max()
+        .item(),
+        "largest logit": expected.abs().max().item(),
+    }
+
+
+def hours_all_folds(networks, speech, epochs):
+    """Of a teacher and a student of each fold of IEMOCAP, the student tested."""
+    scale = UTTERANCES * SECONDS / sum(speech.values())
+    seconds = networks["mlkd"]["test_seconds"]
+    for name, n in epochs.items():
+        first, *later = networks[name]["epoch_seconds"]
+        seconds += first + (n - 1) * later[-1]
+    return FOLDS * scale * seconds / 3600
+
+
+def benchmark(root, config, device):
+    """All figures."""
+    write_inputs(root, config)
+    networks = {system: run(root, system, device) for system in SYSTEMS}
+    speech = seconds_of_speech(root)
+    settings = train.resolved_values(
+        YAML, {"data_folder": "", "settings": None}
+    )
+    epochs = {
+        "teacher": settings["teacher_epochs"],
+        "mlkd": settings["student_epochs"],
+    }
+    gpu = device.startswith("cuda")
+    return {
+        "name": "gpu",
+        "device": torch.cuda.get_device_name() if gpu else device,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "precision": settings["precision"],
+        "workers": settings["num_workers"],
+        "batch_seconds": settings["max_batch_length"],
+        "seconds_of_speech": speech,
+        "networks": networks,
+        "largest_logit_differences": differences(root, device),
+        "epochs": epochs,
+        "hours_all_folds": round(hours_all_folds(networks, speech, epochs), 2),
+    }
+
+
+def main(path):
+    """Measures, writes and prints."""
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/gpu.py: no GPU that PyTorch could use")
+    with tempfile.TemporaryDirectory() as folder:
+        config = transformers.Wav2Vec2Config()
+        result = benchmark(pathlib.Path(folder), config, "cuda:0")
+    write_json(path, result)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
