@@ -32,6 +32,25 @@ Targets.__doc__ = """What it should say.
 [batch, classes] from the teacher on clean speech, or None.
 """
 
+# Losses that need a teacher, and no label.
+DISTILLATION = ("features", "logits")
+
+
+def needs_teacher(weights):
+    """Whether a loss asks for a teacher.
+
+    Arguments
+    ---------
+    weights : dict
+        Weight of each named loss.
+
+    Returns
+    -------
+    bool
+        True if one of `DISTILLATION` has a weight.
+    """
+    return any(weights.get(name) for name in DISTILLATION)
+
 
 class MultiLevelProjection(nn.Module):
     """One head per teacher level: p_l = W_l GELU(V_l h).

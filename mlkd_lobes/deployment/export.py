@@ -31,6 +31,7 @@ from mlkd_lobes.deployment.card import card_text
 from mlkd_lobes.deployment.graph import STRIDE, write_int8, write_onnx
 from mlkd_lobes.deployment.parity import measure_int8, measure_parity
 from mlkd_lobes.deployment.speech import RunSpeech, run_settings
+from mlkd_lobes.distillation import needs_teacher
 from mlkd_lobes.encoders import SAMPLE_RATE
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import read_results
@@ -231,7 +232,6 @@ def describe_training(run, speech):
     settings = run_settings(run)
     student = settings["network"] == "student"
     teacher = student and settings["teacher_folder"]
-    weights = settings["loss_weights"]
     return {
         "utterances": len(entries),
         "speakers": len({entry.get("speaker") for entry in entries}),
@@ -243,7 +243,7 @@ def describe_training(run, speech):
         # Without a loss that asks for the teacher there is no use for it.
         "unlabelled": student
         and settings["unlabelled"]
-        and any(weights[name] for name in weights if name != "emotion"),
+        and needs_teacher(settings["loss_weights"]),
         # Of a folder only the name: where it lay is nobody's business.
         "encoder": None if teacher else _hub_name(settings["wav2vec2_hub"]),
         "teacher": teacher and _hub_name(teacher),

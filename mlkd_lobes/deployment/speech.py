@@ -1,6 +1,5 @@
 """The speech and noise of a finished run, to calibrate and compare models on."""
 
-import json
 import pathlib
 import random
 from collections import namedtuple
@@ -11,6 +10,7 @@ from mlkd_lobes.audibility import leave_silence_out
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
+from mlkd_lobes.manifest import read_manifest_entries
 from mlkd_lobes.noise import UNSEEN_PREFIX, KeyedAddNoise, conditions
 from mlkd_lobes.recordings import wav_path
 
@@ -142,13 +142,8 @@ def read_labelled(path):
     mlkd_lobes.errors.InputError
         If it is damaged, or nothing in it is labelled.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest")
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        labelled = {name: e for name, e in entries.items() if e["emo"]}
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no manifest ({error!r})")
+    entries = read_manifest_entries(path)
+    labelled = {name: e for name, e in entries.items() if e.get("emo")}
     if not labelled:
         raise InputError(f"{path}: has no labelled utterances")
     return labelled

@@ -6,34 +6,28 @@ merely worth knowing is a warning. `examine` gathers facts and findings,
 `doctor_text` writes them for a person.
 """
 
-import hashlib
-import math
 import pathlib
-from collections import Counter, defaultdict, namedtuple
+from collections import Counter, defaultdict
 
 import numpy as np
 
-from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.audio_checks import (
+    Finding,
+    audio_findings,
+    examine_audio,
+)
 from mlkd_lobes.evaluation.leakage import describe_overlaps, find_overlaps
 from mlkd_lobes.files import read_csv, read_json
+from mlkd_lobes.manifest import read_manifest_entries
 from mlkd_lobes.noise import SILENCE, UNSEEN_PREFIX, read_noise_csv
-from mlkd_lobes.recordings import AudioError, audio_info, list_audio, wav_path
+from mlkd_lobes.recordings import AudioError, list_audio, wav_path
 
 SPLITS = ("train", "valid", "test")
 SPEECH_KEYS = ("speaker", "session", "wav", "audio")
-# Below this RMS (-80 dBFS) a file is silent, at this peak a sample is clipped.
-SILENT, CLIPPED = 1e-4, 0.999
-MOST_CLIPPED, MOST_OFFSET = 0.01, 0.05
-SHORT, LONG = 0.5, 30.0
-# So many at a time are in memory.
-BLOCK_SECONDS = 60.0
 MOST_IMBALANCE, FEW = 5, 30
 # Of a noise recording so many seconds are listened to.
 NOISE_SECONDS = 30
-
-Finding = namedtuple("Finding", ["level", "where", "text"])
-Finding.__doc__ = """ "error" or "warning", the file or split, what it is."""
 
 
 def read_splits(target, data_folder=None):
@@ -57,12 +51,10 @@ def read_splits(target, data_folder=None):
     target = pathlib.Path(target)
     manifests = target / "manifests"
     if manifests.is_dir():
-        splits = {}
-        for split in SPLITS:
-            path = manifests / f"{split}.json"
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such manifest")
-            splits[split] = read_json(path)
+        splits = {
+            split: read_manifest_entries(manifests / f"{split}.json")
+            for split in SPLITS
+        }
         stamp = manifests / "preparation.json"
         content = read_json(stamp) if stamp.is_file() else {}
         if not isinstance(content, dict):
@@ -82,120 +74,17 @@ def read_splits(target, data_folder=None):
     return {"all": {str(path): {"wav": str(path)} for path in paths}}, []
 
 
-def _utterances(split, entries):
-    """The entries of a manifest, if it is one."""
-    if not isinstance(entries, dict):
-        raise InputError(f"{split}.json: holds no utterances by name")
-    for name, entry in entries.items():
-        where = f"{split}.json: utterance {name}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("wav"), str):
-            raise InputError(f"{where} has no 'wav'")
-        yield where, entry
-
-
 def _resolve(splits, data_folder):
     """Entries whose paths are those of files."""
     for split, entries in splits.items():
-        for name, entry in _utterances(split, entries):
+        for name, entry in entries.items():
             if "{data_root}" in entry["wav"] and data_folder is None:
                 raise InputError(
                     "the manifests speak of {data_root}: give --data_folder"
                 )
-            entry["wav"] = wav_path(entry["wav"], data_folder, name)
+            where = f"{split}.json: utterance {name}"
+            entry["wav"] = wav_path(entry["wav"], data_folder, where)
     return splits
-
-
-def examine_audio(path, start=None, stop=None):
-    """What a file sounds like.
-
-    Arguments
-    ---------
-    path : str
-        The file.
-    start : float, optional
-        Beginning in seconds.
-    stop : float, optional
-        End in seconds.
-
-    Returns
-    -------
-    dict
-        seconds, sample_rate, channels, level (RMS in dBFS), clipped (share of
-        samples), offset, audio (hash of the samples).
-
-    Raises
-    ------
-    AudioError
-        If it cannot be read.
-    """
-    info, samples = audio_info(path), hashlib.sha256()
-    n, power, clipped, total = 0, 0.0, 0, 0.0
-    for wav in _blocks(path, start, stop, info):
-        samples.update(wav.numpy().tobytes())
-        n += len(wav)
-        power += wav.double().square().sum().item()
-        clipped += (wav.abs() >= CLIPPED).sum().item()
-        total += wav.double().sum().item()
-    return {
-        "seconds": n / 16000,
-        "sample_rate": info.sample_rate,
-        "channels": info.channels,
-        "level": 20 * math.log10(max(math.sqrt(power / n), 1e-9)),
-        "clipped": clipped / n,
-        "offset": abs(total / n),
-        "audio": samples.hexdigest(),
-    }
-
-
-def _blocks(path, start, stop, info):
-    """A recording piece by piece: some last for hours."""
-    edges = [start or 0.0]
-    last = info.duration if stop is None else min(stop, info.duration)
-    # From nowhere, as any other wrong time, it is refused as a whole.
-    while edges[0] >= 0 and last - edges[-1] > 2 * BLOCK_SECONDS:
-        edges.append(edges[-1] + BLOCK_SECONDS)
-    for begin, end in zip(edges, [*edges[1:], stop]):
-        yield read_audio(path, begin, end)
-
-
-def audio_findings(name, facts, silent=SILENT):
-    """What is wrong with a file that can be read.
-
-    Arguments
-    ---------
-    name : str
-        What to call it.
-    facts : dict
-        From `examine_audio`.
-    silent : float
-        The RMS below which it is silence.
-
-    Returns
-    -------
-    list of Finding
-        None for a good one.
-
-    Example
-    -------
-    >>> facts = {"seconds": 2.0, "sample_rate": 16000, "level": -120.0,
-    ...          "clipped": 0.0, "offset": 0.0}
-    >>> [(f.level, f.text) for f in audio_findings("a.wav", facts)]
-    [('error', 'nothing but silence (-120 dBFS)')]
-    """
-    found = []
-    if facts["level"] < 20 * math.log10(silent):
-        text = f"nothing but silence ({facts['level']:.0f} dBFS)"
-        found.append(Finding("error", name, text))
-    for wrong, text in (
-        (facts["sample_rate"] < 16000, f"only {facts['sample_rate']} Hz"),
-        (facts["clipped"] > MOST_CLIPPED, f"{facts['clipped']:.0%} clipped"),
-        (facts["offset"] > MOST_OFFSET, f"offset {facts['offset']:.2f}"),
-        (facts["seconds"] < SHORT, f"only {facts['seconds']:.2f} s"),
-        (facts["seconds"] > LONG, f"as long as {facts['seconds']:.0f} s"),
-    ):
-        if wrong:
-            found.append(Finding("warning", name, text))
-    return found
 
 
 def examine_split(split, entries):

@@ -11,7 +11,8 @@ from noise_prepare import prepare_noise
 from test_csv_prepare import LABEL_MAP, LABELS
 
 from mlkd_lobes.__main__ import main
-from mlkd_lobes.evaluation.doctor import examine, examine_audio
+from mlkd_lobes.evaluation.audio_checks import examine_audio
+from mlkd_lobes.evaluation.doctor import examine
 from mlkd_lobes.files import write_csv
 from mlkd_lobes.recordings import AudioError
 
@@ -243,7 +244,7 @@ def test_times_that_are_none_are_findings(own, capsys):
     "content,message",
     [
         ("{", "train.json: is no JSON"),
-        ("[]", "train.json: holds no utterances by name"),
+        ("[]", "train.json: has no utterances"),
         ('{"a": {"emo": "sad"}}', "train.json: utterance a has no 'wav'"),
         ('{"a": {"wav": "{x}.wav"}}', "train.json: utterance a has '{x}.wav'"),
     ],
@@ -264,7 +265,7 @@ def test_long_recordings_are_read_piece_by_piece(tmp_path, monkeypatch):
     wav = 0.1 * torch.randn(56000, generator=seeded(1)) + 0.01
     write_wav(tmp_path / "a.wav", wav)
     whole = examine_audio(tmp_path / "a.wav", 0.5)
-    monkeypatch.setattr("mlkd_lobes.evaluation.doctor.BLOCK_SECONDS", 0.5)
+    monkeypatch.setattr("mlkd_lobes.evaluation.audio_checks.BLOCK_SECONDS", 0.5)
     pieces = examine_audio(tmp_path / "a.wav", 0.5)
     assert whole.pop("level") == pytest.approx(pieces.pop("level"))
     assert whole.pop("offset") == pytest.approx(pieces.pop("offset"))

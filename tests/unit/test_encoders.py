@@ -5,13 +5,8 @@ import torch
 from helpers import tiny_config
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
-from mlkd_lobes.encoders import (
-    SSLEncoder,
-    check_levels,
-    default_levels,
-    normalize_waveforms,
-    normalized_convolution,
-)
+from mlkd_lobes.encoders import SSLEncoder, check_levels, default_levels
+from mlkd_lobes.length_exact import normalize_waveforms, normalized_convolution
 
 KINDS = [
     ("wav2vec2", "group"),

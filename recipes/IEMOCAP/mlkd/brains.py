@@ -9,11 +9,10 @@ from collections import namedtuple
 
 import torch
 import torch.nn.functional as F
-from stages import DISTILLATION
 
 import speechbrain as sb
 from mlkd_lobes.checkpoints import History
-from mlkd_lobes.distillation import Student, Targets
+from mlkd_lobes.distillation import DISTILLATION, Student, Targets
 from mlkd_lobes.evaluation.results import prediction_table, summarize
 from mlkd_lobes.files import stable_seed
 from speechbrain.utils.logger import get_logger

@@ -7,9 +7,7 @@ utterance once and hears it under all conditions.
 
 import bisect
 import functools
-import json
 import math
-import os
 
 import numpy as np
 import torch
@@ -18,12 +16,13 @@ from torch.utils.data import Sampler
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
+from mlkd_lobes.manifest import read_manifest_entries
 from mlkd_lobes.recordings import wav_path
 from mlkd_lobes.threads import torch_threads
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
-# What is read of a manifest's entries; the first two must be there.
+# What is read of a manifest's entries; length must be there as well as wav.
 MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")
 # No utterance is shorter, in seconds.
 SAMPLE = 1 / 16000
@@ -59,10 +58,8 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
         If it is empty or no manifest, has no labels, or one that is none of
         the classes, or an utterance that is too long.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such manifest")
     data = {}
-    for name, given in _read_json(path).items():
+    for name, given in read_manifest_entries(path).items():
         where = f"{path}: utterance {name}"
         # Other keys, "label" say, could be taken for what pipelines make.
         data[name] = entry = {key: given.get(key) for key in MANIFEST_KEYS}
@@ -77,31 +74,10 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
     return dataset
 
 
-def _read_json(path):
-    """The entries of a manifest, not looked at yet."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is no JSON manifest ({error})")
-    if not isinstance(data, dict) or not data:
-        raise InputError(f"{path}: has no utterances")
-    for name, entry in data.items():
-        if not isinstance(entry, dict):
-            raise InputError(
-                f"{path}: utterance {name} is {entry!r}, expected keys and "
-                "values: wav, length, emo, …"
-            )
-    return data
-
-
 def _check_entry(entry, labels, longest, where):
     """Refuses what an utterance cannot be; times become numbers."""
-    for key in MANIFEST_KEYS[:2]:
-        if entry[key] is None:
-            raise InputError(f"{where} has no '{key}'")
-    if not isinstance(entry["wav"], str):
-        raise InputError(f"{where} has {entry['wav']!r} as 'wav', no file")
+    if entry["length"] is None:
+        raise InputError(f"{where} has no 'length'")
     for key, least in (("length", SAMPLE), ("start", 0), ("stop", 0)):
         if entry[key] is not None:
             seconds = _seconds(entry[key])

@@ -4,8 +4,8 @@ import json
 
 from settings import SYSTEM_KEYS
 
-# Losses that need a teacher, and no label.
-DISTILLATION = ("features", "logits")
+from mlkd_lobes.distillation import needs_teacher
+
 # What students do not depend on where no loss asks for a teacher.
 DISTILLATION_KEYS = (
     "unlabelled",
@@ -192,22 +192,6 @@ def common_keys(one, other, own):
     if not all(map(needs_teacher, weights)):
         keys -= {*DISTILLATION_KEYS}
     return sorted(keys)
-
-
-def needs_teacher(weights):
-    """Whether a loss asks for a teacher.
-
-    Arguments
-    ---------
-    weights : dict
-        Weight of each named loss.
-
-    Returns
-    -------
-    bool
-        True if one of `DISTILLATION` has a weight.
-    """
-    return any(weights.get(name) for name in DISTILLATION)
 
 
 def _is_plain(value):

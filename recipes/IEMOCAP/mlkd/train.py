@@ -57,7 +57,7 @@ from settings import (
     resolve_overrides,
     resolved_values,
 )
-from stages import needs_teacher, stage_settings, training_options
+from stages import stage_settings, training_options
 from values import check_values
 
 import speechbrain as sb
@@ -68,7 +68,7 @@ from mlkd_lobes.classifier import (
     load_classifier,
     state_sha256,
 )
-from mlkd_lobes.distillation import WeightedLosses
+from mlkd_lobes.distillation import WeightedLosses, needs_teacher
 from mlkd_lobes.encoders import check_levels, source_fingerprint
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.cost import model_cost
