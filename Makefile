@@ -44,7 +44,7 @@ bench: .venv/ready
 	$(RUN) benchmarks/inference.py results/bench/inference.json
 	$(RUN) benchmarks/readme.py
 
-# What they cost on the GPU of this machine; minutes.
+# What a fold of IEMOCAP's size costs on the GPU of this machine; minutes.
 bench-gpu: .venv/ready
 	HF_HUB_OFFLINE=1 $(RUN) benchmarks/gpu.py results/bench/gpu.json
 	$(RUN) benchmarks/readme.py

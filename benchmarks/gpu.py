@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""What a fold of IEMOCAP's shape costs on the GPU of this machine.
+"""What a fold of IEMOCAP's size costs on the GPU of this machine.
 
-The settings are mlkd.yaml's, the encoder is of wav2vec2-base's shape with random
-weights, the corpus is noise with IEMOCAP's lengths and splits, a third of its
-size. Each network is trained for two epochs: the first fills the student's cache
-of targets, all others cost what the second does. From that follows what five
-folds of IEMOCAP would take; the results themselves mean nothing.
+The settings are mlkd.yaml's but for corpus, noise and epochs, the encoder is of
+wav2vec2-base's shape with random weights. The corpus is random, a third of
+IEMOCAP's size with lengths like its own, of five speakers, three of them for
+training. Teacher and student are trained for two epochs and tested: the first
+epoch fills the student's cache of targets, all others cost what the second does.
+From that follows what the epochs and the student's test take on five folds of
+IEMOCAP; preparation and checkpoints come on top, and start-up is counted as if it
+grew with the corpus. Beside time and memory, the student's logits are compared
+with the CPU's. The results themselves mean nothing.
 
 > python benchmarks/gpu.py results/bench/gpu.json
 """
 
+import gc
 import json
 import os
 import pathlib
@@ -37,7 +42,7 @@ from mlkd_lobes.classifier import load_classifier  # noqa: E402
 from mlkd_lobes.encoders import SSLEncoder  # noqa: E402
 from mlkd_lobes.files import write_json  # noqa: E402
 
-# Of IEMOCAP's four classes, and epochs measured.
+# One of so many utterances of IEMOCAP's four classes, and epochs measured.
 SHARE, EPOCHS = 3, 2
 NOISE_TYPES = ["hum", "rain", "street", "music", "cafe"]
 SYSTEMS = ("teacher", "mlkd")
@@ -88,6 +93,7 @@ def run(root, system, device):
         return results
 
     train.evaluate = timed_evaluate
+    gc.collect()  # of the network before
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -127,14 +133,21 @@ def seconds_of_speech(root):
 
 
 def differences(root, device):
-    """Largest differences of a student's logits, in single precision."""
+    """Largest differences of a student's logits, in single precision (no TF32).
+
+    For the rest of this process as well.
+    """
     folder = folder_of(root, "mlkd") / "model"
 
     def encoder(source):
         return SSLEncoder(source, source)
 
     model = load_classifier(folder, encoder, LABELS).eval()
-    wavs = [torch.randn(int(16000 * length)) for length in LENGTHS]
+    generator = torch.Generator().manual_seed(0)
+    wavs = [
+        torch.randn(int(16000 * length), generator=generator)
+        for length in LENGTHS
+    ]
     lengths = torch.tensor(LENGTHS) / max(LENGTHS)
     batch = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -155,7 +168,7 @@ def differences(root, device):
 
 
 def hours_all_folds(networks, speech, epochs):
-    """Of a teacher and a student of each fold of IEMOCAP, the student tested."""
+    """Epochs of teacher and student on all folds, and the student's tests."""
     scale = UTTERANCES * SECONDS / sum(speech.values())
     seconds = networks["mlkd"]["test_seconds"]
     for name, n in epochs.items():

@@ -77,27 +77,23 @@ def loading(training, preparation):
 def on_gpu(result):
     """What was measured on a GPU, in sentences."""
     networks, speech = result["networks"], result["seconds_of_speech"]
-    first, later = (
-        [networks[name]["epoch_seconds"][i] for name in ("teacher", "mlkd")]
-        for i in (0, -1)
-    )
-    memory = [n["peak_memory_mb"] / 1024 for n in networks.values()]
-    test = [n["test_seconds"] for n in networks.values()]
-    differences = result["largest_logit_differences"]
+    teacher, mlkd = networks["teacher"], networks["mlkd"]
+    first = [n["epoch_seconds"][0] for n in (teacher, mlkd)]
+    later = [n["epoch_seconds"][-1] for n in (teacher, mlkd)]
+    memory = [n["peak_memory_mb"] / 1024 for n in (teacher, mlkd)]
     return (
-        f"On one {result['device']} ({result['precision']}, "
-        f"{result['workers']} workers, `benchmarks/gpu.py`), on random speech "
-        f"with IEMOCAP's lengths and splits and "
-        f"{sum(speech.values()) / 3600:.1f} hours of it: an epoch with its "
-        f"validation takes {later[0]:.0f} s for the teacher and "
-        f"{later[1]:.0f} s for `mlkd`, the first one {first[0]:.0f} s and, "
-        f"filling the cache, {first[1]:.0f} s; the test {test[0]:.0f} and "
-        f"{test[1]:.0f} s; GPU memory {memory[0]:.1f} and {memory[1]:.1f} GB. "
-        f"So five folds of IEMOCAP, teacher and `mlkd`, would take "
-        f"{result['hours_all_folds']:.1f} hours there. The student's logits "
-        f"differ from those on the CPU by "
-        f"{differences['cpu and device']:.0e}, in single precision, of at most "
-        f"{differences['largest logit']:.1f}."
+        f"On one {result['device']} with {result['cores']} cores "
+        f"({result['precision']}, {result['workers']} workers, batches of "
+        f"{result['batch_seconds']} s), on {sum(speech.values()) / 3600:.1f} "
+        f"hours of random speech, lengths like IEMOCAP's, three of five speakers "
+        f"for training: an epoch and its validation take {later[0]:.0f} s for the "
+        f"teacher and {later[1]:.0f} s for `mlkd`, the first one {first[0]:.0f} s "
+        f"and, filling the cache, {first[1]:.0f} s; the test takes "
+        f"{teacher['test_seconds']:.0f} and {mlkd['test_seconds']:.0f} s. At most "
+        f"{memory[0]:.1f} and {memory[1]:.1f} GB are allocated, validation and "
+        f"test in single precision included. At this pace the epochs of teacher "
+        f"and `mlkd` and the test of `mlkd` take about "
+        f"{result['hours_all_folds']:.0f} hours on all five folds of IEMOCAP."
     )
 
 

@@ -78,8 +78,8 @@ Step = namedtuple("Step", "seconds waited utterances loss")
 def write_speech(folder, n, speaker=lambda i: min(i, 2)):
     """A csv corpus with n utterances and two more.
 
-    By default n to train on, one each to choose and test; else of which speaker
-    is the i-th.
+    `speaker` gives the number of the i-th one's speaker; by default n are of one,
+    to train on, and one each to choose and test.
     """
     generator = np.random.default_rng(0)
     rows = []

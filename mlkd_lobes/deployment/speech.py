@@ -10,7 +10,7 @@ from mlkd_lobes.audibility import leave_silence_out
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
-from mlkd_lobes.manifest import read_manifest_entries
+from mlkd_lobes.manifest_reader import read_manifest_entries
 from mlkd_lobes.noise import UNSEEN_PREFIX, KeyedAddNoise, conditions
 from mlkd_lobes.recordings import wav_path
 
@@ -118,7 +118,8 @@ class RunSpeech:
 
     def _read(self, split, name):
         entry = self.manifests[split][name]
-        path = wav_path(entry["wav"], self.data_folder, name)
+        where = f"{split}.json: utterance {name}"
+        path = wav_path(entry["wav"], self.data_folder, where)
         return read_audio(path, entry.get("start"), entry.get("stop"))
 
 

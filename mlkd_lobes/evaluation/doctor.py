@@ -19,7 +19,7 @@ from mlkd_lobes.evaluation.audio_checks import (
 )
 from mlkd_lobes.evaluation.leakage import describe_overlaps, find_overlaps
 from mlkd_lobes.files import read_csv, read_json
-from mlkd_lobes.manifest import read_manifest_entries
+from mlkd_lobes.manifest_reader import read_manifest_entries
 from mlkd_lobes.noise import SILENCE, UNSEEN_PREFIX, read_noise_csv
 from mlkd_lobes.recordings import AudioError, list_audio, wav_path
 

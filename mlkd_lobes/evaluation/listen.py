@@ -14,7 +14,7 @@ from mlkd_lobes.audio import read_audio
 from mlkd_lobes.encoders import SAMPLE_RATE
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.summary import MULTI_LEVEL, noise_kinds
-from mlkd_lobes.files import read_json
+from mlkd_lobes.manifest_reader import read_manifest_entries
 from mlkd_lobes.noise import CLEAN, Condition, KeyedAddNoise
 from mlkd_lobes.recordings import wav_path
 
@@ -50,9 +50,7 @@ def examples(systems, folder, data_folder, noise_folder=None):
         If it is not of a fold that the systems were tested on.
     """
     path = pathlib.Path(folder) / "manifests/test.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest")
-    manifest = read_json(path)
+    manifest = read_manifest_entries(path)
     if data_folder is None:
         raise InputError(
             "--listen: give --data_folder, where the corpus is, and "

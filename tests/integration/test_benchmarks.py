@@ -120,12 +120,14 @@ def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
         assert network["peak_memory_mb"] > 0
     speech = result["seconds_of_speech"]
     assert speech["train"] > speech["valid"] > 0 and speech["test"] > 0
-    assert result["largest_logit_differences"]["cpu and device"] == 0
+    found = result["largest_logit_differences"]
+    assert found["cpu and device"] == 0 < found["largest logit"]
+    assert found["alone and in a batch"] < 1e-5
     assert result["hours_all_folds"] > 0
 
 
 def test_hours_count_every_epoch_of_every_fold(gpu, monkeypatch):
-    for name, value in {"UTTERANCES": 100, "SECONDS": 3, "FOLDS": 5}.items():
+    for name, value in {"UTTERANCES": 100, "SECONDS": 3, "FOLDS": 4}.items():
         monkeypatch.setattr(gpu, name, value)
     networks = {
         "teacher": {"epoch_seconds": [10, 4]},
@@ -134,4 +136,4 @@ def test_hours_count_every_epoch_of_every_fold(gpu, monkeypatch):
     # Speech of a third: 10 + 2 x 4 and 20 + 4 x 6 and 8 seconds, thrice.
     speech = {"train": 60, "valid": 20, "test": 20}
     hours = gpu.hours_all_folds(networks, speech, {"teacher": 3, "mlkd": 5})
-    assert hours == pytest.approx(5 * 3 * (18 + 44 + 8) / 3600)
+    assert hours == pytest.approx(4 * 3 * (18 + 44 + 8) / 3600)

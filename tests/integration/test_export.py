@@ -170,6 +170,8 @@ def test_the_card_says_what_is_known(card):
     assert heard in card(unlabelled=True)
     alone = {"emotion": 1.0, "features": 0.0, "logits": 0.0}
     assert heard not in card(unlabelled=True, loss_weights=alone)
+    own = {**alone, "own": 1.0}  # that asks for no teacher
+    assert heard not in card(unlabelled=True, loss_weights=own)
 
 
 def test_any_name_of_a_corpus_leaves_the_card_readable(card):

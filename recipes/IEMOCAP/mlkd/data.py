@@ -16,7 +16,7 @@ from torch.utils.data import Sampler
 from mlkd_lobes.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed
-from mlkd_lobes.manifest import read_manifest_entries
+from mlkd_lobes.manifest_reader import read_manifest_entries
 from mlkd_lobes.recordings import wav_path
 from mlkd_lobes.threads import torch_threads
 from speechbrain.dataio.dataset import DynamicItemDataset
