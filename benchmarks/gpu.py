@@ -40,7 +40,9 @@ from training import (  # noqa: E402
 import speechbrain as sb  # noqa: E402
 from mlkd_lobes.classifier import load_classifier  # noqa: E402
 from mlkd_lobes.encoders import SSLEncoder  # noqa: E402
+from mlkd_lobes.evaluation.results import read_cost  # noqa: E402
 from mlkd_lobes.files import write_json  # noqa: E402
+from mlkd_lobes.manifest_reader import read_manifest_entries  # noqa: E402
 
 # One of so many utterances of IEMOCAP's four classes, and epochs measured.
 SHARE, EPOCHS = 3, 2
@@ -101,35 +103,28 @@ def run(root, system, device):
     finally:
         train.evaluate = evaluate
     folder = folder_of(root, system)
-    stage = json.loads((folder / "stage.json").read_text())
-    cost = json.loads((folder / "cost.json").read_text())
+    history, cost = train.read_stage(folder)["history"], read_cost(folder)
     return {
-        "epoch_seconds": [round(e["seconds"], 2) for e in stage["history"]],
+        "epoch_seconds": [round(e["seconds"], 2) for e in history],
         "test_seconds": round(seconds[0], 2),
         "test_real_time_factor": cost["real_time_factor"],
         "peak_memory_mb": round(cost["peak_memory_mb"]),
     }
 
 
-def folder_of(root, system):
-    """Where a system's run is."""
-    return root / "results/csv/groups/fold_1/seed_1" / system
+def folder_of(root, name):
+    """Where a system's run is, or what the systems of the fold share."""
+    return root / "results/csv/groups/fold_1/seed_1" / name
 
 
 def seconds_of_speech(root):
     """How long each split is."""
-    folder = root / "results/csv/groups/fold_1/seed_1/manifests"
-    return {
-        split: round(
-            sum(
-                entry["length"]
-                for entry in json.loads(
-                    (folder / f"{split}.json").read_text()
-                ).values()
-            )
-        )
-        for split in ("train", "valid", "test")
-    }
+    seconds = {}
+    for split in ("train", "valid", "test"):
+        path = folder_of(root, "manifests") / f"{split}.json"
+        entries = read_manifest_entries(path).values()
+        seconds[split] = round(sum(entry["length"] for entry in entries))
+    return seconds
 
 
 def differences(root, device):

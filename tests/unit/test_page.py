@@ -206,7 +206,7 @@ def test_there_is_something_to_hear_without_noise(heard, tmp_path, grid, n):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
-@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("width", [500, 1280, 1400])
 def test_a_browser_shows_all_of_it(page, tmp_path, width):
     """Nothing sticks out, every figure has a size; fonts and layout are real."""
     probe = """<script>
