@@ -33,7 +33,7 @@ Targets.__doc__ = """What it should say.
 """
 
 # Losses that need a teacher, and no label.
-DISTILLATION = ("features", "logits", "correlation")
+DISTILLATION = ("features", "logits")
 
 
 def needs_teacher(weights):
@@ -165,14 +165,11 @@ class FeatureLoss(nn.Module):
     ---------
     cosine_weight : float
         The weight w.
-    normalize_targets : bool
-        Whether each of the teacher's frames gets mean 0 and variance 1.
     """
 
-    def __init__(self, cosine_weight=1.0, normalize_targets=False):
+    def __init__(self, cosine_weight=1.0):
         super().__init__()
         self.cosine_weight = cosine_weight
-        self.normalize_targets = normalize_targets
 
     def forward(self, student, targets):
         """Loss per utterance.
@@ -192,83 +189,11 @@ class FeatureLoss(nn.Module):
             Booleans [batch], all true.
         """
         predicted, wanted = student.features.float(), targets.features.float()
-        if self.normalize_targets:
-            wanted = F.layer_norm(wanted, wanted.shape[-1:])
         distance = (predicted - wanted).abs().mean(-1)
         cosine = F.cosine_similarity(predicted, wanted, dim=-1)
         per_frame = distance - self.cosine_weight * F.logsigmoid(cosine)
         loss = mean_over_frames(per_frame, student.n_frames).mean(0)
         return loss, torch.ones_like(loss, dtype=torch.bool)
-
-
-class CorrelationLoss(nn.Module):
-    """Correlations instead of distances, after arXiv 2312.12153.
-
-    Over the valid frames of a batch each dimension is to correlate with the
-    teacher's of the same number and with no other: the mean over the dimensions
-    i of (1 - C_ii)^2 + w sum_j!=i C_ij^2. And the student's are not to
-    correlate with each other: w sum_j!=i S_ij^2. How that paper weighs the terms
-    is not known here; w is ours. A batch has one value, that of all its
-    utterances.
-
-    Arguments
-    ---------
-    off_diagonal : float
-        The weight w.
-
-    Example
-    -------
-    >>> hidden = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    >>> hidden = hidden[None, None]
-    >>> student = Student(None, hidden, torch.tensor([4]))
-    >>> CorrelationLoss()(student, Targets(None, hidden, None))[0]
-    tensor([0.])
-    """
-
-    def __init__(self, off_diagonal=0.05):
-        super().__init__()
-        self.off_diagonal = off_diagonal
-
-    def forward(self, student, targets):
-        """Loss per utterance.
-
-        Arguments
-        ---------
-        student : Student
-            Its `features` and `n_frames` are used.
-        targets : Targets
-            Its `features` are used.
-
-        Returns
-        -------
-        loss : torch.Tensor
-            Values [batch], all the same.
-        known : torch.Tensor
-            Booleans [batch], all true.
-        """
-        n_frames = student.n_frames
-        valid = length_to_mask(n_frames, student.features.shape[2]).bool()
-        predicted = _standardized(student.features[:, valid])
-        wanted = _standardized(targets.features[:, valid])
-        cross = predicted.mT @ wanted / valid.sum()
-        own = predicted.mT @ predicted / valid.sum()
-        diagonal = torch.diagonal(cross, dim1=1, dim2=2)
-        loss = (1 - diagonal).square().mean()
-        for correlations in (cross, own):
-            size = correlations.shape[-1]
-            other = ~torch.eye(size, dtype=torch.bool, device=own.device)
-            apart = correlations.square()[:, other].sum(-1).mean() / size
-            loss = loss + self.off_diagonal * apart
-        loss = loss.expand(len(n_frames))
-        return loss, torch.ones_like(loss, dtype=torch.bool)
-
-
-def _standardized(frames):
-    """Frames [levels, frames, dim], each dimension with mean 0, variance 1."""
-    frames = frames.float()
-    frames = frames - frames.mean(1, keepdim=True)
-    # Of a dimension that does not change nothing is asked.
-    return frames / frames.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
 
 
 class LogitLoss(nn.Module):

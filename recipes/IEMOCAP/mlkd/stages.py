@@ -12,7 +12,6 @@ DISTILLATION_KEYS = (
     "kd_levels",
     "loss_weights",
     "cosine_weight",
-    "normalize_targets",
     "temperature",
     "distillation_epochs",
 )

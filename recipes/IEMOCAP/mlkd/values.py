@@ -151,7 +151,6 @@ SWITCHES = (
     "skip_prep",
     "prepare_only",
     "train_only",
-    "normalize_targets",
     "teacher_freeze_cnn",
     "student_freeze_cnn",
 )
