@@ -91,9 +91,9 @@ def on_gpu(result):
         f"and, filling the cache, {first[1]:.0f} s; the test takes "
         f"{teacher['test_seconds']:.0f} and {mlkd['test_seconds']:.0f} s. At most "
         f"{memory[0]:.1f} and {memory[1]:.1f} GB are allocated, validation and "
-        f"test in single precision included. At this pace the epochs of teacher "
-        f"and `mlkd` and the test of `mlkd` take about "
-        f"{result['hours_all_folds']:.0f} hours on all five folds of IEMOCAP."
+        f"test in single precision included. Scaled from this speech to "
+        f"that of IEMOCAP, the epochs of teacher and `mlkd` and the test of `mlkd` "
+        f"take about {result['hours_all_folds']:.0f} hours for all five folds."
     )
 
 
