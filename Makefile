@@ -55,7 +55,7 @@ estimate: .venv/ready
 
 # Folds on whose test speakers nothing was chosen: the search validated on those
 # of the second and third.
-UNSEARCHED = $(foreach n,4 5 6,results/ravdess/table/fold_$(n))
+UNSEARCHED = $(foreach n,4 5 6,results/ravdess/$(1)/fold_$(n))
 
 # Tables and figure of the README, those of the pages on RAVDESS and EmoDB, and
 # build/ravdess.html, from the results.
@@ -63,9 +63,11 @@ report: .venv/ready
 	mkdir -p build
 	$(RUN) -m mlkd_lobes report results/ravdess/table --html=build/ravdess.html \
 		--figure=results/ravdess/table/ua.svg --update=README.md
-	$(RUN) -m mlkd_lobes report $(UNSEARCHED) \
+	$(RUN) -m mlkd_lobes report $(call UNSEARCHED,table) \
 		--update=results/ravdess/README.md
 	$(RUN) -m mlkd_lobes report results/ravdess/table_40 \
+		--update=results/ravdess/README.md
+	$(RUN) -m mlkd_lobes report $(call UNSEARCHED,table_40) \
 		--update=results/ravdess/README.md
 	$(RUN) -m mlkd_lobes report results/emodb/table \
 		--update=results/emodb/README.md
