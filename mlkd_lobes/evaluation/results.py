@@ -5,6 +5,7 @@ were computed from, utterance by utterance, and cost.json what may differ betwee
 two equal runs: time, memory, machine.
 """
 
+import contextlib
 import gzip
 import io
 import json
@@ -146,21 +147,30 @@ def write_run(folder, header, predictions, grid, cost):
     """
     folder = pathlib.Path(folder)
     columns = prediction_columns(header["labels"])
-    text = predictions[columns].to_csv(index=False, lineterminator="\n")
-    # Results never stand beside predictions that they were not made from.
-    (folder / RESULTS).unlink(missing_ok=True)
-    with atomic_path(folder / PREDICTIONS) as temporary:
-        # No time stamp, no name: equal predictions are equal files.
-        buffer = io.BytesIO()
-        with gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as file:
-            file.write(text.encode())
-        temporary.write_bytes(buffer.getvalue())
-    write_json(folder / COST, cost)
-    results = {"schema": SCHEMA}
-    results.update(header)
+    results = {"schema": SCHEMA, **header}
     results["conditions"] = summarize(predictions, header["labels"], grid)
-    write_json(folder / RESULTS, results)
+    with contextlib.ExitStack() as stack:
+        # All three are written before one gets its name, results.json last.
+        parts = {
+            name: stack.enter_context(atomic_path(folder / name))
+            for name in (RESULTS, COST, PREDICTIONS)
+        }
+        parts[PREDICTIONS].write_bytes(_compressed(predictions[columns]))
+        write_json(parts[COST], cost)
+        write_json(parts[RESULTS], results)
+        # Results never stand beside predictions that they were not made from.
+        (folder / RESULTS).unlink(missing_ok=True)
     return results
+
+
+def _compressed(table):
+    """A table as gzipped CSV."""
+    text = table.to_csv(index=False, lineterminator="\n")
+    # No time stamp, no name: equal predictions are equal files.
+    buffer = io.BytesIO()
+    with gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as file:
+        file.write(text.encode())
+    return buffer.getvalue()
 
 
 def read_results(folder):

@@ -72,6 +72,8 @@ def test_plan_has_folds_outermost(command, root):
         ("--n_folds=abc", "n_folds: 'abc' is not a whole number"),
         ("--n_folds=3.5", "n_folds: 3.5 is not a whole number"),
         ("--student_layer=3", "no key 'student_layer'"),
+        ("--eval_prec=bf16", "--eval_prec: give the option's full name"),
+        ("--test_annotation=a.json", "folds: 1 and 2 are both tested on a.j"),
         ("--seeds=1,-3", "seed: -3 is not a whole number, at least 0"),
     ],
 )
@@ -94,13 +96,12 @@ def test_systems_of_ones_own_are_checked(command, tmp_path, capsys):
     assert said == "error: odd: student_lr: 'fast' is not a number above 0\n"
 
 
-def test_listed_commands_are_those_that_run(command, root, capsys):
+def test_listed_commands_run_anywhere(command, root, capsys):
     cross_validate.main([*command, "--folds=2", "--systems=random", "--list"])
     (line,) = capsys.readouterr().out.splitlines()
     assert not root.exists()
-    words = shlex.split(line)
-    assert words[:2] == ["python", "train.py"]
-    subprocess.run([sys.executable, *words[1:]], cwd=RECIPE, check=True)
+    root.parents[1].mkdir()
+    subprocess.run(shlex.split(line), cwd=root.parents[1], check=True)
     assert (root / "fold_2/seed_1/random/results.json").is_file()
 
 
@@ -273,6 +274,40 @@ def test_damaged_files_are_no_finished_run(whole_run):
         (folder / name).write_text(content)
         os.utime(folder / name, (0, 0))
     assert finished()
+
+
+def test_another_process_may_be_at_a_run_that_ended(
+    command, whole_run, monkeypatch
+):
+    """It takes the lock at once, and writes hyperparams.yaml anew."""
+    folder, finished = whole_run
+    (run,) = planned(command, "--folds=1", "--systems=random")
+    monkeypatch.setattr(cross_validate.subprocess, "call", lambda *_, **__: 0)
+    os.utime(folder / "hyperparams.yaml")
+    assert not finished() and cross_validate._execute(run, {})
+    (folder / "results.json").unlink()
+    assert not cross_validate._execute(run, {})
+
+
+def test_no_run_depends_on_who_listens(command, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    done = []
+    monkeypatch.setattr(cross_validate.sys, "stdout", Closed())
+    monkeypatch.setattr(cross_validate.sys, "stderr", Closed())
+    monkeypatch.setattr(cross_validate, "test_text", lambda runs: "table")
+
+    def call(command, **_):
+        done.append(command)
+        return len(done) - 1
+
+    monkeypatch.setattr(cross_validate.subprocess, "call", call)
+    monkeypatch.setattr(cross_validate, "has_ended", lambda run: True)
+    own = ["--folds=1", "--systems=random,teacher"]
+    assert cross_validate.main([*command, *own]) == 1
+    assert len(done) == 2
 
 
 def test_an_error_on_the_way_costs_one_run(command, root, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import train
 from brains import MLKDBrain
-from helpers import write_noise
+from helpers import RECIPE, write_noise
 from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification
 
@@ -49,6 +49,21 @@ def test_results_follow_the_schema(finished):
     # All of a fold and seed are tested on the same.
     tests = {r["test_sha256"] for r in finished.results.values()}
     assert len(tests) == 1 and len(tests.pop()) == 64
+
+
+def test_the_precision_of_the_test_counts_wherever_it_is_set(
+    finished, experiment, tmp_path
+):
+    yaml, out = tmp_path / "own.yaml", experiment.arguments["output_folder"]
+    text = (RECIPE / "hparams/mlkd.yaml").read_text()
+    yaml.write_text(text + "\neval_precision: bf16\n")
+    command = [str(yaml), *experiment.command("random")[1:]]
+    train.run(*sb.parse_arguments(command))
+    found = json.loads((out / "random/results.json").read_text())
+    option = {"output_folder": tmp_path / "other"}
+    other = experiment.run("random", "--eval_precision=bf16", **option)
+    assert found["test_sha256"] == other["test_sha256"]
+    assert found["test_sha256"] != finished.results["mlkd"]["test_sha256"]
 
 
 def test_predictions_are_what_the_metrics_were_computed_from(finished):

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 import train
+from filelock import FileLock, Timeout
 from helpers import RECIPE, write_wav
 from settings import SettingsError
 
@@ -169,6 +170,9 @@ def test_bad_settings_stop_the_command(finished, experiment, changes, message):
     )
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         experiment.run("mlkd", **changes)
+    # Nothing that the corrected command would be measured by.
+    out = experiment.arguments["output_folder"]
+    assert not list(out.glob("*/settings.json"))
 
 
 def test_updates_that_never_come_are_refused(finished, experiment):
@@ -193,6 +197,40 @@ def test_bad_input_ends_in_one_line(experiment, changes, message):
     assert process.returncode == 1
     said = said[said.index("error: ") :]
     assert message in said and "Traceback" not in said
+
+
+def test_every_process_says_what_stops_it(monkeypatch, caplog):
+    """Of several, another than the first may meet the full disk."""
+
+    def run(*_):
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(train, "run", run)
+    monkeypatch.setattr("speechbrain.utils.logger.if_main_process", lambda: 0)
+    with pytest.raises(SystemExit):
+        train.main([str(RECIPE / "hparams/mlkd.yaml"), "--data_folder=x"])
+    assert "error: the disk is full" in caplog.text
+
+
+def test_a_lock_is_waited_for_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "LOCK_SECONDS", 0.01)
+    turns, held = [], FileLock(tmp_path / "a/.lock")
+    (tmp_path / "a").mkdir()
+    held.acquire()
+
+    def broadcast(got):
+        turns.append(got)
+        if len(turns) == 2:
+            held.release()
+        return got
+
+    monkeypatch.setattr(train, "ddp_broadcast", broadcast)
+    with train.one_at_a_time(tmp_path / "a"):
+        assert turns == [False, False, True]
+        with pytest.raises(Timeout):
+            held.acquire(timeout=0)
+    held.acquire(timeout=0)
+    held.release()
 
 
 def test_test_only_needs_a_trained_model(experiment):

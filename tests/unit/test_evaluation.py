@@ -1,7 +1,9 @@
 """Metrics, results files, tables and the leakage guard."""
 
+import errno
 import gzip
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -154,15 +156,34 @@ def test_finding_and_refusing_runs(tmp_path):
 def test_results_never_stand_beside_other_predictions(tmp_path, monkeypatch):
     """A run that is written anew and killed half way has no results."""
     results.write_run(tmp_path, HEADER, table(), GRID, {})
+    replace, renamed = os.replace, []
 
-    def killed(*_):
-        raise KeyboardInterrupt
+    def killed(source, target):
+        if renamed:
+            raise KeyboardInterrupt
+        replace(source, target)
+        if target.name == results.PREDICTIONS:
+            renamed.append(target.name)
 
-    monkeypatch.setattr(results, "write_json", killed)
+    monkeypatch.setattr("mlkd_lobes.files.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         results.write_run(tmp_path, HEADER, table(), GRID, {})
-    assert not (tmp_path / results.RESULTS).exists()
+    assert renamed and not (tmp_path / results.RESULTS).exists()
     assert not results.is_whole(tmp_path)
+
+
+def test_results_stay_if_new_ones_cannot_be_written(tmp_path, monkeypatch):
+    results.write_run(tmp_path, HEADER, table(), GRID, {})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(results, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        results.write_run(tmp_path, HEADER, table(), GRID, {"x": 1})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert results.is_whole(tmp_path)
 
 
 def test_tables_show_the_numbers(tmp_path):

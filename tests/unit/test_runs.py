@@ -1,7 +1,15 @@
 """Whose a folder is, and what may stand beside it."""
 
+import contextlib
+
 import pytest
-from runs import check_claims, claim_folder, clear_leftovers, clear_partial
+from runs import (
+    check_claims,
+    claim_folder,
+    claimed_folder,
+    clear_leftovers,
+    clear_partial,
+)
 from settings import SettingsError
 
 from mlkd_lobes.files import PARTIAL_PREFIX, write_json
@@ -122,6 +130,20 @@ def test_a_folder_belongs_to_one_training(tmp_path):
     claim_folder(tmp_path / "a", {"seed": 1, "lr": 0.1}, {})
     with pytest.raises(SettingsError, match="seed: 1 there, 2 now"):
         claim_folder(tmp_path / "a", {"seed": 2, "lr": 0.1}, {})
+
+
+@pytest.mark.parametrize("kept", [None, "save/CKPT+1", "stage.json"])
+def test_a_training_that_came_to_nothing_claims_nothing(tmp_path, kept):
+    folder = tmp_path / "a"
+    with pytest.raises(KeyError):
+        with claimed_folder(folder, {"seed": 1}, {}):
+            if kept:
+                (folder / "save").mkdir()
+                write_json(folder / kept, {"epoch": 1})
+            raise KeyError
+    assert (folder / "settings.json").exists() == bool(kept)
+    with pytest.raises(SettingsError) if kept else contextlib.nullcontext():
+        claim_folder(folder, {"seed": 2}, {})
 
 
 def test_what_another_process_writes_is_left_to_it(tmp_path):

@@ -6,10 +6,13 @@ import pytest
 from helpers import RECIPE
 from settings import (
     SettingsError,
+    check_arguments,
     object_definitions,
     resolve_overrides,
     resolved_values,
 )
+
+import speechbrain as sb
 
 YAML = str(RECIPE / "hparams/mlkd.yaml")
 SYSTEMS = [
@@ -61,6 +64,36 @@ def test_partial_weights_keep_the_others():
         "features": 5.0,
         "logits": 0.5,
     }
+
+
+def test_an_empty_mapping_empties(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("unseen_noise: {rooms: a}\nlabel_map: {joy: hap}\n")
+    text = f"settings: {path}\nunseen_noise: {{}}\nlabel_map: {{fear: null}}"
+    found = resolve(text)
+    assert found["unseen_noise"] == {}
+    assert found["label_map"] == {"joy": "hap", "fear": None}
+
+
+@pytest.mark.parametrize(
+    "argument,message",
+    [
+        ("--eval_prec=bf16", "--eval_prec: give .*full name, --eval_precision"),
+        ("--grad_acc=4", "full name, --grad_accumulation_factor"),
+        ("--data_folder=a=b", "--data_folder=a=b: .* a value may hold neither"),
+        ("--results_folder=a #2", "neither '=' nor ' #'; put it into"),
+    ],
+)
+def test_what_would_be_taken_for_something_else(argument, message):
+    with pytest.raises(SettingsError, match=message):
+        check(argument)
+    check("--data_folder=a b", "--debug", "--device", "cpu", "--seed=3")
+
+
+def check(*arguments):
+    arguments = [YAML, *arguments]
+    _, run_opts, command_line = sb.parse_arguments(arguments)
+    check_arguments(arguments, run_opts, command_line)
 
 
 def test_settings_may_add_systems(tmp_path):

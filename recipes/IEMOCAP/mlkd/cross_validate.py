@@ -14,6 +14,7 @@ Authors
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -27,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import torch
 from filelock import FileLock
-from plan import is_done, is_trained, make_plan
+from plan import has_ended, is_done, is_trained, make_plan
 from runs import SETTINGS, TEACHER, read_stage
 from settings import resolved_values
 from stages import SHARED_KEYS, training_options
@@ -118,11 +119,14 @@ def run_all(plan, jobs):
             if run is None:
                 time.sleep(POLLING_SECONDS)
                 continue
-            finished = _finish(run, environment)
-            with lock:
-                running.remove(run)
-                if not finished:
-                    failed.append(run)
+            finished = False
+            try:
+                finished = _finish(run, environment)
+            finally:
+                with lock:
+                    running.remove(run)
+                    if not finished:
+                        failed.append(run)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -175,12 +179,31 @@ def _execute(run, environment):
     _say(f"running: {_title(run)}")
     log = log_of(run)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(HERE / run.command[0]), *run.command[1:]]
     with open(log, "a", encoding="utf-8") as file:
         code = subprocess.call(
-            command, stdout=file, stderr=subprocess.STDOUT, env=environment
+            command_of(run),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
         )
-    return code == 0 and is_done(run)
+    # Another process may be at work on it by now: what it did is there.
+    return code == 0 and has_ended(run)
+
+
+def command_of(run):
+    """What does a run, from whatever folder the paths in it are relative to.
+
+    Arguments
+    ---------
+    run : Run
+        The run.
+
+    Returns
+    -------
+    list of str
+        Program and arguments.
+    """
+    return [sys.executable, str(HERE / "train.py"), *run.command]
 
 
 def log_of(run):
@@ -200,8 +223,13 @@ def log_of(run):
 
 
 def _say(line, file=None):
-    """Prints a line in one piece, or it would mix with those of other places."""
-    print(line + "\n", end="", file=file, flush=True)
+    """Prints a line in one piece, or it would mix with those of other places.
+
+    Nobody may be listening any more, or the disk be full that keeps what is
+    said: no run depends on it.
+    """
+    with contextlib.suppress(OSError):
+        print(line + "\n", end="", file=file, flush=True)
 
 
 def _title(run):
@@ -281,7 +309,7 @@ def _validation_row(run):
 
 def _own_settings(run):
     """What a run's training has that the defaults have not."""
-    defaults = resolved_values(run.command[1], {"data_folder": None})
+    defaults = resolved_values(run.command[0], {"data_folder": None})
     defaults = {**training_options(defaults, RunOptions()), **defaults}
     settings = json.loads((run.folder / SETTINGS).read_text())
     return {
@@ -312,7 +340,7 @@ def main(argv):
         return 1
     if options.list:
         for run in plan:
-            print("python " + shlex.join(run.command))
+            print(shlex.join(command_of(run)))
         return 0
     try:
         failed = run_all(plan, max(1, options.jobs))
@@ -321,12 +349,12 @@ def main(argv):
         return 130
     for run in failed:
         log = f"; see {log_of(run)}" if log_of(run).exists() else ""
-        print(f"failed: {_title(run)}{log}", file=sys.stderr)
+        _say(f"failed: {_title(run)}{log}", sys.stderr)
     done = [run for run in plan if run not in failed]
     try:
         if done:
             trained = done[0].values["train_only"]
-            print("\n" + (validation_text if trained else test_text)(done))
+            _say("\n" + (validation_text if trained else test_text)(done))
     except (FileNotFoundError, InputError) as error:
         print(f"no table: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ from ruamel.yaml import YAMLError
 from runs import SETTINGS, read_settings, read_stage
 from settings import (
     SettingsError,
+    check_arguments,
     command_line_keys,
     keys_of_system,
     object_definitions,
@@ -31,8 +32,9 @@ Run = namedtuple(
 )
 Run.__doc__ = """One system on one fold with one seed.
 
-Its `folder`, its `command`, the `values` of all keys, the run `options` that
-training depends on, and whether it is a student of the teacher trained beside it.
+Its `folder`, its `command` (the arguments of train.py), the `values` of all keys,
+the run `options` that training depends on, and whether it is a student of the
+teacher trained beside it.
 """
 
 
@@ -57,7 +59,9 @@ def make_plan(options, passed):
         If a fold, seed or system is not known, a value of a system cannot be
         meant, or a run's own key is given.
     """
-    hparams_file, _, text = sb.parse_arguments([options.hparams_file, *passed])
+    arguments = [options.hparams_file, *passed]
+    hparams_file, run_opts, text = sb.parse_arguments(arguments)
+    check_arguments(arguments, run_opts, text)
     overrides = resolve_overrides(hparams_file, text)
     for key in OWN_KEYS:
         if any(f"{option}=".startswith(f"--{key}=") for option in passed):
@@ -87,7 +91,22 @@ def make_plan(options, passed):
                 own = [f"--fold={fold}", f"--seed={seed}", f"--system={system}"]
                 command = [options.hparams_file, *passed, *own]
                 plan.append(_plan_run(command))
+    _check_test_speech(plan)
     return plan
+
+
+def _check_test_speech(plan):
+    """Folds must be tested on speech of their own."""
+    found = {}
+    for run in plan:
+        path = run.values["test_annotation"]
+        fold = found.setdefault(path, run.fold)
+        if fold != run.fold:
+            raise SettingsError(
+                f"folds: {fold} and {run.fold} are both tested on {path}; give "
+                "one of them, --folds=1, or name the fold in the YAML file's "
+                "test_annotation"
+            )
 
 
 def _check_system(hparams_file, text, system):
@@ -122,7 +141,7 @@ def _plan_run(command):
         values["seed"],
         values["system"],
         pathlib.Path(values["output_folder"]) / values["system"],
-        ["train.py", *command],
+        command,
         values,
         training_options(values, run_opts),
         student and values["teacher_folder"] is None,
@@ -166,11 +185,28 @@ def is_done(run):
         only to be trained, whether it is. Where that is not certain, train.py
         will tell: it looks into files, and is fast where nothing is to be done.
     """
-    if not _same_settings(run):
+    if not _same_settings(run) or not has_ended(run):
         return False
+    return run.values["train_only"] or not _is_newer(run.folder)
+
+
+def has_ended(run):
+    """Whether what a run leaves is there, of whatever settings.
+
+    Arguments
+    ---------
+    run : Run
+        The run.
+
+    Returns
+    -------
+    bool
+        Whether its results are there and whole; if it is only to be trained,
+        whether it is.
+    """
     if run.values["train_only"]:
         return is_trained(run.folder, run.system)
-    return is_whole(run.folder) and not _is_newer(run.folder)
+    return is_whole(run.folder)
 
 
 def _same_settings(run):
@@ -186,7 +222,7 @@ def _same_settings(run):
 
 def _agree(run, there, trained):
     """Whether a run is what hyperparams.yaml and settings.json tell of."""
-    objects = object_definitions(run.command[1])
+    objects = object_definitions(run.command[0])
     ignored = {*PLACE_KEYS, *objects}
     definitions = {key: objects.get(key) for key in trained["objects"]}
     return (

@@ -7,6 +7,7 @@ stage.json      how the training went; means that it is finished
 results.json    and the files beside it: how the network does in noise
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -18,6 +19,7 @@ from stages import LOGGER_KEYS, SHARED_KEYS, common_keys
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
 from mlkd_lobes.files import PARTIAL_PREFIX, read_json, text_sha256, write_json
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 # The system that all students of an output folder learn from.
@@ -148,6 +150,37 @@ def claim_folder(folder, settings, systems):
     if read_stage(path.parent) or "processes" not in found:
         names.discard("processes")
     _compare(folder, found, settings, names)
+
+
+@contextlib.contextmanager
+def claimed_folder(folder, settings, systems):
+    """A folder that belongs to a training, if it comes to anything.
+
+    A training that fails before its first checkpoint leaves nothing that other
+    settings could not start from.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where the training keeps its state.
+    settings : dict
+        What it depends on.
+    systems : dict
+        What makes each system: key to value.
+
+    Raises
+    ------
+    SettingsError
+        As `claim_folder` does.
+    """
+    run_on_main(claim_folder, args=[folder, settings, systems])
+    try:
+        yield
+    except BaseException:
+        kept = (folder / STAGE, *(folder / "save").glob("CKPT*"))
+        if if_main_process() and not any(path.exists() for path in kept):
+            (folder / SETTINGS).unlink(missing_ok=True)
+        raise
 
 
 def clear_leftovers(folder):

@@ -64,9 +64,48 @@ def resolve_overrides(hparams_file, command_line, system=None):
         (systems[system], f"system {system}"),
         (typed, "the command line"),
     ):
-        recursive_update(merged, _check_keys(source, defaults, where))
+        _update(merged, _check_keys(source, defaults, where))
     merged["system"] = system
     return merged
+
+
+def check_arguments(argv, run_opts, command_line):
+    """Refuses what SpeechBrain's command line would take for something else.
+
+    It splits a value at every "=", and takes the beginning of an option's name
+    for the option.
+
+    Arguments
+    ---------
+    argv : list of str
+        What was typed.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        The options read from it.
+    command_line : str
+        The overrides read from it, in YAML.
+
+    Raises
+    ------
+    SettingsError
+        Naming the argument.
+    """
+    typed = [argument for argument in argv if argument.startswith("--")]
+    for argument in typed:
+        _, _, value = argument.partition("=")
+        if "=" in value or " #" in value:
+            raise SettingsError(
+                f"{argument}: on the command line a value may hold neither '=' "
+                "nor ' #'; put it into a settings file (--settings=FILE)"
+            )
+    options = run_opts.as_dict()
+    known = {*options, *command_line_keys(command_line)}
+    for argument in typed:
+        name = argument[2:].partition("=")[0]
+        if name not in known:
+            full = next(option for option in options if option.startswith(name))
+            raise SettingsError(
+                f"--{name}: give the option's full name, --{full}"
+            )
 
 
 def command_line_keys(command_line):
@@ -112,11 +151,17 @@ def _sources(hparams_file, command_line):
     for file in _settings_files({**defaults, **typed}.get("settings")):
         content = _check_keys(_load(pathlib.Path(file)), defaults, file)
         _refuse_settings(content, file)
-        recursive_update(merged, content)
+        _update(merged, content)
     systems = dict(defaults["systems"])
     for source in (merged, typed):
         recursive_update(systems, _checked_systems(source.get("systems", {})))
     return defaults, merged, typed, systems
+
+
+def _update(merged, source):
+    """Later settings over earlier ones: mappings entry by entry, {} empties."""
+    merged.update({key: {} for key, value in source.items() if value == {}})
+    recursive_update(merged, source)
 
 
 def _settings_files(value):

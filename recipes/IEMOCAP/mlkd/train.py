@@ -31,7 +31,7 @@ from data import (
     add_training_pipeline,
     read_manifest,
 )
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hyperpyyaml import load_hyperpyyaml
 from prepare import (
     check_leakage,
@@ -44,6 +44,7 @@ from runs import (
     TEACHER,
     check_claims,
     claim_folder,
+    claimed_folder,
     clear_partial,
     confirm_results,
     finish_stage,
@@ -53,6 +54,7 @@ from runs import (
 )
 from settings import (
     SettingsError,
+    check_arguments,
     object_definitions,
     resolve_overrides,
     resolved_values,
@@ -79,6 +81,7 @@ from mlkd_lobes.noise import CLEAN, conditions, noise_fingerprint
 from mlkd_lobes.targets import TargetCache
 from speechbrain.utils.distributed import (
     ddp_barrier,
+    ddp_broadcast,
     if_main_process,
     infer_device,
     run_on_main,
@@ -87,6 +90,8 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
+# How long processes wait for another one's lock before they agree to go on.
+LOCK_SECONDS = 60
 # Options of SpeechBrain's that this recipe cannot keep its promises with.
 WHOLE_EPOCHS = (
     "checkpoints are written after every epoch alone, where training goes on "
@@ -423,10 +428,16 @@ def train_network(hparams, run_opts, teacher_folder=None):
         teacher_sha256 = state_sha256(teacher)
     folder = run_folder(hparams)
     settings = training_settings(hparams, run_opts, teacher_sha256)
-    run_on_main(claim_folder, args=[folder, settings, hparams["systems"]])
-    if read_stage(folder):
-        logger.info(f"{folder.name}: trained already.")
-        return
+    with claimed_folder(folder, settings, hparams["systems"]):
+        if read_stage(folder):
+            logger.info(f"{folder.name}: trained already.")
+            return
+        learned = learn(hparams, run_opts, teacher_folder, teacher)
+        run_on_main(finish_stage, args=[folder, *learned, teacher_sha256])
+
+
+def learn(hparams, run_opts, teacher_folder, teacher):
+    """Trains from where it was stopped: network, best checkpoint, history."""
     model = build(hparams, teacher_folder)
     brain, loader, validation = prepare_training(
         hparams, run_opts, model, teacher
@@ -442,9 +453,7 @@ def train_network(hparams, run_opts, teacher_folder=None):
     best = brain.checkpointer.recover_if_possible(max_key="UA")
     # Finishing clears away the checkpoint that others may still be reading.
     ddp_barrier()
-    run_on_main(
-        finish_stage, args=[folder, model, best, epochs, teacher_sha256]
-    )
+    return model, best, epochs
 
 
 def evaluate(hparams, run_opts):
@@ -453,8 +462,9 @@ def evaluate(hparams, run_opts):
     speech, _ = annotations(hparams)
     test = {"conditions": grid, "manifest": file_sha256(speech["test"])}
     test["noise"] = noise_fingerprint(hparams["test_noise"].types)
-    if run_opts["eval_precision"] != "fp32":
-        test["precision"] = run_opts["eval_precision"]
+    precision = training_options(hparams, run_opts)["eval_precision"]
+    if precision != "fp32":
+        test["precision"] = precision
     header = results_header(
         folder,
         test,
@@ -501,8 +511,23 @@ def one_at_a_time(folder):
     """Of several processes one works in a folder, the others wait for it."""
     path = pathlib.Path(folder) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path) if if_main_process() else contextlib.nullcontext():
+    lock = FileLock(path, timeout=LOCK_SECONDS)
+    # Processes that wait in one barrier all the time give up after two hours.
+    while not ddp_broadcast(if_main_process() and acquired(lock)):
+        pass
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def acquired(lock):
+    """Whether a lock was free before its timeout."""
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True
 
 
 def check_trained(hparams, run_opts):
@@ -610,10 +635,12 @@ def main(argv):
     hparams_file, run_opts, command_line = sb.parse_arguments(argv)
     sb.utils.distributed.ddp_init_group(run_opts)
     try:
+        check_arguments(argv, run_opts, command_line)
         run(hparams_file, run_opts, command_line)
-    # Also a full disk, or a folder that may not be written.
+    # Also a full disk, or a folder that may not be written; any process may
+    # be the one that meets it.
     except (OSError, InputError) as error:
-        logger.error(f"error: {error}")
+        logger.error(f"error: {error}", main_process_only=False)
         sys.exit(1)
 
 
