@@ -5,8 +5,13 @@ import sys
 import pytest
 import torch
 from helpers import save_encoder, tiny_config, write_corpus, write_noise
+from hypothesis import settings
 
 from speechbrain.utils.importutils import LazyModule
+
+# A busy machine is no error.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -159,7 +159,7 @@ def write_run(folder, header, predictions, grid, cost):
         write_json(parts[COST], cost)
         write_json(parts[RESULTS], results)
         # Results never stand beside predictions that they were not made from.
-        (folder / RESULTS).unlink(missing_ok=True)
+        (folder / RESULTS).resolve().unlink(missing_ok=True)
     return results
 
 

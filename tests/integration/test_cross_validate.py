@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from helpers import RECIPE
 from plan import is_done, make_plan
+from settings import SettingsError
 
 YAML = str(RECIPE / "hparams/mlkd.yaml")
 
@@ -73,7 +74,7 @@ def test_plan_has_folds_outermost(command, root):
         ("--n_folds=3.5", "n_folds: 3.5 is not a whole number"),
         ("--student_layer=3", "no key 'student_layer'"),
         ("--eval_prec=bf16", "--eval_prec: give the option's full name"),
-        ("--test_annotation=a.json", "folds: 1 and 2 are both tested on a.j"),
+        ("--test_annotation=a.json", "folds: 1 and 2 are both tested on .*a.j"),
         ("--seeds=1,-3", "seed: -3 is not a whole number, at least 0"),
     ],
 )
@@ -82,6 +83,13 @@ def test_bad_plans_are_refused(command, capsys, option, message):
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
     assert re.search(message, said)
+
+
+def test_what_is_only_trained_may_share_its_test_speech(command, tmp_path):
+    same = f"--test_annotation={tmp_path}/a.json"
+    assert len(planned(command, "--train_only=True", same)) == 12
+    with pytest.raises(SettingsError, match="folds: 1 and 2 are both tested"):
+        planned(command, same)
 
 
 def test_systems_of_ones_own_are_checked(command, tmp_path, capsys):

@@ -189,6 +189,7 @@ def test_updates_that_never_come_are_refused(finished, experiment):
         ({"noise_corpus": "x"}, "no noise_corpus 'x'"),
         # As without a network, or with a name that the hub does not know.
         ({"wav2vec2_hub": "nobody/nothing"}, "nobody/nothing"),
+        ({"eval_prec": "bf16"}, "--eval_prec: give the option's full name"),
     ],
 )
 def test_bad_input_ends_in_one_line(experiment, changes, message):

@@ -65,7 +65,7 @@ def single(student, targets, i):
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(0, 9))
 def test_a_batch_is_the_mean_of_its_utterances(lengths, padding):
     student, targets = batch(lengths, padding=padding)
@@ -80,7 +80,7 @@ def test_a_batch_is_the_mean_of_its_utterances(lengths, padding):
         assert torch.allclose(terms[name], mean, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 12))
 def test_nothing_in_the_padding_reaches_loss_or_gradient(n):
     student, targets = batch([n, 20])

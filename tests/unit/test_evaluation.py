@@ -172,6 +172,15 @@ def test_results_never_stand_beside_other_predictions(tmp_path, monkeypatch):
     assert not results.is_whole(tmp_path)
 
 
+def test_results_may_be_a_link(tmp_path):
+    (tmp_path / "store").mkdir()
+    link = tmp_path / results.RESULTS
+    link.symlink_to(tmp_path / "store/a.json")
+    for cost in ({}, {"x": 1}):
+        results.write_run(tmp_path, HEADER, table(), GRID, cost)
+        assert link.is_symlink() and results.is_whole(tmp_path)
+
+
 def test_results_stay_if_new_ones_cannot_be_written(tmp_path, monkeypatch):
     results.write_run(tmp_path, HEADER, table(), GRID, {})
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

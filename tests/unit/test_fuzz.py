@@ -43,7 +43,6 @@ fuzz = settings(
     max_examples=EXAMPLES or 40,
     derandomize=not EXAMPLES,
     database=None,
-    deadline=None,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )

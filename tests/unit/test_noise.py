@@ -51,7 +51,7 @@ def rms(wav):
     return wav.double().square().mean().sqrt().item()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(40, 30000),
     st.floats(-20, 40),

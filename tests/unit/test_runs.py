@@ -137,6 +137,7 @@ def test_a_training_that_came_to_nothing_claims_nothing(tmp_path, kept):
     folder = tmp_path / "a"
     with pytest.raises(KeyError):
         with claimed_folder(folder, {"seed": 1}, {}):
+            (folder / "targets/x").mkdir(parents=True)
             if kept:
                 (folder / "save").mkdir()
                 write_json(folder / kept, {"epoch": 1})
@@ -144,6 +145,8 @@ def test_a_training_that_came_to_nothing_claims_nothing(tmp_path, kept):
     assert (folder / "settings.json").exists() == bool(kept)
     with pytest.raises(SettingsError) if kept else contextlib.nullcontext():
         claim_folder(folder, {"seed": 2}, {})
+    # What the teacher said of signals that those settings made goes as well.
+    assert (folder / "targets").exists() == (kept == "save/CKPT+1")
 
 
 def test_what_another_process_writes_is_left_to_it(tmp_path):

@@ -82,12 +82,18 @@ def test_an_empty_mapping_empties(tmp_path):
         ("--grad_acc=4", "full name, --grad_accumulation_factor"),
         ("--data_folder=a=b", "--data_folder=a=b: .* a value may hold neither"),
         ("--results_folder=a #2", "neither '=' nor ' #'; put it into"),
+        ("--teacher_folder=#1", "neither '=' nor ' #'; put it into"),
     ],
 )
 def test_what_would_be_taken_for_something_else(argument, message):
     with pytest.raises(SettingsError, match=message):
         check(argument)
+    with pytest.raises(SettingsError, match="^a=b: on the command line"):
+        check("--data_folder", "a=b")
     check("--data_folder=a b", "--debug", "--device", "cpu", "--seed=3")
+    check("--noise_types=[rain, wind]", "--unseen_noise={rooms: a}")
+    check("--jit_module_keys", "a", "b", "--log_config=a=b.yaml", "--1=2")
+    check("--data_folder='a #b'", "--seed", "3")
 
 
 def check(*arguments):

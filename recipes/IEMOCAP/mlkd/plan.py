@@ -1,5 +1,6 @@
 """Which runs a table consists of, and which of them are finished."""
 
+import os
 import pathlib
 from collections import namedtuple
 
@@ -96,10 +97,12 @@ def make_plan(options, passed):
 
 
 def _check_test_speech(plan):
-    """Folds must be tested on speech of their own."""
+    """Folds that are tested must be so on speech of their own."""
     found = {}
     for run in plan:
-        path = run.values["test_annotation"]
+        if run.values["train_only"]:
+            continue
+        path = os.path.realpath(run.values["test_annotation"])
         fold = found.setdefault(path, run.fold)
         if fold != run.fold:
             raise SettingsError(

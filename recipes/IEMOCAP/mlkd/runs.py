@@ -142,6 +142,8 @@ def claim_folder(folder, settings, systems):
     clear_leftovers(path.parent)
     if not path.is_file():
         check_claims(path.parents[1], path.parent.name, settings, systems)
+        # What a teacher said of signals that other settings made.
+        shutil.rmtree(path.parent / "targets", ignore_errors=True)
         write_json(path, settings)
         return
     found = read_settings(path)

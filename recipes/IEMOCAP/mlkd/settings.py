@@ -89,23 +89,40 @@ def check_arguments(argv, run_opts, command_line):
     SettingsError
         Naming the argument.
     """
-    typed = [argument for argument in argv if argument.startswith("--")]
-    for argument in typed:
-        _, _, value = argument.partition("=")
-        if "=" in value or " #" in value:
-            raise SettingsError(
-                f"{argument}: on the command line a value may hold neither '=' "
-                "nor ' #'; put it into a settings file (--settings=FILE)"
-            )
     options = run_opts.as_dict()
-    known = {*options, *command_line_keys(command_line)}
-    for argument in typed:
-        name = argument[2:].partition("=")[0]
-        if name not in known:
-            full = next(option for option in options if option.startswith(name))
+    words = [
+        (word, *_name_and_value(word))
+        for word in argv
+        if word != run_opts.param_file
+    ]
+    for word, name, value in words:
+        if name not in options and _is_cut(value):
             raise SettingsError(
-                f"--{name}: give the option's full name, --{full}"
+                f"{word}: on the command line a value may hold neither '=' nor "
+                "' #'; put it into a settings file (--settings=FILE)"
             )
+    known = {None, "", *options, *command_line_keys(command_line)}
+    for _, name, _ in words:
+        for option in options:
+            if name not in known and option.startswith(name):
+                raise SettingsError(
+                    f"--{name}: give the option's full name, --{option}"
+                )
+
+
+def _name_and_value(word):
+    """Of --NAME=VALUE; a word of another kind is a value."""
+    if not word.startswith("--"):
+        return None, word
+    name, _, value = word[2:].partition("=")
+    return name, value
+
+
+def _is_cut(value):
+    """Whether SpeechBrain splits a value, or YAML takes its end for a comment."""
+    return "=" in value or (
+        " #" in f" {value}" and not value.startswith(("'", '"'))
+    )
 
 
 def command_line_keys(command_line):
@@ -159,8 +176,12 @@ def _sources(hparams_file, command_line):
 
 
 def _update(merged, source):
-    """Later settings over earlier ones: mappings entry by entry, {} empties."""
-    merged.update({key: {} for key, value in source.items() if value == {}})
+    """Later settings over earlier ones: mappings entry by entry.
+
+    {} takes back what earlier ones set, not what the YAML file itself says.
+    """
+    emptied = [key for key, value in source.items() if value == {}]
+    merged.update({key: {} for key in emptied if key != "systems"})
     recursive_update(merged, source)
 
 
