@@ -8,6 +8,7 @@ from helpers import RECIPE
 
 import speechbrain as sb
 
+YAML = str(RECIPE / "hparams/mlkd.yaml")
 SETTINGS = """
 corpus: csv
 corpus_name: tiny
@@ -48,8 +49,7 @@ class Experiment:
     def command(self, system, *flags, **changes):
         arguments = {**self.arguments, "system": system, **changes}
         options = [f"--{key}={value}" for key, value in arguments.items()]
-        yaml = str(RECIPE / "hparams/mlkd.yaml")
-        return [yaml, *options, "--noprogressbar", "--device=cpu", *flags]
+        return [YAML, *options, "--noprogressbar", "--device=cpu", *flags]
 
     def run(self, system, *flags, **changes):
         """In this process; returns the results."""
@@ -69,3 +69,11 @@ class Experiment:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+
+def planned(command, *own):
+    """The runs of a cross-validation."""
+    import cross_validate
+    from plan import make_plan
+
+    return make_plan(*cross_validate.parse([*command, *own]))

@@ -1,8 +1,10 @@
 """The real command on a corpus of seconds and an encoder of kilobytes."""
 
+import cross_validate
 import pytest
-from experiment import Experiment
+from experiment import YAML, Experiment, planned
 from helpers import write_corpus
+from plan import is_done
 
 
 @pytest.fixture
@@ -24,3 +26,33 @@ def finished(tmp_path_factory, encoder_folder, corpus, noise_corpus):
 @pytest.fixture
 def own_corpus(tmp_path):
     return write_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture
+def command(experiment):
+    """Options of a cross-validation of the tiny corpus."""
+    arguments = dict(experiment.arguments)
+    arguments["results_folder"] = arguments.pop("output_folder")
+    arguments.update(teacher_epochs=1, student_epochs=1, test_snrs="[0]")
+    options = [f"--{key}={value}" for key, value in arguments.items()]
+    return [YAML, *options, "--noprogressbar", "--device=cpu"]
+
+
+@pytest.fixture
+def root(experiment):
+    return experiment.arguments["output_folder"] / "tiny/groups"
+
+
+@pytest.fixture
+def whole_run(command, root):
+    """A finished run; whether it is so for other options."""
+    own = ["--folds=1", "--systems=random"]
+    assert cross_validate.main([*command, *own]) == 0
+
+    def finished(*options):
+        names = tuple(f"{option.split('=')[0]}=" for option in options)
+        others = [o for o in command if not o.startswith(names)]
+        return is_done(planned(others, *own, *options)[0])
+
+    assert finished()
+    return root / "fold_1/seed_1/random", finished

@@ -5,7 +5,6 @@ import shutil
 import pytest
 import torch
 import train
-from filelock import FileLock, Timeout
 from helpers import RECIPE, write_wav
 from settings import SettingsError
 
@@ -211,27 +210,6 @@ def test_every_process_says_what_stops_it(monkeypatch, caplog):
     with pytest.raises(SystemExit):
         train.main([str(RECIPE / "hparams/mlkd.yaml"), "--data_folder=x"])
     assert "error: the disk is full" in caplog.text
-
-
-def test_a_lock_is_waited_for_in_turns(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "LOCK_SECONDS", 0.01)
-    turns, held = [], FileLock(tmp_path / "a/.lock")
-    (tmp_path / "a").mkdir()
-    held.acquire()
-
-    def broadcast(got):
-        turns.append(got)
-        if len(turns) == 2:
-            held.release()
-        return got
-
-    monkeypatch.setattr(train, "ddp_broadcast", broadcast)
-    with train.one_at_a_time(tmp_path / "a"):
-        assert turns == [False, False, True]
-        with pytest.raises(Timeout):
-            held.acquire(timeout=0)
-    held.acquire(timeout=0)
-    held.release()
 
 
 def test_test_only_needs_a_trained_model(experiment):

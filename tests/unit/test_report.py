@@ -49,6 +49,11 @@ def pooled(*folders):
     return pool(find_runs([ROOT / folder for folder in folders]))
 
 
+def named(*folders):
+    """The same by name."""
+    return {system.name: system for system in pooled(*folders)}
+
+
 @pytest.mark.parametrize("page,folders", SHOWN)
 def test_pages_show_the_committed_results(page, folders):
     about = find_runs([ROOT / folders[0]])[0].results
@@ -80,8 +85,8 @@ ASKED = [
 
 @pytest.mark.parametrize("one,other,epochs,folder", ASKED)
 def test_the_readme_begins_with_what_was_found(one, other, epochs, folder):
-    named = {system.name: system for system in pooled(folder)}
-    found = contrast(named[one], named[other]).found
+    systems = named(folder)
+    found = contrast(systems[one], systems[other]).found
     over_seeds = between(*seeds_interval(found.per_seed), "+.1f")
     each = ", ".join(f"{100 * gain:+.1f}" for gain in found.per_seed)
     row = [f"`{one}` − `{other}`", epochs, f"{100 * found.difference:+.1f}"]
@@ -90,10 +95,7 @@ def test_the_readme_begins_with_what_was_found(one, other, epochs, folder):
 
 
 def test_the_readme_says_what_hearing_noise_gives():
-    table, table_40 = (
-        {system.name: system for system in pooled(folder)}
-        for folder in (TABLE, TABLE_40)
-    )
+    table, table_40 = named(TABLE), named(TABLE_40)
     told, student = results_so_far(), table["student_noisy"]
     noise = seen_noise(student)
     ahead = 100 * (score(student, noise) - score(table["teacher"], noise))
@@ -111,9 +113,12 @@ def test_the_readme_says_what_hearing_noise_gives():
     )
     assert f"the same two gain {short:+.1f}: the lead shrinks" in told
     assert short > 100 * gain
-    fewer = {system.name: system for system in pooled(*UNSEARCHED_40)}
-    gain = contrast(fewer["mlkd"], fewer["student_noisy"]).found.difference
-    assert f"where nothing was chosen, it is {100 * gain:+.1f}." in told
+    fewer = named(*UNSEARCHED_40)
+    part = contrast(fewer["mlkd"], fewer["student_noisy"]).found.difference
+    assert f"where nothing was chosen, it is {100 * part:+.1f}." in told
+    page = (ROOT / "results/ravdess/README.md").read_text()
+    assert f"the gain, {100 * part:+.1f} points, is half that of all" in page
+    assert part == pytest.approx(gain / 2, abs=0.001)
 
 
 def results_so_far():
@@ -144,7 +149,7 @@ def test_the_aims_are_those_of_the_results(column, student, tables):
     table = page.split("## What was aimed at")[1].split("\n\n")[1]
     header, _, *rows = [line.split("|")[1:-1] for line in table.splitlines()]
     assert header[column].strip().startswith(f"`{student}`")
-    found = [reached(pooled(*folders), student) for folders in tables]
+    found = [reached(named(*folders), student) for folders in tables]
     words = {
         (None, None): "–",
         (True, True): "yes",
@@ -158,9 +163,8 @@ def test_the_aims_are_those_of_the_results(column, student, tables):
 
 def reached(systems, name):
     """Of every aim, whether a system reaches it; None without a teacher."""
-    named = {system.name: system for system in systems}
-    student, teacher = named[name], named.get("teacher")
-    gain = contrast(student, named["student_noisy"])
+    student, teacher = systems[name], systems.get("teacher")
+    gain = contrast(student, systems["student_noisy"])
     at_20 = seen_noise(student, snr=20)
     return [
         gain.found.difference >= 0.02,
@@ -279,8 +283,8 @@ def test_what_varies_from_run_to_run_is_told_as_it_was():
     told = " ".join(page.split("## What would have to change")[1].split())
     gains, runs_of_each = [], []
     for folder in (TABLE, TABLE_40):
-        named = {system.name: system for system in pooled(folder)}
-        found = contrast(named["mlkd"], named["student_noisy"])
+        systems = named(folder)
+        found = contrast(systems["mlkd"], systems["student_noisy"])
         gains.append(100 * np.array(found.per_run))
         # Two-sided test at 5 %, power of 80 %, of a mean of one point.
         runs_of_each.append((2.8 * gains[-1].std(ddof=1)) ** 2)
@@ -289,7 +293,7 @@ def test_what_varies_from_run_to_run_is_told_as_it_was():
     assert f"by {spread[1]:.1f} so far with 40, more than its mean" in told
     assert all(s > gain.mean() for s, gain in zip(spread, gains))
     assert runs_of_each == pytest.approx([80, 20], abs=5)  # "some"
-    student = {system.name: system for system in pooled(TABLE_40)}["mlkd"]
+    student = named(TABLE_40)["mlkd"]
     kept = score(student, seen_noise(student, snr=20), "consistency")
     assert f"{100 * kept:.1f} % of the utterances what" in page
 
@@ -418,6 +422,13 @@ def test_the_estimate_is_of_todays_settings():
     readme = " ".join((ROOT / "README.md").read_text().split())
     for stage in ("teacher", "mlkd"):
         assert f"{estimate[stage]['memory_gb']} GB" in readme
+    gpu = json.loads((ROOT / "results/bench/gpu.json").read_text())
+    measured = [
+        f"{network['peak_memory_mb'] / 1024:.1f}"
+        for network in gpu["networks"].values()
+    ]
+    assert f"on the H100 [{' and '.join(measured)}]" in readme
+    assert f"about {gpu['hours_all_folds']:.0f} hours on an H100" in readme
     assert f"{estimate['hours_all_folds']} hours" in readme
     assert f"{estimate['hours_cross_validation']} for the 60 runs" in readme
     assert f"{estimate['cache_gb_per_run']} GB" in readme

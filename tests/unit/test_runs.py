@@ -3,6 +3,8 @@
 import contextlib
 
 import pytest
+import runs
+from filelock import FileLock, Timeout
 from runs import (
     check_claims,
     claim_folder,
@@ -147,6 +149,27 @@ def test_a_training_that_came_to_nothing_claims_nothing(tmp_path, kept):
         claim_folder(folder, {"seed": 2}, {})
     # What the teacher said of signals that those settings made goes as well.
     assert (folder / "targets").exists() == (kept == "save/CKPT+1")
+
+
+def test_a_lock_is_waited_for_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.01)
+    turns, held = [], FileLock(tmp_path / "a/.lock")
+    (tmp_path / "a").mkdir()
+    held.acquire()
+
+    def broadcast(got):
+        turns.append(got)
+        if len(turns) == 2:
+            held.release()
+        return got
+
+    monkeypatch.setattr(runs, "ddp_broadcast", broadcast)
+    with runs.one_at_a_time(tmp_path / "a"):
+        assert turns == [False, False, True]
+        with pytest.raises(Timeout):
+            held.acquire(timeout=0)
+    held.acquire(timeout=0)
+    held.release()
 
 
 def test_what_another_process_writes_is_left_to_it(tmp_path):

@@ -119,14 +119,11 @@ def run_all(plan, jobs):
             if run is None:
                 time.sleep(POLLING_SECONDS)
                 continue
-            finished = False
-            try:
-                finished = _finish(run, environment)
-            finally:
-                with lock:
-                    running.remove(run)
-                    if not finished:
-                        failed.append(run)
+            finished = _finish(run, environment)
+            with lock:
+                running.remove(run)
+                if not finished:
+                    failed.append(run)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -181,7 +178,7 @@ def _execute(run, environment):
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
         code = subprocess.call(
-            command_of(run),
+            _command(run),
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -190,19 +187,8 @@ def _execute(run, environment):
     return code == 0 and has_ended(run)
 
 
-def command_of(run):
-    """What does a run, from whatever folder the paths in it are relative to.
-
-    Arguments
-    ---------
-    run : Run
-        The run.
-
-    Returns
-    -------
-    list of str
-        Program and arguments.
-    """
+def _command(run):
+    """What does a run, in the folder that the paths in it are relative to."""
     return [sys.executable, str(HERE / "train.py"), *run.command]
 
 
@@ -228,7 +214,7 @@ def _say(line, file=None):
     Nobody may be listening any more, or the disk be full that keeps what is
     said: no run depends on it.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         print(line + "\n", end="", file=file, flush=True)
 
 
@@ -340,7 +326,7 @@ def main(argv):
         return 1
     if options.list:
         for run in plan:
-            print(shlex.join(command_of(run)))
+            print(shlex.join(_command(run)))
         return 0
     try:
         failed = run_all(plan, max(1, options.jobs))

@@ -13,15 +13,22 @@ import pathlib
 import shutil
 import subprocess
 
+from filelock import FileLock, Timeout
 from settings import SettingsError
 from stages import LOGGER_KEYS, SHARED_KEYS, common_keys
 
 from mlkd_lobes.classifier import state_sha256
 from mlkd_lobes.evaluation.results import RESULTS, is_whole, read_results
 from mlkd_lobes.files import PARTIAL_PREFIX, read_json, text_sha256, write_json
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import (
+    ddp_broadcast,
+    if_main_process,
+    run_on_main,
+)
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
+# How long processes wait for another one's lock before they agree to go on.
+LOCK_SECONDS = 60
 # The system that all students of an output folder learn from.
 TEACHER = "teacher"
 ANOTHER_FOLDER = (
@@ -179,10 +186,40 @@ def claimed_folder(folder, settings, systems):
     try:
         yield
     except BaseException:
-        kept = (folder / STAGE, *(folder / "save").glob("CKPT*"))
-        if if_main_process() and not any(path.exists() for path in kept):
+        kept = [*folder.glob(STAGE), *folder.glob("save/CKPT*")]
+        if if_main_process() and not kept:
             (folder / SETTINGS).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder):
+    """Of several commands one works in a folder, the others wait for it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder; made if it is not there.
+    """
+    path = pathlib.Path(folder) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=LOCK_SECONDS)
+    # Processes that wait in one barrier all the time give up after two hours.
+    while not ddp_broadcast(if_main_process() and _acquired(lock)):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(lock):
+    """Whether a lock was free before its timeout."""
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True
 
 
 def clear_leftovers(folder):

@@ -16,7 +16,6 @@ Authors
  * The MLKD recipe's authors 2026
 """
 
-import contextlib
 import gc
 import math
 import pathlib
@@ -31,7 +30,6 @@ from data import (
     add_training_pipeline,
     read_manifest,
 )
-from filelock import FileLock, Timeout
 from hyperpyyaml import load_hyperpyyaml
 from prepare import (
     check_leakage,
@@ -49,6 +47,7 @@ from runs import (
     confirm_results,
     finish_stage,
     finished_results,
+    one_at_a_time,
     read_stage,
     results_header,
 )
@@ -81,7 +80,6 @@ from mlkd_lobes.noise import CLEAN, conditions, noise_fingerprint
 from mlkd_lobes.targets import TargetCache
 from speechbrain.utils.distributed import (
     ddp_barrier,
-    ddp_broadcast,
     if_main_process,
     infer_device,
     run_on_main,
@@ -90,8 +88,6 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# How long processes wait for another one's lock before they agree to go on.
-LOCK_SECONDS = 60
 # Options of SpeechBrain's that this recipe cannot keep its promises with.
 WHOLE_EPOCHS = (
     "checkpoints are written after every epoch alone, where training goes on "
@@ -504,30 +500,6 @@ def load(hparams_file, overrides):
         hparams = load_hyperpyyaml(file, overrides)
     hparams["objects"] = object_definitions(hparams_file)
     return hparams
-
-
-@contextlib.contextmanager
-def one_at_a_time(folder):
-    """Of several processes one works in a folder, the others wait for it."""
-    path = pathlib.Path(folder) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=LOCK_SECONDS)
-    # Processes that wait in one barrier all the time give up after two hours.
-    while not ddp_broadcast(if_main_process() and acquired(lock)):
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def acquired(lock):
-    """Whether a lock was free before its timeout."""
-    try:
-        lock.acquire()
-    except Timeout:
-        return False
-    return True
 
 
 def check_trained(hparams, run_opts):
