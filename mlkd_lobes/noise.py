@@ -242,6 +242,7 @@ class KeyedAddNoise(AddNoise):
 
     @types.setter
     def types(self, types):
+        """Heard instead of what the CSV says."""
         self._types = types
 
     def set_epoch(self, epoch):

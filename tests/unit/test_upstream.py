@@ -1,5 +1,6 @@
 """What is laid into a SpeechBrain checkout."""
 
+import ast
 import csv
 import importlib.util
 import pathlib
@@ -85,3 +86,14 @@ def test_every_key_is_used_where_upstream_looks_for_it():
     used |= set(re.findall(r"<(\w+)", text)) | set(RunOptions().as_dict())
     assert len(keys) > 50
     assert keys <= used, keys - used
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "mlkd_lobes").rglob("[!_]*.py"))
+)
+def test_what_is_public_has_a_docstring(path):
+    """As SpeechBrain asks of its lobes, setters included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
