@@ -18,6 +18,7 @@ from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.evaluation.summary import (
     BASELINE,
     MULTI_LEVEL,
+    TEACHER,
     contrast,
     contrasts,
     noise_kinds,
@@ -41,8 +42,8 @@ KNOWN = {
 OTHERS = ("#2ca6a4", "#d37295", "#7b8fd4", "#7fa03c", "#b5892b", "#9d6bbf")
 # Formats, and what each calls a description within the file.
 FORMATS = {"svg": "Description", "png": "Description", "pdf": "Subject"}
-# Without training there is no gain, and on its scale no other would be seen.
-UNTRAINED = "random"
+# What never heard noise in training loses so much that no gain would be seen.
+CLEAN_SYSTEMS = ("random", "student_clean", TEACHER)
 # Stands for "the colour of the text", which an SVG file cannot know.
 INK = "#565e67"
 # Equal figures are equal files; text stays text.
@@ -102,9 +103,8 @@ def _over_snr(axes, systems, kind):
         ua = np.array([100 * score(system, part) for part in parts])
         bounds = [100 * np.array(ua_interval(system, part)) for part in parts]
         low, high = np.array(bounds).T
-        lines = axes.plot(
-            ticks[:-1], ua[:-1], "o-", color=colour, markersize=4, label=name
-        )
+        lines = axes.plot(ticks[:-1], ua[:-1], "o-", color=colour, markersize=4)
+        lines[0].set_label(_with_seeds(name, system.seeds))
         lines += axes.plot(
             ticks[-2:], ua[-2:], "o:", color=colour, markersize=4
         )
@@ -230,7 +230,7 @@ def ua_per_noise(systems):
 
 
 def gains(systems):
-    """Noisy UA of every system minus that of the student without teacher.
+    """Noisy UA of the systems that learned from noisy speech, as differences.
 
     Arguments
     ---------
@@ -240,11 +240,13 @@ def gains(systems):
     Returns
     -------
     matplotlib.figure.Figure, or None
-        Intervals over speakers (thick) and over seeds (thin), and a small mark
-        for every seed; None without that student.
+        From the student without distillation: intervals over speakers (thick)
+        and over seeds (thin), a small mark for every seed; None without it.
     """
     found = [c for c in contrasts(systems) if c.other == BASELINE]
-    found = [c for c in found if c.under == "noisy" and c.one != UNTRAINED]
+    found = [
+        c for c in found if c.under == "noisy" and c.one not in CLEAN_SYSTEMS
+    ]
     if not found:
         return None
     found.sort(key=lambda contrast: contrast.found.difference)
@@ -255,7 +257,8 @@ def gains(systems):
         for place, asked in enumerate(found):
             _gain(axes, place, asked, palette[asked.one])
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(found)), list(map(_with_seeds, found)))
+        names = [_with_seeds(asked.one, asked.seeds) for asked in found]
+        axes.set_yticks(range(len(found)), names)
         axes.set_ylim(-0.6, len(found) - 0.4)
         axes.set_xlabel(f"noisy UA − that of {BASELINE} (points)")
         axes.grid(axis="x")
@@ -263,10 +266,9 @@ def gains(systems):
     return _drawn(5.2, 0.9 + 0.4 * len(found), draw)
 
 
-def _with_seeds(asked):
-    """A system's name and the number of seeds that were compared."""
-    n = len(asked.seeds)
-    return f"{asked.one}, {n} seed{'s' * (n > 1)}"
+def _with_seeds(name, seeds):
+    """A system's name and its number of seeds."""
+    return f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
 def _gain(axes, place, asked, colour):

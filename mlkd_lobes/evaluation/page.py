@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from mlkd_lobes.evaluation import figures
-from mlkd_lobes.evaluation.report import aims, setting, tables
+from mlkd_lobes.evaluation.report import aims, answer, setting, tables
 from mlkd_lobes.evaluation.summary import confusion, seen_noise
 from mlkd_lobes.noise import CLEAN
 
@@ -48,6 +48,7 @@ def page_html(systems, about, examples=(), left_out=()):
     conditions = confusion_conditions(systems[0])
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"Emotion recognition in noise: {about['corpus']}",
+        answer=answer(systems),
         setting=setting(systems, about, left_out),
         aims=aims(systems),
         labels=about["labels"],

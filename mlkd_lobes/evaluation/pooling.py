@@ -201,15 +201,15 @@ def _pooled(runs):
 def _predictions(run):
     """A run's predictions, which must be those of its results."""
     table = read_predictions(run.folder)
-    if not fits(table, run.results):
-        raise InputError(
-            f"{run.folder}: its predictions are not those of its results; "
-            "evaluate it again"
-        )
     said, labels = {*table["true"], *table["predicted"]}, run.results["labels"]
     if not said <= {*labels}:
         raise InputError(
             f"{run.folder}: its predictions name {sorted(said - {*labels})}, "
             f"which are none of its labels {labels}; evaluate it again"
+        )
+    if not fits(table, run.results):
+        raise InputError(
+            f"{run.folder}: its predictions are not those of its results; "
+            "evaluate it again"
         )
     return table

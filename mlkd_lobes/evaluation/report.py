@@ -3,6 +3,7 @@
 import re
 
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.evaluation.summary import (
     BASELINE,
     MULTI_LEVEL,
@@ -85,6 +86,37 @@ def setting(systems, about, left_out=()):
     return text
 
 
+def answer(systems):
+    """What distillation gains in noise, in words.
+
+    Arguments
+    ---------
+    systems : sequence of mlkd_lobes.evaluation.pooling.System
+        From `pool`.
+
+    Returns
+    -------
+    str, or None
+        A sentence; None if the two systems were not compared.
+    """
+    for asked in contrasts(systems):
+        if (asked.one, asked.other, asked.under) == (
+            PRIMARY,
+            BASELINE,
+            "noisy",
+        ):
+            found = asked.found
+            ahead = sum(gain > 0 for gain in asked.per_run)
+            return (
+                f"In noise {PRIMARY} is {100 * found.difference:+.1f} points of "
+                f"UA from {BASELINE} (95 % interval over speakers "
+                f"{between(found.low, found.high, '+.1f')}, over seeds "
+                f"{between(*seeds_interval(found.per_seed), '+.1f')}), and "
+                f"ahead in {ahead} of {len(asked.per_run)} runs."
+            )
+    return None
+
+
 def aims(systems):
     """What the multi-level students keep, in words.
 
@@ -95,17 +127,17 @@ def aims(systems):
 
     Returns
     -------
-    str, or None
+    list of str
         Of each its consistency at the highest SNR, and its clean UA as a share
-        of the teacher's, both over the seeds that the two have; None without
+        of the teacher's, both over the seeds that the two have; none without
         such seeds, without student, teacher or noise.
     """
     named = {system.name: system for system in systems}
     if TEACHER not in named or not seen_noise(systems[0]):
-        return None
+        return []
     students = [named[name] for name in MULTI_LEVEL if name in named]
     kept = [_kept(student, named[TEACHER]) for student in students]
-    return "\n\n".join(filter(None, kept)) or None
+    return list(filter(None, kept))
 
 
 def _kept(student, teacher):
@@ -175,7 +207,7 @@ def report_text(systems, about, short=False, left_out=()):
     """
     chosen = [table for table in tables(systems) if not short or _is_ua(table)]
     parts = [markdown(*table) for table in chosen]
-    parts += filter(None, [aims(systems)])
+    parts += aims(systems)
     return "\n\n".join([setting(systems, about, left_out), *parts])
 
 

@@ -289,22 +289,36 @@ def fits(predictions, results):
     Returns
     -------
     bool
-        Whether number and accuracy agree under every condition.
+        Whether the answers are those counted under every condition, and WA and
+        UA follow from them.
     """
-    right = predictions["true"] == predictions["predicted"]
-    place = [predictions["noise"], predictions["snr_db"]]
-    found = right.groupby(place, dropna=False).agg(["size", "sum"])
-    said = {
-        (entry["noise"], entry["snr_db"]): (entry["n"], entry["WA"])
-        for entry in results["conditions"]
-    }
+    place = ["noise", "snr_db", "true", "predicted"]
     heard = {
-        (noise, None if pd.isna(snr) else snr): (n, correct / n)
-        for (noise, snr), n, correct in found.itertuples()
+        (noise, None if pd.isna(snr) else snr, true, predicted): n
+        for (noise, snr, true, predicted), n in predictions.groupby(
+            place, dropna=False
+        )
+        .size()
+        .items()
     }
-    return said.keys() == heard.keys() and all(
-        np.allclose(said[key], heard[key], atol=1e-9) for key in said
-    )
+    said = {
+        (entry["noise"], entry["snr_db"], true, predicted): n
+        for entry in results["conditions"]
+        for true, row in zip(results["labels"], entry["confusion"])
+        for predicted, n in zip(results["labels"], row)
+        if n
+    }
+    return said == heard and all(map(_adds_up, results["conditions"]))
+
+
+def _adds_up(entry):
+    """Whether number, WA and UA of a condition are those of its confusion."""
+    confusion = np.array(entry["confusion"])
+    right, total = np.diag(confusion), confusion.sum(1)
+    recall = right[total > 0] / total[total > 0]
+    found = [total.sum(), right.sum() / total.sum(), recall.mean()]
+    said = [entry["n"], entry["WA"], entry["UA"]]
+    return np.allclose(said, found, atol=1e-9)
 
 
 def find_runs(folders, folds=None, systems=None):

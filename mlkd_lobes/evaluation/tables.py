@@ -153,7 +153,8 @@ def systems_table(systems, name="UA"):
         if name == "UA":
             cells.insert(2, between(*ua_interval(system, seen_noise(system))))
         rows.append([system.name, str(len(system.seeds)), *cells])
-    header = [f"{name} (%)", "seeds", "clean", "noisy", *kinds]
+    title = {"F1": "macro-F1"}.get(name, name)
+    header = [f"{title} (%)", "seeds", "clean", "noisy", *kinds]
     if name == "UA":
         header.insert(4, "95 % interval")
     return Table(header, rows)

@@ -21,10 +21,12 @@ from mlkd_lobes.evaluation.figures import (
     gain_over_snr,
     gains,
     inline_svg,
+    ua_over_snr,
 )
 from mlkd_lobes.evaluation.listen import examples
 from mlkd_lobes.evaluation.pooling import pool
 from mlkd_lobes.evaluation.results import find_runs
+from mlkd_lobes.evaluation.summary import score, seen_noise, ua_interval
 from mlkd_lobes.noise import CLEAN, Condition, KeyedAddNoise
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -104,6 +106,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
 def test_the_page_shows_what_the_report_says(page, runs):
     read = Reader(page.read_text())
     systems = pool(find_runs([runs]))
+    assert "In noise mlkd is +20.0 points of UA from" in str(read.texts)
     assert "+20.0" in read.texts and "chance is 50.0 % UA" in str(read.texts)
     assert {system.name for system in systems} <= set(read.texts)
     # Seen noise at 0 dB, of mlkd: six of ten right, from the front.
@@ -132,6 +135,41 @@ def test_equal_figures_are_equal_and_every_system_has_its_colour(runs):
     assert one == other
     assert len(set(colours(systems).values())) == len(systems)
     assert gains([s for s in systems if s.name != "student_noisy"]) is None
+
+
+def test_the_curves_are_the_scores(runs):
+    systems = pool(find_runs([runs]))
+    (axes,) = ua_over_snr(systems).axes
+    drawn = {line.get_gid(): line.get_ydata() for line in axes.lines}
+    bands = {band.get_gid(): band for band in axes.collections}
+    for system in systems:
+        noisy = [
+            100 * score(system, seen_noise(system, snr=snr)) for snr in SNRS
+        ]
+        clean = 100 * score(system, [CLEAN])
+        assert drawn[f"system:{system.name}:0"] == pytest.approx(noisy)
+        assert drawn[f"system:{system.name}:1"] == pytest.approx(
+            [noisy[-1], clean]
+        )
+        low, high = ua_interval(system, [CLEAN])
+        heights = bands[f"system:{system.name}:2"].get_paths()[0].vertices[:, 1]
+        assert 100 * low in heights and 100 * high in heights
+    # The chance line.
+    assert list(axes.lines[-1].get_ydata()) == [50, 50]
+
+
+def test_the_gains_are_of_those_who_heard_noise(runs):
+    for seed in (1, 2):
+        write(runs, "teacher", 1, seed, 3, GRID)
+    (axes,) = gains(pool(find_runs([runs]))).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [
+        f"{name}, 2 seeds" for name in ("mlkd_semi", "mlkd", "<own>")
+    ]
+    drawn = [
+        line.get_xdata() for line in axes.lines if line.get_marker() == "o"
+    ]
+    assert np.concatenate(drawn) == pytest.approx([10, 20, 30])
 
 
 @pytest.fixture

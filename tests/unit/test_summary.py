@@ -259,22 +259,23 @@ def test_what_the_student_keeps_is_said(folder):
             write(folder, "teacher", fold, seed, 9)
     systems = pool(find_runs([folder]))
     mlkd = next(s for s in systems if s.name == "mlkd")
-    said = aims(systems)
+    (said,) = aims(systems)
     # Noise changes 2 of 10 answers; 7 and 8 of 10 are right, the teacher's 9.
     assert score(mlkd, seen_noise(mlkd, snr=10.0), "consistency") == 0.8
     assert "At 10 dB mlkd says of 80.0 % of the utterances" in said
     assert f"its UA is {100 * 0.75 / 0.9:.1f} % of the teacher's" in said
-    assert aims([mlkd]) is None
+    assert aims([mlkd]) == []
     for fold in (1, 2):
         write(folder, "mlkd_semi", fold, 1, 8)
     semi = aims(pool(find_runs([folder])))
-    assert semi.startswith(said + "\n\nAt 10 dB mlkd_semi says of 80.0 %")
+    assert semi[0] == said
+    assert semi[1].startswith("At 10 dB mlkd_semi says of 80.0 %")
     for place in folder.glob("mlkd_semi*"):
         shutil.rmtree(place)
     # A seed that the teacher has not would compare what is not comparable.
     for fold in (1, 2):
         unmoved(write(folder, "mlkd", fold, 3, 2))
-    assert aims(pool(find_runs([folder]))) == said
+    assert aims(pool(find_runs([folder]))) == [said]
 
 
 def test_runs_in_which_a_system_is_better_are_counted(folder):
@@ -322,7 +323,7 @@ def test_report(folder):
     assert cells[:4] == ["2", "75.0", "55.0", "55.0 to 55.0"]
     row = next(r for r in text.splitlines() if r.startswith("| mlkd − student"))
     assert "+10.0" in row and "+10.0, +10.0" in row and "0.125" in row
-    for metric in ("UA", "WA", "F1", "recall", "unchanged"):
+    for metric in ("UA", "WA", "macro-F1", "recall", "unchanged"):
         assert f"| {metric} (" in text
 
 
@@ -379,6 +380,19 @@ def test_labels_may_be_numbers(tmp_path):
     systems = pool(find_runs([tmp_path]))
     assert contrasts(systems)[0].found.difference == pytest.approx(0.2)
     assert score(systems[1], [CLEAN], "recall", "0") == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("key", ["n", "WA", "UA", "confusion"])
+def test_results_that_are_not_of_the_predictions_are_refused(folder, key):
+    run = find_runs([folder])[0]
+    entry = run.results["conditions"][1]
+    if key == "confusion":  # as many right, of other classes
+        entry[key] = [row[::-1] for row in entry[key][::-1]]
+    else:
+        entry[key] /= 2
+    (run.folder / "results.json").write_text(json.dumps(run.results))
+    with pytest.raises(InputError, match="are not those of its results"):
+        pool(find_runs([folder]))
 
 
 def test_predictions_of_other_labels_are_refused(folder):
