@@ -314,6 +314,11 @@ def test_a_search_ends_before_the_test(command, root, tmp_path, capsys):
     content = (root / "validation.csv").read_text()
     assert cross_validate.main([*options, own[0], "--systems=teacher"]) == 0
     assert (root / "validation.csv").read_text() == content
+    for damaged in ("", "system\nteacher\n"):
+        (root / "validation.csv").write_text(damaged)
+        assert cross_validate.main([*options, *own]) == 1
+        assert "validation.csv: " in capsys.readouterr().err
+        assert (root / "validation.csv").read_text() == damaged
 
 
 def start(command):

@@ -46,6 +46,8 @@ DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
 # What a search compares besides the epoch chosen: the mean of the last epochs,
 # which is not the best of many draws.
 LAST_EPOCHS = 5
+# What names a row of validation.csv.
+RUN = ["fold", "seed", "system"]
 
 # How often a free place looks whether a teacher is finished.
 POLLING_SECONDS = 1
@@ -268,12 +270,21 @@ def validation_text(done):
 
 def _keep(rows, path):
     """Adds rows to a file; of a run trained anew only what it is now stays."""
-    known = [rows, pd.read_csv(path)] if path.exists() else [rows]
-    known = pd.concat(known).drop_duplicates(["system", "fold", "seed"])
+    known = [rows, _earlier(path)] if path.exists() else [rows]
+    known = pd.concat(known).drop_duplicates(RUN)
     with atomic_path(path) as temporary:
-        known.sort_values(["fold", "seed", "system"]).to_csv(
-            temporary, index=False
-        )
+        known.sort_values(RUN).to_csv(temporary, index=False)
+
+
+def _earlier(path):
+    """What other calls of a search have written."""
+    try:
+        found = pd.read_csv(path)
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read ({error}); move it away")
+    if not {*RUN} <= {*found}:
+        raise InputError(f"{path}: lacks a column of {RUN}; move it away")
+    return found
 
 
 def _validation_row(run):
