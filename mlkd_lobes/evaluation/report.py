@@ -11,6 +11,7 @@ from mlkd_lobes.evaluation.summary import (
     TEACHER,
     comparable_seeds,
     consistency_interval,
+    contrast,
     contrasts,
     score,
     seen_noise,
@@ -99,22 +100,20 @@ def answer(systems):
     str, or None
         A sentence; None if the two systems were not compared.
     """
-    for asked in contrasts(systems):
-        if (asked.one, asked.other, asked.under) == (
-            PRIMARY,
-            BASELINE,
-            "noisy",
-        ):
-            found = asked.found
-            ahead = sum(gain > 0 for gain in asked.per_run)
-            return (
-                f"In noise {PRIMARY} is {100 * found.difference:+.1f} points of "
-                f"UA from {BASELINE} (95 % interval over speakers "
-                f"{between(found.low, found.high, '+.1f')}, over seeds "
-                f"{between(*seeds_interval(found.per_seed), '+.1f')}), and "
-                f"ahead in {ahead} of {len(asked.per_run)} runs."
-            )
-    return None
+    named = {system.name: system for system in systems}
+    if not {PRIMARY, BASELINE} <= named.keys():
+        return None
+    asked = contrast(named[PRIMARY], named[BASELINE])
+    if asked is None:
+        return None
+    found, ahead = asked.found, sum(gain > 0 for gain in asked.per_run)
+    return (
+        f"In noise {PRIMARY} is {100 * found.difference:+.1f} points of UA from "
+        f"{BASELINE} (95 % interval over speakers "
+        f"{between(found.low, found.high, '+.1f')}, over seeds "
+        f"{between(*seeds_interval(found.per_seed), '+.1f')}), and ahead in "
+        f"{ahead} of {len(asked.per_run)} runs."
+    )
 
 
 def aims(systems):
