@@ -169,7 +169,7 @@ def test_the_readme_says_what_is_gained_beside_noise():
     )
     assert (
         f"on clean speech, {100 * clean.difference:+.1f}, and in noise not "
-        f"met in training, {100 * unseen.difference:+.1f}, is as large"
+        f"met in training, {100 * unseen.difference:+.1f}, is about as"
     ) in told
     for found in (clean, unseen):
         assert found.low < 0 and seeds_interval(found.per_seed)[0] < 0
