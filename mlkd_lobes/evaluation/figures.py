@@ -103,11 +103,10 @@ def _over_snr(axes, systems, kind):
         ua = np.array([100 * score(system, part) for part in parts])
         bounds = [100 * np.array(ua_interval(system, part)) for part in parts]
         low, high = np.array(bounds).T
-        lines = axes.plot(ticks[:-1], ua[:-1], "o-", color=colour, markersize=4)
-        lines[0].set_label(_with_seeds(name, system.seeds))
-        lines += axes.plot(
-            ticks[-2:], ua[-2:], "o:", color=colour, markersize=4
-        )
+        label = _with_seeds(name, system.seeds)
+        style = {"color": colour, "markersize": 4}
+        lines = axes.plot(ticks[:-1], ua[:-1], "o-", label=label, **style)
+        lines += axes.plot(ticks[-2:], ua[-2:], "o:", **style)
         lines.append(
             axes.fill_between(
                 ticks, low, high, color=colour, alpha=0.1, linewidth=0

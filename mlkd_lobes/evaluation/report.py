@@ -108,10 +108,10 @@ def answer(systems):
         return None
     found, ahead = asked.found, sum(gain > 0 for gain in asked.per_run)
     return (
-        f"In noise {PRIMARY} is {100 * found.difference:+.1f} points of UA from "
-        f"{BASELINE} (95 % interval over speakers "
+        f"{PRIMARY} − {BASELINE} in noise: {100 * found.difference:+.1f} points "
+        f"of UA (95 % interval over speakers "
         f"{between(found.low, found.high, '+.1f')}, over seeds "
-        f"{between(*seeds_interval(found.per_seed), '+.1f')}), and ahead in "
+        f"{between(*seeds_interval(found.per_seed), '+.1f')}), ahead in "
         f"{ahead} of {len(asked.per_run)} runs."
     )
 

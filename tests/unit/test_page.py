@@ -106,7 +106,9 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
 def test_the_page_shows_what_the_report_says(page, runs):
     read = Reader(page.read_text())
     systems = pool(find_runs([runs]))
-    assert "In noise mlkd is +20.0 points of UA from" in str(read.texts)
+    assert "mlkd − student_noisy in noise: +20.0 points of UA" in str(
+        read.texts
+    )
     assert "+20.0" in read.texts and "chance is 50.0 % UA" in str(read.texts)
     assert {system.name for system in systems} <= set(read.texts)
     # Seen noise at 0 dB, of mlkd: six of ten right, from the front.
