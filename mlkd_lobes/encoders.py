@@ -19,6 +19,7 @@ from collections import namedtuple
 
 import torch
 import torch.nn.functional as F
+from transformers import AutoConfig
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import sampled_sha256, text_sha256
@@ -124,6 +125,61 @@ def check_levels(levels, n_layers):
     if len(set(levels)) < len(levels):
         raise InputError(f"kd_levels: {levels} names a level twice; {known}")
     return levels
+
+
+def check_depth(n_layers, of_teacher):
+    """Refuses a student that its teacher has not the layers for.
+
+    Arguments
+    ---------
+    n_layers : int
+        Transformer layers of the student.
+    of_teacher : int
+        Those of the teacher, of which it keeps the first.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If it has none, or more than the teacher.
+
+    Example
+    -------
+    >>> check_depth(2, 12)
+    """
+    if not 1 <= n_layers <= of_teacher:
+        raise InputError(
+            f"student_layers: {n_layers} is not between 1 and the teacher's "
+            f"{of_teacher} layers"
+        )
+
+
+def source_layers(source, save_path):
+    """How deep an encoder is, without loading it.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder.
+    save_path : str
+        Where a download is kept.
+
+    Returns
+    -------
+    int
+        Number of transformer layers.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If it is no model of a known kind, or cannot be opened.
+    """
+    _check_source(source)
+    try:
+        config = AutoConfig.from_pretrained(source, cache_dir=save_path)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be opened ({error})")
+    _check_kind(config)
+    return config.num_hidden_layers
 
 
 class SSLEncoder(Wav2Vec2):
@@ -232,11 +288,7 @@ class SSLEncoder(Wav2Vec2):
         ValueError
             If it is no model of a known kind, or has too few layers.
         """
-        if config.model_type not in MODEL_TYPES:
-            raise InputError(
-                f"model type '{config.model_type}' is none of the known "
-                f"encoders: {', '.join(MODEL_TYPES)}"
-            )
+        _check_kind(config)
         if getattr(config, "conv_pos_batch_norm", False):
             raise InputError(
                 "a positional convolution with batch norm (HuBERT's "
@@ -250,11 +302,7 @@ class SSLEncoder(Wav2Vec2):
             for name in DROPOUTS:
                 setattr(config, name, self.dropout)
         if self.keep_layers is not None:
-            if not 1 <= self.keep_layers <= config.num_hidden_layers:
-                raise InputError(
-                    f"student_layers: {self.keep_layers} is not between 1 and "
-                    f"the teacher's {config.num_hidden_layers} layers"
-                )
+            check_depth(self.keep_layers, config.num_hidden_layers)
             config.num_hidden_layers = self.keep_layers
         return config
 
@@ -394,6 +442,15 @@ def source_fingerprint(source):
     return text_sha256(
         [[name, sampled_sha256(os.path.join(source, name))] for name in names]
     )
+
+
+def _check_kind(config):
+    """Only some architectures have the layout that is read here."""
+    if config.model_type not in MODEL_TYPES:
+        raise InputError(
+            f"model type '{config.model_type}' is none of the known "
+            f"encoders: {', '.join(MODEL_TYPES)}"
+        )
 
 
 def _check_source(source):

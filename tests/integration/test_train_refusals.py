@@ -174,6 +174,24 @@ def test_bad_settings_stop_the_command(finished, experiment, changes, message):
     assert not list(out.glob("*/settings.json"))
 
 
+@pytest.mark.parametrize("system", ["teacher", "mlkd"])
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"kd_levels": "[9]"}, "no level 9.*levels 0 to 4"),
+        ({"student_layers": 9}, "student_layers: 9 is not between 1 and"),
+        ({"loss_weights": "{kd: 1}"}, "no loss 'kd'"),
+    ],
+)
+def test_a_students_settings_are_refused_before_its_teacher_is_trained(
+    experiment, system, changes, message
+):
+    """cross_validate.py trains the teacher first, with the same settings."""
+    with pytest.raises(ValueError, match=message):
+        experiment.run(system, **changes)
+    assert not list(experiment.arguments["output_folder"].glob("*/stage.json"))
+
+
 def test_updates_that_never_come_are_refused(finished, experiment):
     experiment.arguments["teacher_folder"] = (
         finished.arguments["output_folder"] / "teacher/model"

@@ -70,7 +70,12 @@ from mlkd_lobes.classifier import (
     state_sha256,
 )
 from mlkd_lobes.distillation import WeightedLosses, needs_teacher
-from mlkd_lobes.encoders import check_levels, source_fingerprint
+from mlkd_lobes.encoders import (
+    check_depth,
+    check_levels,
+    source_fingerprint,
+    source_layers,
+)
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.cost import model_cost
 from mlkd_lobes.evaluation.results import read_results, write_run
@@ -566,6 +571,16 @@ def run(hparams_file, run_opts, command_line):
         print(run_table(results, "WA"))
 
 
+def check_distillation(hparams):
+    """Refuses what a student would find out after its teacher's hours."""
+    WeightedLosses(hparams["losses"], hparams["loss_weights"])
+    n_layers = source_layers(
+        hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
+    )
+    check_levels(hparams["kd_levels"], n_layers)
+    check_depth(hparams["student_layers"], n_layers)
+
+
 def run_stages(hparams, teacher, run_opts):
     """Preparation, teacher, student, evaluation; its results, if it got there.
 
@@ -586,6 +601,7 @@ def run_stages(hparams, teacher, run_opts):
             for split, source in noises(hparams).items():
                 noises(teacher)[split].types = source.types
         if teacher is not None and not run_opts["test_only"]:
+            check_distillation(hparams)
             train_network(teacher, run_opts)
             teacher_folder = run_folder(teacher) / MODEL
             # Brain and checkpointer refer to each other: without this, what
