@@ -57,7 +57,7 @@ estimate: .venv/ready
 # of the second and third.
 UNSEARCHED = $(foreach n,4 5 6,results/ravdess/$(1)/fold_$(n))
 
-# Tables and figure of the README, those of the pages on RAVDESS and EmoDB, and
+# Tables and figures of the README and of the pages on RAVDESS and EmoDB, and
 # build/ravdess.html, from the results.
 report: .venv/ready
 	mkdir -p build
@@ -66,7 +66,7 @@ report: .venv/ready
 	$(RUN) -m mlkd_lobes report $(call UNSEARCHED,table) \
 		--update=results/ravdess/README.md
 	$(RUN) -m mlkd_lobes report results/ravdess/table_40 \
-		--update=results/ravdess/README.md
+		--figure=results/ravdess/table_40/ua.svg --update=results/ravdess/README.md
 	$(RUN) -m mlkd_lobes report $(call UNSEARCHED,table_40) \
 		--update=results/ravdess/README.md
 	$(RUN) -m mlkd_lobes report results/emodb/table \

@@ -190,10 +190,15 @@ def results_so_far():
     )
 
 
-def test_the_figure_shows_the_committed_results():
-    words = ua_in_words(pooled(TABLE))
-    assert f">{words}<" in (ROOT / TABLE / "ua.svg").read_text()
-    assert f"({TABLE}/ua.svg)" in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    "table,page",
+    [(TABLE, "README.md"), (TABLE_40, "results/ravdess/README.md")],
+)
+def test_figures_show_the_committed_results(table, page):
+    figure, page = ROOT / table / "ua.svg", ROOT / page
+    assert f">{ua_in_words(pooled(table))}<" in figure.read_text()
+    place = figure.relative_to(page.parent)
+    assert f"({place})" in page.read_text()
 
 
 @pytest.mark.parametrize(
