@@ -154,7 +154,6 @@ def report(options):
             "other folds than the rest; choose folds that all have with --folds"
         )
     systems, about = pool(runs), runs[0].results
-    print(report_text(systems, about, left_out=left_out))
     if options.figure:
         drawn, words = (
             figures.ua_over_snr(systems),
@@ -171,12 +170,25 @@ def report(options):
             page = page_html(systems, about, heard, left_out)
             temporary.write_text(page, encoding="utf-8")
     if options.update:
-        path = pathlib.Path(options.update)
         short = report_text(systems, about, True, left_out)
-        updated = update_text(path.read_text(), options.folders[0], short)
-        with atomic_path(path) as temporary:
-            temporary.write_text(updated)
+        text, line_end = _read_text(options.update)
+        updated = update_text(text, options.folders[0], short)
+        with atomic_path(options.update) as temporary:
+            temporary.write_text(updated, encoding="utf-8", newline=line_end)
+    # Last, for whoever reads it may have read enough before its end.
+    print(report_text(systems, about, left_out=left_out))
     return 0
+
+
+def _read_text(path):
+    """A text, and how its lines end."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+            ends = file.newlines
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text ({error})")
+    return text, ends if isinstance(ends, str) else None
 
 
 def _folds(text):

@@ -42,6 +42,8 @@ KNOWN = {
 OTHERS = ("#2ca6a4", "#d37295", "#7b8fd4", "#7fa03c", "#b5892b", "#9d6bbf")
 # Formats, and what each calls a description within the file.
 FORMATS = {"svg": "Description", "png": "Description", "pdf": "Subject"}
+# What those that say when they were made call it.
+DATES = {"svg": "Date", "pdf": "CreationDate"}
 # What never heard noise in training loses so much that no gain would be seen.
 CLEAN_SYSTEMS = ("random", "student_clean", TEACHER)
 # Stands for "the colour of the text", which an SVG file cannot know.
@@ -50,6 +52,8 @@ INK = "#565e67"
 STYLE = {
     "svg.hashsalt": "mlkd",
     "svg.fonttype": "none",
+    # A dollar sign in a name is one.
+    "text.parse_math": False,
     "font.size": 10,
     "font.family": "sans-serif",
     "axes.spines.top": False,
@@ -398,8 +402,8 @@ def save(figure, path, suffix, words):
         What it shows; kept in the file.
     """
     about = {FORMATS[suffix]: words}
-    if suffix == "svg":
-        about["Date"] = None  # or equal figures would differ
+    if suffix in DATES:
+        about[DATES[suffix]] = None  # or equal figures would differ
     with matplotlib.rc_context(STYLE):
         figure.savefig(path, format=suffix, metadata=about, dpi=150,
                        facecolor="white")  # fmt: skip

@@ -5,6 +5,7 @@ be mixed again from the manifest and the noise CSV of the run.
 """
 
 import base64
+import functools
 import io
 import pathlib
 
@@ -62,8 +63,15 @@ def examples(systems, folder, data_folder, noise_folder=None):
     )
     answers = {system.name: _answers(system) for system in systems[::-1]}
     found = []
-    for i, label in enumerate(systems[0].labels):
-        utterance = _choose(answers, manifest, label, path)
+    chosen = [_choose(answers, manifest, name) for name in systems[0].labels]
+    if not any(chosen):
+        raise InputError(
+            f"{path}: has no utterance that the runs were tested on; give the "
+            "folder of one of their folds"
+        )
+    for i, (label, utterance) in enumerate(zip(systems[0].labels, chosen)):
+        if utterance is None:
+            continue
         grid = _conditions(systems[0], i)
         entry = manifest[utterance]
         wav = read_audio(
@@ -107,17 +115,16 @@ def _conditions(system, i):
     return [CLEAN, *chosen]
 
 
-def _choose(answers, manifest, label, path):
-    """An utterance of a class on which the systems differ, if there is one."""
+def _choose(answers, manifest, label):
+    """An utterance of a class, on which the systems differ if they do on any.
+
+    None if none of the class was tested.
+    """
     of_class = sorted(n for n, e in manifest.items() if e["emo"] == label)
     first = next(iter(answers.values()))
     tested = [n for n in of_class if (n, CLEAN) in first]
-    if not tested:
-        raise InputError(
-            f"{path}: has no utterance labelled '{label}' that the runs were "
-            "tested on; give the folder of one of their folds"
-        )
-    return max(tested, key=lambda name: _disagreement(answers, name))
+    disagreement = functools.partial(_disagreement, answers)
+    return max(tested, key=disagreement, default=None)
 
 
 def _disagreement(answers, utterance):

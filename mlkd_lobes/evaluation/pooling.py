@@ -1,5 +1,6 @@
 """Runs put together: folds pooled, seeds side by side."""
 
+import reprlib
 from collections import defaultdict, namedtuple
 
 import pandas as pd
@@ -11,7 +12,7 @@ from mlkd_lobes.evaluation.results import (
     read_predictions,
     summarize,
 )
-from mlkd_lobes.evaluation.statistics import speaker_counts
+from mlkd_lobes.evaluation.statistics import same_utterances, speaker_counts
 from mlkd_lobes.evaluation.summary import score, seen_noise
 from mlkd_lobes.noise import Condition
 
@@ -107,14 +108,17 @@ def pool(runs):
         If runs are not comparable, a seed lacks a fold, or files of a run are
         damaged or do not belong together.
     """
-    by_system, first, tested = defaultdict(dict), runs[0].results, {}
+    by_system, first = defaultdict(dict), runs[0].results
+    tested, trained = {}, {}
     for run in runs:
         _check_kind(run, runs[0])
         results = run.results
         place = results["seed"], results["fold"]
-        # Older results do not say it.
+        # Older results say neither.
         if "test_sha256" in results:
-            _check_tested(run, tested.setdefault(place, run))
+            _check_tested(run, tested.setdefault(results["fold"], run))
+        if "settings" in results:
+            _check_trained(run, trained.setdefault(results["system"], run))
         if place in by_system[results["system"]]:
             raise InputError(
                 f"{run.folder}: fold {results['fold']}, seed {results['seed']} "
@@ -125,6 +129,7 @@ def pool(runs):
         _system(name, places, first["labels"], _grid(first))
         for name, places in by_system.items()
     ]
+    _check_utterances(systems)
     return sorted(systems, key=lambda s: score(s, seen_noise(s)))
 
 
@@ -144,12 +149,37 @@ def _check_kind(run, first):
 
 
 def _check_tested(run, other):
-    """Runs of a fold and seed heard the same."""
+    """Runs of a fold heard the same."""
     if run.results["test_sha256"] != other.results["test_sha256"]:
         raise InputError(
             f"{run.folder}: was tested on other speech or noise, or in another "
             f"precision, than {other.folder}; evaluate both again"
         )
+
+
+def _check_utterances(systems):
+    """Systems of the same folds were tested on the same, whatever the seeds."""
+    first = {}
+    for system in systems:
+        other = first.setdefault(tuple(system.folds), system)
+        if not same_utterances(system.counts, other.counts):
+            raise InputError(
+                f"{other.name} and {system.name} were tested on different "
+                "utterances"
+            )
+
+
+def _check_trained(run, other):
+    """Runs of a system are trainings with the same settings."""
+    here, there = run.results["settings"], other.results["settings"]
+    for key in sorted({*here} & {*there}):
+        if here[key] != there[key]:
+            raise InputError(
+                f"{run.folder}: was trained with {key} "
+                f"{reprlib.repr(here[key])}, but "
+                f"{reprlib.repr(there[key])} in {other.folder}; give runs of "
+                "one setting"
+            )
 
 
 def _grid(results):
@@ -207,7 +237,12 @@ def _predictions(run):
             f"{run.folder}: its predictions name {sorted(said - {*labels})}, "
             f"which are none of its labels {labels}; evaluate it again"
         )
-    if not fits(table, run.results):
+    try:
+        belongs = fits(table, run.results)
+    # What is no number, where one is expected.
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{run.folder}: its results are damaged ({error})")
+    if not belongs:
         raise InputError(
             f"{run.folder}: its predictions are not those of its results; "
             "evaluate it again"

@@ -84,7 +84,22 @@ def setting(systems, about, left_out=()):
         )
     if speakers < FEW_SPEAKERS:
         text += f" Intervals over {speakers} speakers are not to be trusted."
+    elif rare := _rare_classes(systems[-1]):
+        text += (
+            f" Intervals are not to be trusted: {', '.join(rare)} comes from "
+            f"fewer than {FEW_SPEAKERS} speakers."
+        )
     return text
+
+
+def _rare_classes(system):
+    """Classes of which many draws of speakers have none, or the same few."""
+    speakers = (system.counts.total.sum(1) > 0).sum(0)
+    return [
+        label
+        for label, n in zip(system.labels, speakers)
+        if 0 < n < FEW_SPEAKERS
+    ]
 
 
 def answer(systems):
@@ -245,7 +260,9 @@ def update_text(text, folder, report):
     <!-- end of report -->
     """
     begin = f"<!-- report: {folder} -->"
-    pattern = re.escape(begin) + r"\n.*?" + re.escape(END)
+    # Never across another report, should an end mark be lost.
+    within = r"\n(?:(?!<!-- report:).)*?"
+    pattern = re.escape(begin) + within + re.escape(END)
     found = re.findall(pattern, text, flags=re.DOTALL)
     if len(found) != 1:
         raise InputError(f"expected one '{begin} … {END}', found {len(found)}")

@@ -73,9 +73,20 @@ def prediction_table(records, grid, labels, speakers):
     pandas.DataFrame
         Columns as `prediction_columns` says; one row per utterance and
         condition, probabilities to six digits.
+
+    Raises
+    ------
+    mlkd_lobes.errors.InputError
+        If a logit is no finite number: the greatest of such would pass for an
+        answer.
     """
     rows = []
     for utterance, label, logits in records:
+        if not logits.isfinite().all():
+            raise InputError(
+                f"{utterance}: the network answers NaN or infinity; with "
+                "--eval_precision=fp32 it may not, else its training went wrong"
+            )
         said = logits.argmax(-1).tolist()
         posteriors = logits.softmax(-1).tolist()
         for condition, best, p in zip(grid, said, posteriors):
@@ -204,6 +215,11 @@ def read_results(folder):
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema}, expected {SCHEMA}")
     _check_keys(path, results, HEADER)
+    for key in ("fold", "seed"):
+        if not isinstance(results[key], int):
+            raise InputError(f"{path}: {key} {results[key]!r} is no number")
+    if not isinstance(results["labels"], list):
+        raise InputError(f"{path}: labels {results['labels']!r} are no list")
     conditions = results["conditions"]
     for entry in (isinstance(conditions, list) and conditions) or [None]:
         _check_keys(f"{path}: a condition", entry, CONDITION)
@@ -271,9 +287,12 @@ def read_cost(folder):
     """
     path = pathlib.Path(folder) / COST
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        cost = json.loads(path.read_text(encoding="utf-8"))
     except DAMAGED as error:
         raise InputError(f"{path}: cannot be read ({error})")
+    if not isinstance(cost, dict):
+        raise InputError(f"{path}: holds no mapping")
+    return cost
 
 
 def fits(predictions, results):
@@ -341,19 +360,26 @@ def find_runs(folders, folds=None, systems=None):
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is none below one of the folders.
     mlkd_lobes.errors.InputError
-        If there is none of one of the systems, or a file is damaged.
+        If there is none of one of the folds or systems, or a file is damaged.
     """
-    paths = {p for f in folders for p in pathlib.Path(f).rglob(RESULTS)}
+    paths = set()
+    for folder in folders:
+        below = set(pathlib.Path(folder).rglob(RESULTS))
+        if not below:
+            raise FileNotFoundError(f"no {RESULTS} below {folder}")
+        paths |= below
     runs = [StoredRun(p.parent, read_results(p.parent)) for p in sorted(paths)]
+    found = {run.results["fold"] for run in runs}
+    missing = [str(fold) for fold in folds or () if fold not in found]
+    if missing:
+        raise InputError(
+            f"no results of fold(s) {', '.join(missing)} there; of: "
+            f"{', '.join(map(str, sorted(found)))}"
+        )
     if folds:
         runs = [run for run in runs if run.results["fold"] in folds]
-    if not runs:
-        of_folds = f" of fold(s) {', '.join(map(str, folds))}" if folds else ""
-        raise FileNotFoundError(
-            f"no {RESULTS}{of_folds} below {', '.join(map(str, folders))}"
-        )
     there = list(dict.fromkeys(run.results["system"] for run in runs))
     for system in systems or ():
         if system not in there:

@@ -46,6 +46,10 @@ def test_results_follow_the_schema(finished):
             assert condition["n"] == 16
             assert 0 <= condition["UA"] <= 1
         assert len(results["hparams_sha256"]) == 64
+        settings = results["settings"]
+        assert settings["labels"] == LABELS and settings["network"]
+        # What other folds and seeds have otherwise.
+        assert not {"fold", "seed", "train_manifest"} & {*settings}
     # All of a fold and seed are tested on the same.
     tests = {r["test_sha256"] for r in finished.results.values()}
     assert len(tests) == 1 and len(tests.pop()) == 64

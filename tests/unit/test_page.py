@@ -16,6 +16,7 @@ from helpers import write_wav
 from test_summary import LABELS, write
 
 from mlkd_lobes.__main__ import main
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.figures import (
     colours,
     gain_over_snr,
@@ -232,6 +233,21 @@ def test_utterances_are_heard_as_they_were_tested(runs, heard, tmp_path):
     said = {name: re.findall("<td.*?>(.*?)</td>", row) for name, row in rows}
     assert said["mlkd"] != said["student_noisy"]
     assert main([*command[:-1], f"--listen={tmp_path}", *folders]) == 1
+
+
+def test_a_class_that_was_not_tested_is_not_heard(runs, heard, tmp_path):
+    path = heard / "manifests/test.json"
+    manifest = json.loads(path.read_text())
+    neutral = {n: e for n, e in manifest.items() if e["emo"] == "neu"}
+    path.write_text(json.dumps(neutral))
+    systems = pool(find_runs([runs]))
+    folders = str(tmp_path / "audio"), str(tmp_path / "noise")
+    (example,) = examples(systems, heard, *folders)
+    assert example["true"] == "neu"
+    others = {f"other-{n}": entry for n, entry in neutral.items()}
+    path.write_text(json.dumps(others))
+    with pytest.raises(InputError, match="test.json: has no utterance that"):
+        examples(systems, heard, *folders)
 
 
 @pytest.mark.parametrize("grid,n", [([CLEAN], 1), ([CLEAN, *GRID[3:]], 3)])

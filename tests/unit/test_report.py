@@ -356,58 +356,6 @@ def test_report_command(tmp_path, capsys):
     assert figure.read_bytes() == first
 
 
-def test_folds_are_chosen_by_number(tmp_path, capsys):
-    write_run(tmp_path / "a", RUN, table(), GRID, {})
-    write_run(tmp_path / "b", {**RUN, "fold": 2}, table(), GRID, {})
-    assert main(["report", str(tmp_path), "--folds=2"]) == 0
-    assert "fold(s) 2:" in capsys.readouterr().out
-    assert main(["report", str(tmp_path), "--folds=two"]) == 1
-    assert "'two' is no list such as 3,4,5,6" in capsys.readouterr().err
-
-
-def test_runs_that_cannot_be_compared_are_refused(tmp_path, capsys):
-    write_run(tmp_path / "a", RUN, table(), GRID, {})
-    write_run(tmp_path / "b", {**RUN, "protocol": "x"}, table(), GRID, {})
-    assert main(["report", str(tmp_path)]) == 1
-    assert "protocol x, but groups" in capsys.readouterr().err
-    write_run(tmp_path / "b", RUN, table(), GRID, {})
-    assert main(["report", str(tmp_path)]) == 1
-    assert "fold 1, seed 1 of mlkd is given twice" in capsys.readouterr().err
-    write_run(tmp_path / "b", {**RUN, "fold": 2, "seed": 2}, table(), GRID, {})
-    assert main(["report", str(tmp_path)]) == 0
-    assert "left out, so that all" in capsys.readouterr().out.lower()
-    renamed = {**RUN, "system": "other", "fold": 2}
-    write_run(tmp_path / "b", renamed, table(), GRID, {})
-    assert main(["report", str(tmp_path), "--systems=mlkd,other"]) == 1
-    assert "--systems: other would be left out" in capsys.readouterr().err
-    write_run(tmp_path / "b", RUN, table(), GRID[:3], {})
-    assert main(["report", str(tmp_path)]) == 1
-    assert "other conditions" in capsys.readouterr().err
-    assert main(["report", str(tmp_path / "nowhere")]) == 1
-    (tmp_path / "b/results.json").write_text('{"schema": 1, ')
-    assert main(["report", str(tmp_path)]) == 1
-    assert "b/results.json: is damaged" in capsys.readouterr().err
-
-
-def test_options_that_cannot_be_meant(tmp_path, capsys):
-    write_run(tmp_path / "a", RUN, table(), GRID, {})
-    folder = str(tmp_path)
-    cases = {
-        "--figure=ua.xyz": "'ua.xyz' ends in none of svg, png, pdf",
-        "--figure=ua": "'ua' ends in none of svg, png, pdf",
-        "--listen=x": "--listen: is for a page; give --html as well",
-        "--systems=best": "no results of system 'best' there; of: mlkd",
-    }
-    for option, message in cases.items():
-        assert main(["report", folder, option]) == 1
-        assert message in capsys.readouterr().err
-
-
-def test_missing_marks_are_an_error():
-    with pytest.raises(ValueError, match="found 0"):
-        update_text("nothing here", "x", "new")
-
-
 def test_the_estimate_is_of_todays_settings():
     from ruamel.yaml import YAML
 

@@ -211,9 +211,17 @@ def test_systems_tested_on_other_utterances_are_named(folder):
         table = read_predictions(place)
         table = table[table["id"] != "s2-3"]
         write_run(place, read_results(place), table, GRID, {})
-    systems = pool(find_runs([folder]))
     with pytest.raises(InputError, match="mlkd and student_noisy were tested"):
-        contrasts(systems)
+        pool(find_runs([folder]))
+    # Also where they share no seed.
+    found = [("mlkd", 1), ("student_noisy", 2)]
+    runs = [
+        run
+        for run in find_runs([folder])
+        if (run.results["system"], run.results["seed"]) in found
+    ]
+    with pytest.raises(InputError, match="were tested on different"):
+        pool(on_shared_folds(runs)[0])
 
 
 @pytest.mark.parametrize("grid", [GRID[:1], [CLEAN, GRID[3]]])
@@ -418,10 +426,8 @@ def test_only_some_folds(folder):
     assert better.folds == [2] and len(better.costs) == 2
     (worse,) = pool(find_runs([folder], systems=["student_noisy"]))
     assert worse.name == "student_noisy"
-    with pytest.raises(FileNotFoundError, match="of fold.s. 3, 4 below"):
-        find_runs([folder], folds=[3, 4])
-    with pytest.raises(FileNotFoundError, match="of fold.s. 3 below"):
-        find_runs([folder], folds=[3], systems=["mlkd"])
+    with pytest.raises(InputError, match="of fold.s. 3, 4 there; of: 1, 2"):
+        find_runs([folder], folds=[1, 3, 4])
 
 
 def test_runs_that_do_not_fit_together_are_refused(folder):
@@ -458,14 +464,32 @@ def test_runs_tested_on_other_noise_do_not_compare(tmp_path):
     for system, seed, test in (
         ("mlkd", 1, "a"),
         ("student_noisy", 1, "a"),
-        ("student_noisy", 2, "b"),  # babble is a seed's own
+        ("student_noisy", 2, "a"),
     ):
         write(tmp_path, system, 1, seed, 9, test_sha256=test)
     assert len(pool(find_runs([tmp_path]))) == 2
     write(tmp_path, "kd_last", 1, 1, 9)  # made before results said it
     assert len(pool(find_runs([tmp_path]))) == 3
-    write(tmp_path, "mlkd", 1, 2, 9, test_sha256="c")
-    with pytest.raises(InputError, match="other speech or noise.*evaluate"):
+    for seed in (2, 3):  # tests do not depend on it
+        place = write(tmp_path, "mlkd", 1, seed, 9, test_sha256="b")
+        with pytest.raises(InputError, match="other speech or noise.*evaluate"):
+            pool(find_runs([tmp_path]))
+        shutil.rmtree(place)
+
+
+def test_trainings_with_other_settings_do_not_pool(tmp_path):
+    """Half of the folds with other epochs would look like one experiment."""
+    write(tmp_path, "mlkd", 1, 1, 9)  # made before results said it
+    for fold, settings in (
+        (2, {"student_epochs": 20}),
+        (3, {"student_epochs": 20, "added_later": 1}),
+    ):
+        write(tmp_path, "mlkd", fold, 1, 9, settings=settings)
+    assert len(pool(find_runs([tmp_path]))) == 1
+    write(tmp_path, "mlkd", 4, 1, 9, settings={"student_epochs": 40})
+    with pytest.raises(
+        InputError, match="trained with student_epochs 40, but 20 in.*mlkd-2"
+    ):
         pool(find_runs([tmp_path]))
 
 

@@ -31,6 +31,9 @@ SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 LOCK_SECONDS = 60
 # The system that all students of an output folder learn from.
 TEACHER = "teacher"
+# What other folds and seeds of a system may have otherwise.
+OF_A_RUN = ("fold", "seed", "processes", "teacher_sha256")
+OF_A_RUN += ("train_manifest", "valid_manifest", "train_noise", "valid_noise")
 ANOTHER_FOLDER = (
     "Give another --results_folder, or delete that folder to train again."
 )
@@ -320,6 +323,7 @@ def results_header(folder, test, **names):
     """
     stage = read_stage(folder)
     settings = read_json(folder / SETTINGS)
+    common = {k: v for k, v in settings.items() if k not in OF_A_RUN}
     depends = [settings, stage["model_sha256"], test]
     return {
         **names,
@@ -327,6 +331,7 @@ def results_header(folder, test, **names):
         "teacher_sha256": stage["teacher_sha256"],
         "hparams_sha256": text_sha256(depends),
         "test_sha256": text_sha256(test),
+        "settings": common,
         "git": code_version(),
     }
 
