@@ -174,7 +174,7 @@ def report(options):
         text, line_end = _read_text(options.update)
         updated = update_text(text, options.folders[0], short)
         with atomic_path(options.update) as temporary:
-            temporary.write_text(updated, encoding="utf-8", newline=line_end)
+            _write_text(temporary, updated, line_end)
     # Last, for whoever reads it may have read enough before its end.
     print(report_text(systems, about, left_out=left_out))
     return 0
@@ -189,6 +189,12 @@ def _read_text(path):
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is no UTF-8 text ({error})")
     return text, ends if isinstance(ends, str) else None
+
+
+def _write_text(path, text, line_end):
+    """The same text with such lines."""
+    with open(path, "w", encoding="utf-8", newline=line_end) as file:
+        file.write(text)
 
 
 def _folds(text):

@@ -176,7 +176,8 @@ def source_layers(source, save_path):
     _check_source(source)
     try:
         config = AutoConfig.from_pretrained(source, cache_dir=save_path)
-    except OSError as error:
+    # ValueError: of an architecture that nobody knows.
+    except (OSError, ValueError) as error:
         raise InputError(f"{source}: cannot be opened ({error})")
     _check_kind(config)
     return config.num_hidden_layers

@@ -170,7 +170,10 @@ def _check_utterances(systems):
 
 
 def _check_trained(run, other):
-    """Runs of a system are trainings with the same settings."""
+    """Runs of a system are trainings with the same settings.
+
+    Those that both know: later code may have more of them.
+    """
     here, there = run.results["settings"], other.results["settings"]
     for key in sorted({*here} & {*there}):
         if here[key] != there[key]:

@@ -86,8 +86,8 @@ def setting(systems, about, left_out=()):
         text += f" Intervals over {speakers} speakers are not to be trusted."
     elif rare := _rare_classes(systems[-1]):
         text += (
-            f" Intervals are not to be trusted: {', '.join(rare)} comes from "
-            f"fewer than {FEW_SPEAKERS} speakers."
+            f" Intervals are not to be trusted: fewer than {FEW_SPEAKERS} "
+            f"speakers were tested on {', '.join(rare)}."
         )
     return text
 

@@ -142,8 +142,8 @@ def write_run(folder, header, predictions, grid, cost):
     folder : str or pathlib.Path
         The run's folder.
     header : dict
-        system, corpus, protocol, fold, seed, noise_corpus, labels, epoch and
-        the hashes.
+        system, corpus, protocol, fold, seed, noise_corpus, labels, epoch,
+        settings and the hashes.
     predictions : pandas.DataFrame
         Columns as `prediction_columns` says.
     grid : sequence of Condition

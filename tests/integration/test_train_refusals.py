@@ -192,6 +192,15 @@ def test_a_students_settings_are_refused_before_its_teacher_is_trained(
     assert not list(experiment.arguments["output_folder"].glob("*/stage.json"))
 
 
+def test_a_trained_teacher_needs_no_hub(experiment, monkeypatch):
+    """Nor does a student that does not distil need levels that are there."""
+    alone = {"kd_levels": "[9]", "loss_weights": "{features: 0, logits: 0}"}
+    experiment.run("teacher", **alone)
+    monkeypatch.delattr(train, "source_layers")
+    results = experiment.run("student_clean", **alone)
+    assert results["system"] == "student_clean"
+
+
 def test_updates_that_never_come_are_refused(finished, experiment):
     experiment.arguments["teacher_folder"] = (
         finished.arguments["output_folder"] / "teacher/model"

@@ -5,7 +5,13 @@ import torch
 from helpers import tiny_config
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
-from mlkd_lobes.encoders import SSLEncoder, check_levels, default_levels
+from mlkd_lobes.encoders import (
+    SSLEncoder,
+    check_levels,
+    default_levels,
+    source_layers,
+)
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.length_exact import normalize_waveforms, normalized_convolution
 
 KINDS = [
@@ -245,6 +251,14 @@ def test_other_architectures_are_refused(tmp_path):
     BertConfig(hidden_size=8, num_attention_heads=1).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'bert' is none of the known"):
         SSLEncoder(str(tmp_path), str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["bert", "nobody_knows"])
+def test_the_depth_is_that_of_a_known_kind(tmp_path, kind, encoder_folder):
+    assert source_layers(encoder_folder(), str(tmp_path)) == 4
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+    with pytest.raises(InputError, match=kind):
+        source_layers(str(tmp_path), str(tmp_path))
 
 
 def test_frozen_front_end_gets_no_gradient(encoder_folder, tmp_path):

@@ -195,7 +195,8 @@ def test_a_class_of_few_speakers_is_told(tmp_path):
     for fold in range(1, 6):
         write(tmp_path, "mlkd", fold, 1, 8)
     warning = (
-        "Intervals are not to be trusted: ang comes from fewer than 8 speakers."
+        "Intervals are not to be trusted: fewer than 8 speakers were tested on "
+        "ang."
     )
     assert warning not in said_of(tmp_path)
     for fold in range(2, 6):

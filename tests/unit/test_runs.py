@@ -11,6 +11,7 @@ from runs import (
     claimed_folder,
     clear_leftovers,
     clear_partial,
+    results_header,
 )
 from settings import SettingsError
 
@@ -185,3 +186,24 @@ def test_what_another_process_writes_is_left_to_it(tmp_path):
     assert partial.exists() and not (tmp_path / "save").exists()
     clear_partial(tmp_path)
     assert not partial.exists()
+
+
+def test_results_know_what_all_runs_of_a_system_share(tmp_path):
+    """Told apart by fold, seed, place and loggers, they are one experiment."""
+    found = []
+    for fold in (1, 2):
+        folder = tmp_path / f"fold_{fold}/seed_1/mlkd"
+        losses = {"losses": ["!new:x", {}]}
+        loggers = {"train_logger": ["!name:y", ""]} if fold == 1 else {}
+        settings = {**STUDENT, "fold": fold, "train_manifest": fold}
+        settings["save_folder"] = str(folder.parent / "save")
+        write_json(
+            folder / "settings.json",
+            {**settings, "objects": {**losses, **loggers}},
+        )
+        stage = {"epoch": 1, "model_sha256": "m", "teacher_sha256": "t"}
+        write_json(folder / "stage.json", stage)
+        found.append(results_header(folder, {})["settings"])
+    assert found[0] == found[1]
+    assert found[0]["lr"] == 0.1 and found[0]["losses"] == ["!new:x", {}]
+    assert not {"fold", "save_folder", "objects"} & {*found[0]}

@@ -31,7 +31,7 @@ SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 LOCK_SECONDS = 60
 # The system that all students of an output folder learn from.
 TEACHER = "teacher"
-# What other folds and seeds of a system may have otherwise.
+# What other runs of a system may have otherwise.
 OF_A_RUN = ("fold", "seed", "processes", "teacher_sha256")
 OF_A_RUN += ("train_manifest", "valid_manifest", "train_noise", "valid_noise")
 ANOTHER_FOLDER = (
@@ -305,7 +305,7 @@ def finish_stage(folder, model, best, history, teacher_sha256):
 
 
 def results_header(folder, test, **names):
-    """Where results come from: names and hashes for results.json.
+    """Where results come from: names, hashes, settings for results.json.
 
     Arguments
     ---------
@@ -323,7 +323,6 @@ def results_header(folder, test, **names):
     """
     stage = read_stage(folder)
     settings = read_json(folder / SETTINGS)
-    common = {k: v for k, v in settings.items() if k not in OF_A_RUN}
     depends = [settings, stage["model_sha256"], test]
     return {
         **names,
@@ -331,8 +330,22 @@ def results_header(folder, test, **names):
         "teacher_sha256": stage["teacher_sha256"],
         "hparams_sha256": text_sha256(depends),
         "test_sha256": text_sha256(test),
-        "settings": common,
+        "settings": _common_settings(folder),
         "git": code_version(),
+    }
+
+
+def _common_settings(folder):
+    """What a system's runs of other folds and seeds are trained with as well."""
+    settings = read_settings(folder / SETTINGS)
+    objects = settings.pop("objects", None)
+    # Very old ones have a hash of them.
+    settings.update(objects if isinstance(objects, dict) else {})
+    return {
+        key: value
+        for key, value in settings.items()
+        # A key of one's own YAML file may name a place of this run.
+        if key not in OF_A_RUN and str(folder.parent) not in str(value)
     }
 
 

@@ -572,12 +572,18 @@ def run(hparams_file, run_opts, command_line):
 
 
 def check_distillation(hparams):
-    """Refuses what a student would find out after its teacher's hours."""
-    WeightedLosses(hparams["losses"], hparams["loss_weights"])
+    """Refuses what a student would find out after its teacher's hours.
+
+    Also where a teacher alone is asked for: its students come later, with the
+    same settings.
+    """
+    weights = hparams["loss_weights"]
+    WeightedLosses(hparams["losses"], weights)
     n_layers = source_layers(
         hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
     )
-    check_levels(hparams["kd_levels"], n_layers)
+    if needs_teacher(weights):
+        check_levels(hparams["kd_levels"], n_layers)
     check_depth(hparams["student_layers"], n_layers)
 
 
@@ -601,9 +607,10 @@ def run_stages(hparams, teacher, run_opts):
             for split, source in noises(hparams).items():
                 noises(teacher)[split].types = source.types
         if teacher is not None and not run_opts["test_only"]:
-            check_distillation(hparams)
-            train_network(teacher, run_opts)
             teacher_folder = run_folder(teacher) / MODEL
+            if not read_stage(run_folder(teacher)):
+                check_distillation(hparams)
+            train_network(teacher, run_opts)
             # Brain and checkpointer refer to each other: without this, what
             # trained the teacher would stay in memory beside the student.
             gc.collect()
