@@ -170,6 +170,8 @@ def source_layers(source, save_path):
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such folder.
     mlkd_lobes.errors.InputError
         If it is no model of a known kind, or cannot be opened.
     """

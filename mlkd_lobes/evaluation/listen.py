@@ -5,7 +5,6 @@ be mixed again from the manifest and the noise CSV of the run.
 """
 
 import base64
-import functools
 import io
 import pathlib
 
@@ -123,8 +122,9 @@ def _choose(answers, manifest, label):
     of_class = sorted(n for n, e in manifest.items() if e["emo"] == label)
     first = next(iter(answers.values()))
     tested = [n for n in of_class if (n, CLEAN) in first]
-    disagreement = functools.partial(_disagreement, answers)
-    return max(tested, key=disagreement, default=None)
+    return max(
+        tested, key=lambda name: _disagreement(answers, name), default=None
+    )
 
 
 def _disagreement(answers, utterance):

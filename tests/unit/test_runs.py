@@ -1,6 +1,7 @@
 """Whose a folder is, and what may stand beside it."""
 
 import contextlib
+import pathlib
 
 import pytest
 import runs
@@ -27,6 +28,7 @@ STUDENT = {
     "loss_weights": {"emotion": 1.0, "features": 5.0},
 }
 ALONE = {**STUDENT, "loss_weights": {"emotion": 1.0, "features": 0.0}}
+STAGE = {"epoch": 1, "model_sha256": "m", "teacher_sha256": "t"}
 RAIN = {"noise_types": ["rain"]}
 SAME = {"a": {}, "b": {}}
 
@@ -188,6 +190,16 @@ def test_what_another_process_writes_is_left_to_it(tmp_path):
     assert not partial.exists()
 
 
+def test_a_short_name_of_a_folder_hides_no_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "o"):  # as in "noisy"
+        folder = pathlib.Path(place, "mlkd")
+        write_json(folder / "settings.json", STUDENT)
+        write_json(folder / "stage.json", STAGE)
+        found = results_header(folder, {})["settings"]
+        assert found == {k: v for k, v in STUDENT.items() if k != "fold"}
+
+
 def test_results_know_what_all_runs_of_a_system_share(tmp_path):
     """Told apart by fold, seed, place and loggers, they are one experiment."""
     found = []
@@ -201,8 +213,7 @@ def test_results_know_what_all_runs_of_a_system_share(tmp_path):
             folder / "settings.json",
             {**settings, "objects": {**losses, **loggers}},
         )
-        stage = {"epoch": 1, "model_sha256": "m", "teacher_sha256": "t"}
-        write_json(folder / "stage.json", stage)
+        write_json(folder / "stage.json", STAGE)
         found.append(results_header(folder, {})["settings"])
     assert found[0] == found[1]
     assert found[0]["lr"] == 0.1 and found[0]["losses"] == ["!new:x", {}]

@@ -97,10 +97,8 @@ def test_the_longer_front_end_is_told_as_it_was():
         ]
         for found in (scores, before)
     )
-    assert (
-        f"gains {longer[0]:.1f} points and `student_noisy` {longer[1]:.1f}"
-        in (page)
-    )
+    told = f"gains {longer[0]:.1f} points and `student_noisy` {longer[1]:.1f}"
+    assert told in page
     assert f"instead of {plain[0]:.1f} and {plain[1]:.1f}." in page
     for system in ("cnn_40", "noisy_cnn_40"):  # "about 25 minutes"
         assert trained_minutes(system) == pytest.approx(25, abs=2)

@@ -460,39 +460,6 @@ def test_predictions_of_another_run_are_refused(folder):
         pool(find_runs([folder]))
 
 
-def test_runs_tested_on_other_noise_do_not_compare(tmp_path):
-    for system, seed, test in (
-        ("mlkd", 1, "a"),
-        ("student_noisy", 1, "a"),
-        ("student_noisy", 2, "a"),
-    ):
-        write(tmp_path, system, 1, seed, 9, test_sha256=test)
-    assert len(pool(find_runs([tmp_path]))) == 2
-    write(tmp_path, "kd_last", 1, 1, 9)  # made before results said it
-    assert len(pool(find_runs([tmp_path]))) == 3
-    for seed in (2, 3):  # tests do not depend on it
-        place = write(tmp_path, "mlkd", 1, seed, 9, test_sha256="b")
-        with pytest.raises(InputError, match="other speech or noise.*evaluate"):
-            pool(find_runs([tmp_path]))
-        shutil.rmtree(place)
-
-
-def test_trainings_with_other_settings_do_not_pool(tmp_path):
-    """Half of the folds with other epochs would look like one experiment."""
-    write(tmp_path, "mlkd", 1, 1, 9)  # made before results said it
-    for fold, settings in (
-        (2, {"student_epochs": 20}),
-        (3, {"student_epochs": 20, "added_later": 1}),
-    ):
-        write(tmp_path, "mlkd", fold, 1, 9, settings=settings)
-    assert len(pool(find_runs([tmp_path]))) == 1
-    write(tmp_path, "mlkd", 4, 1, 9, settings={"student_epochs": 40})
-    with pytest.raises(
-        InputError, match="trained with student_epochs 40, but 20 in.*mlkd-2"
-    ):
-        pool(find_runs([tmp_path]))
-
-
 def test_a_folder_given_twice_counts_once(folder):
     assert len(find_runs([folder, folder])) == 8
 

@@ -344,9 +344,16 @@ def _common_settings(folder):
     return {
         key: value
         for key, value in settings.items()
-        # A key of one's own YAML file may name a place of this run.
-        if key not in OF_A_RUN and str(folder.parent) not in str(value)
+        if key not in OF_A_RUN and not _lies_in(value, folder.parent)
     }
+
+
+def _lies_in(value, folder):
+    """Whether a value names a place of a run, as keys of one's own YAML may."""
+    if not isinstance(value, str) or os.sep not in value:
+        return False
+    place = pathlib.Path(os.path.abspath(value))
+    return place.is_relative_to(os.path.abspath(folder))
 
 
 def finished_results(folder, header):
