@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""Breaks the code on purpose, one contract at a time; the tests must notice.
+
+> python tools/breakages.py [NAME ...]
+
+Each row of `BREAKAGES` names a contract, a file, a piece of its text and what
+replaces it, and the test files that guard the contract. The script works on a
+copy of the checkout. A row that no test notices, or whose text is no longer there,
+is a failure. Takes about ten minutes.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import namedtuple
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COPIED = ("mlkd_lobes", "recipes", "tests", "examples", "tools", "benchmarks")
+
+Breakage = namedtuple("Breakage", ["contract", "file", "old", "new", "tests"])
+
+BREAKAGES = [
+    Breakage(
+        "group norm takes its statistics over true frames",
+        "length_exact.py",
+        "count = n_frames[:, None, None].to(exact)",
+        "count = torch.full_like(n_frames, frames.shape[2])[:, None, None].to(exact)",
+        "test_encoders.py",
+    ),
+    Breakage(
+        "waveforms are normalised over true samples",
+        "length_exact.py",
+        "count = n_samples[:, None].to(wavs.dtype)",
+        "count = torch.full_like(n_samples, wavs.shape[1])[:, None].to(wavs.dtype)",
+        "test_encoders.py",
+    ),
+    Breakage(
+        "attention does not see padding",
+        "encoders.py",
+        "self.model.encoder(hidden, attention_mask=mask)",
+        "self.model.encoder(hidden, attention_mask=None)",
+        "test_encoders.py",
+    ),
+    Breakage(
+        "the last level of a layer-norm model follows its final norm",
+        "encoders.py",
+        "caught[self.n_layers] = last",
+        "caught.setdefault(self.n_layers, last)",
+        "test_encoders.py",
+    ),
+    Breakage(
+        "no layer is skipped at random",
+        "encoders.py",
+        "config.layerdrop = 0.0",
+        "config.layerdrop = 0.9",
+        "test_encoders.py",
+    ),
+    Breakage(
+        "the teacher stays in evaluation mode",
+        "classifier.py",
+        "return super().train(False)",
+        "return super().train(mode)",
+        "test_classifier.py",
+    ),
+    Breakage(
+        "losses are means over true frames",
+        "distillation.py",
+        "return (values * mask).sum(-1) / n_frames.to(values.dtype)",
+        "return values.mean(-1)",
+        "test_distillation.py",
+    ),
+    Breakage(
+        "label -1 is ignored",
+        "distillation.py",
+        "return loss, targets.labels >= 0",
+        "return loss, targets.labels >= -1",
+        "test_distillation.py",
+    ),
+    Breakage(
+        "training noise changes from epoch to epoch",
+        "noise.py",
+        '_generator("train", self.seed, self.epoch, utterance)',
+        '_generator("train", self.seed, 1, utterance)',
+        "test_noise.py",
+    ),
+    Breakage(
+        "test noise depends on noise type and utterance alone",
+        "noise.py",
+        '_generator("evaluation", kind, utterance)',
+        '_generator("evaluation", self.seed, kind, utterance)',
+        "test_noise.py",
+    ),
+    Breakage(
+        "the SNR is exact",
+        "noise.py",
+        "levels = torch.tensor(snrs, dtype=wav.dtype)[:, None]",
+        "levels = torch.tensor(snrs, dtype=wav.dtype)[:, None] + 0.5",
+        "test_noise.py",
+    ),
+    Breakage(
+        "audio of any rate is resampled",
+        "audio.py",
+        "if rate != sample_rate:",
+        "if rate == 0:",
+        "test_audio.py",
+    ),
+    Breakage(
+        "a truncated file is refused",
+        "recordings.py",
+        "return left < size and not whole",
+        "return False",
+        "test_recordings.py",
+    ),
+    Breakage(
+        "files are whole or absent",
+        "files.py",
+        "temporary = path.with_name(name)",
+        "temporary = path",
+        "test_files.py",
+    ),
+    Breakage(
+        "a checkpoint gets its name when it is whole",
+        "checkpoints.py",
+        "return final.with_name(PARTIAL_PREFIX + final.name)",
+        "return final",
+        "test_checkpoints.py",
+    ),
+    Breakage(
+        "an unreadable checkpoint is passed over",
+        "checkpoints.py",
+        "except Exception as error:",
+        "except KeyError as error:",
+        "test_checkpoints.py",
+    ),
+    Breakage(
+        "training and test share nothing, whatever a protocol declares",
+        "leakage.py",
+        'or overlap.splits == ("train", "test")',
+        'and overlap.splits != ("train", "test")',
+        "test_evaluation.py test_data.py",
+    ),
+    Breakage(
+        "loso5 validates on another whole session",
+        "iemocap_prepare.py",
+        "valid = SESSIONS[fold % len(SESSIONS)]",
+        "valid = SESSIONS[fold - 1]",
+        "test_iemocap_prepare.py",
+    ),
+    Breakage(
+        "a turn's speaker is the letter of its last field",
+        "iemocap_turns.py",
+        'r"_(?P<gender>[FM])\\w*\\d+$"',
+        'r"_[FM]\\w*(?P<gender>)\\d+$"',
+        "test_iemocap_prepare.py",
+    ),
+    Breakage(
+        "happy and excited are one class",
+        "iemocap_turns.py",
+        '"exc": "hap"',
+        '"exc": UNLABELLED',
+        "test_iemocap_prepare.py",
+    ),
+    Breakage(
+        "no speaker of the emotion corpus babbles",
+        "noise_generated.py",
+        "if talker in corpus_speakers or any(",
+        "if any(",
+        "test_noise_generated.py",
+    ),
+    Breakage(
+        "an unknown key is an error",
+        "settings.py",
+        "if key not in defaults:",
+        "if key is None:",
+        "test_settings.py",
+    ),
+    Breakage(
+        "students side by side share their settings",
+        "stages.py",
+        "return sorted(keys)",
+        "return []",
+        "test_runs.py",
+    ),
+    Breakage(
+        "chance follows from seed and step",
+        "brains.py",
+        "torch.manual_seed(stable_seed(*key))",
+        "stable_seed(*key)",
+        "test_kill.py",
+    ),
+    Breakage(
+        "the target cache belongs to one teacher",
+        "targets.py",
+        "key = text_sha256([teacher_sha256, list(levels)])",
+        "key = text_sha256([list(levels)])",
+        "test_targets.py",
+    ),
+    Breakage(
+        "UA is the mean of the recalls",
+        "metrics.py",
+        "ua = metrics.balanced_accuracy_score(true, predicted)",
+        "ua = metrics.accuracy_score(true, predicted)",
+        "test_evaluation.py",
+    ),
+    Breakage(
+        "two systems are compared on the same drawn speakers",
+        "statistics.py",
+        "for counts in (one, other)\n    ]",
+        "for counts in (one, one)\n    ]",
+        "test_statistics.py",
+    ),
+    Breakage(
+        "the best validation epoch is kept",
+        "train.py",
+        'recover_if_possible(max_key="UA")',
+        'recover_if_possible(min_key="UA")',
+        "test_train.py",
+    ),
+    Breakage(
+        "noise-trained systems are validated in noise",
+        "train.py",
+        'grid = conditions(list(noise.types), hparams["valid_snrs"])[1:]',
+        "grid = [CLEAN]",
+        "test_train.py",
+    ),
+    Breakage(
+        "an unreadable recording does not stop the others",
+        "predict.py",
+        "except AudioError as error:\n            report(str(error))",
+        "except KeyError as error:\n            report(str(error))",
+        "test_predict.py",
+    ),
+    Breakage(
+        "an export that disagrees with its model is refused",
+        "parity.py",
+        "if not free and not value <= LIMIT:",
+        "if not free and value < 0:",
+        "test_export.py",
+    ),
+]
+
+
+def find(folder, name):
+    """The one file of this name below the code's folders."""
+    found = [p for place in COPIED for p in (folder / place).rglob(name)]
+    if len(found) != 1:
+        sys.exit(f"{name}: {len(found)} files of this name")
+    return found[0]
+
+
+def check(breakage):
+    """Breaks a copy and runs the tests; what came of it, in a word."""
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = pathlib.Path(temporary)
+        for name in COPIED:
+            shutil.copytree(ROOT / name, copy / name)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        path = find(copy, breakage.file)
+        text = path.read_text(encoding="utf-8")
+        if breakage.old not in text:
+            return "TEXT NOT FOUND"
+        path.write_text(
+            text.replace(breakage.old, breakage.new, 1), encoding="utf-8"
+        )
+        tests = [str(find(copy, name)) for name in breakage.tests.split()]
+        environment = {**os.environ, "PYTHONPATH": str(copy)}
+        environment.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", *tests],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        # 1: a test failed; others would be errors of another kind.
+        return {0: "NOT NOTICED", 1: "noticed"}.get(
+            done.returncode, f"PYTEST ENDED WITH {done.returncode}"
+        )
+
+
+def main(names):
+    """Checks the rows whose contract holds one of the names; the exit code."""
+    chosen = [
+        row
+        for row in BREAKAGES
+        if not names or any(name in row.contract for name in names)
+    ]
+    outcomes = []
+    for row in chosen:
+        outcomes.append(check(row))
+        print(f"{outcomes[-1]:12}  {row.contract} ({row.file})", flush=True)
+    noticed = outcomes.count("noticed")
+    print(f"{noticed} of {len(chosen)} noticed")
+    return int(noticed < len(chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
