@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What all folds of IEMOCAP cost with wav2vec2-base, by calculation.
 
-Nobody here has run it: this counts. Multiply-accumulates come from PyTorch's
+It was never run here: this is a calculation. Multiply-accumulates come from PyTorch's
 counter on the real architecture with random weights; what backward keeps, from
 its saved tensors in one training step; sizes of corpus, folds and epochs from
 mlkd.yaml and from what is known of IEMOCAP. Time assumes a GPU that sustains a
@@ -18,11 +18,11 @@ import torch
 import transformers
 from ruamel.yaml import YAML
 
-from mlkd_lobes.classifier import EmotionClassifier
-from mlkd_lobes.distillation import MultiLevelProjection
-from mlkd_lobes.encoders import SSLEncoder, default_levels
-from mlkd_lobes.evaluation.cost import macs_per_second, n_parameters
+from mlkd_lobes.evaluation.metrics import macs_per_second
 from mlkd_lobes.files import write_json
+from mlkd_lobes.models.classifier import EmotionClassifier
+from mlkd_lobes.models.distillation import MultiLevelProjection
+from mlkd_lobes.models.encoder import SSLEncoder, default_levels
 
 ROOT = pathlib.Path(__file__).parents[1]
 LABELS = ["neu", "hap", "sad", "ang"]
@@ -39,6 +39,11 @@ PEAK_TFLOPS, SUSTAINED = 60, 0.25
 EVALUATION = 0.5
 # The README's cross-validation: so many seeds of the teacher and of students.
 SEEDS, STUDENTS = 3, 3
+
+
+def n_parameters(module):
+    """Number of parameters, trained or not."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def build(folder, n_layers=None):
@@ -182,9 +187,9 @@ def estimate(settings):
             ("validation", conditions),
             ("test", 1 + 5 * len(settings["test_snrs"])),
         ):
-            heard = n * UTTERANCES * SECONDS * EVAL_SHARE
+            seconds = n * UTTERANCES * SECONDS * EVAL_SHARE
             result[name][f"{part}_hours_per_fold"] = round(
-                hours(heard * macs[name]) / EVALUATION, 2
+                hours(seconds * macs[name]) / EVALUATION, 2
             )
     # Half precision, 50 frames per second, one value per level and dimension.
     per_second = 2 * FRAMES_PER_SECOND * len(levels) * width

@@ -38,11 +38,11 @@ from training import (  # noqa: E402
 )
 
 import speechbrain as sb  # noqa: E402
-from mlkd_lobes.classifier import load_classifier  # noqa: E402
-from mlkd_lobes.encoders import SSLEncoder  # noqa: E402
+from mlkd_lobes.data.manifests import read_entries  # noqa: E402
 from mlkd_lobes.evaluation.results import read_cost  # noqa: E402
 from mlkd_lobes.files import write_json  # noqa: E402
-from mlkd_lobes.manifest_reader import read_manifest_entries  # noqa: E402
+from mlkd_lobes.models.classifier import load_classifier  # noqa: E402
+from mlkd_lobes.models.encoder import SSLEncoder  # noqa: E402
 
 # One of so many utterances of IEMOCAP's four classes, and epochs measured.
 SHARE, EPOCHS = 3, 2
@@ -88,9 +88,9 @@ def run(root, system, device):
     """Trains and tests a system; what its epochs, its test, its memory took."""
     seconds, evaluate = [], train.evaluate
 
-    def timed_evaluate(hparams, run_opts):
+    def timed_evaluate(*arguments):
         started = time.perf_counter()
-        results = evaluate(hparams, run_opts)
+        results = evaluate(*arguments)
         seconds.append(time.perf_counter() - started)
         return results
 
@@ -103,7 +103,10 @@ def run(root, system, device):
     finally:
         train.evaluate = evaluate
     folder = folder_of(root, system)
-    history, cost = train.read_stage(folder)["history"], read_cost(folder)
+    history, cost = (
+        train.run_folder.read_stage(folder)["history"],
+        read_cost(folder),
+    )
     return {
         "epoch_seconds": [round(e["seconds"], 2) for e in history],
         "test_seconds": round(seconds[0], 2),
@@ -122,7 +125,7 @@ def seconds_of_speech(root):
     seconds = {}
     for split in ("train", "valid", "test"):
         path = folder_of(root, "manifests") / f"{split}.json"
-        entries = read_manifest_entries(path).values()
+        entries = read_entries(path).values()
         seconds[split] = round(sum(entry["length"] for entry in entries))
     return seconds
 
@@ -177,9 +180,7 @@ def benchmark(root, config, device):
     write_inputs(root, config)
     networks = {system: run(root, system, device) for system in SYSTEMS}
     speech = seconds_of_speech(root)
-    settings = train.resolved_values(
-        YAML, {"data_folder": "", "settings": None}
-    )
+    settings = train.overrides.read_values(YAML, {"data_folder": ""})
     epochs = {
         "teacher": settings["teacher_epochs"],
         "mlkd": settings["student_epochs"],

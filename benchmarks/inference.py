@@ -29,13 +29,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import one_answer  # noqa: E402
 from one_answer import open_variant, speech  # noqa: E402
 
-from mlkd_lobes.classifier import EmotionClassifier
-from mlkd_lobes.deployment.backends import TorchBackend
+from mlkd_lobes.data.batches import torch_threads
 from mlkd_lobes.deployment.graph import write_int8, write_onnx
-from mlkd_lobes.encoders import SSLEncoder
-from mlkd_lobes.evaluation.cost import macs_per_second
+from mlkd_lobes.deployment.models import TorchModel
+from mlkd_lobes.evaluation.metrics import macs_per_second
 from mlkd_lobes.files import write_json
-from mlkd_lobes.threads import torch_threads
+from mlkd_lobes.models.classifier import EmotionClassifier
+from mlkd_lobes.models.encoder import SSLEncoder
 
 LABELS = ["neu", "hap", "sad", "ang"]
 STUDENT_LAYERS = 2
@@ -77,7 +77,7 @@ def megabytes(path):
 
 def gmacs(path, seconds):
     """Billion multiply-accumulates per second of audio, for torch models."""
-    return macs_per_second(TorchBackend.open(path).model, seconds) / 1e9
+    return macs_per_second(TorchModel.open(path).model, seconds) / 1e9
 
 
 def seconds_of(function):
@@ -152,7 +152,7 @@ def machine():
 
 
 def processor():
-    """Name of the CPU, as far as the system tells."""
+    """Name of the CPU, as the system gives it."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [x.partition(":")[2].strip() for x in lines if "model name" in x]

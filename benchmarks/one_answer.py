@@ -13,11 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from mlkd_lobes.deployment.backends import (  # noqa: E402
-    OnnxBackend,
-    TorchBackend,
-)
-from mlkd_lobes.memory import peak_resident_mb  # noqa: E402
+from mlkd_lobes.deployment.models import OnnxModel, TorchModel  # noqa: E402
 
 
 def speech(seconds, n=1):
@@ -32,8 +28,8 @@ def speech(seconds, n=1):
 def open_variant(path, threads):
     """A backend; PyTorch's threads are set by its caller."""
     if pathlib.Path(path).suffix == ".onnx":
-        return OnnxBackend(path, threads=threads)
-    return TorchBackend.open(path)
+        return OnnxModel(path, threads=threads)
+    return TorchModel.open(path)
 
 
 def main(path, seconds, threads):
@@ -43,7 +39,8 @@ def main(path, seconds, threads):
 
         torch.set_num_threads(threads)
     open_variant(path, threads)(speech(seconds))
-    print(peak_resident_mb())
+    status = pathlib.Path("/proc/self/status").read_text()
+    print(int(status.split("VmHWM:")[1].split()[0]) / 2**10)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "recipes/IEMOCAP/mlkd"), str(ROOT / "tests")]
 
 import train  # noqa: E402
-from data import TrainingBatchSampler  # noqa: E402
 from helpers import write_wav  # noqa: E402
 from iemocap_prepare import COUNTS, prepare_iemocap  # noqa: E402
 from iemocap_tree import write_iemocap  # noqa: E402
 from noise_prepare import prepare_noise  # noqa: E402
-from settings import resolve_overrides  # noqa: E402
 
+from mlkd_lobes.data.batches import TrainingBatchSampler  # noqa: E402
 from mlkd_lobes.files import write_json  # noqa: E402
+from mlkd_lobes.training.overrides import read_settings  # noqa: E402
 from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
 
@@ -90,7 +90,7 @@ def load(root):
     options |= {"noise_corpus": "folder", "noise_types": "[hum]"}
     options |= {"output_folder": root / "out"}
     text = "\n".join(f"{key}: {value}" for key, value in options.items())
-    hparams = train.load(yaml, resolve_overrides(yaml, text))
+    hparams = train.load(yaml, read_settings(yaml, text))
     train.prepare(hparams)
     data = train.training_set(hparams)
     sampler = TrainingBatchSampler(

@@ -29,18 +29,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "recipes/IEMOCAP/mlkd"), str(ROOT / "tests")]
 
 import train  # noqa: E402
-from data import TrainingBatchSampler  # noqa: E402
 from helpers import write_wav  # noqa: E402
 
 import speechbrain as sb  # noqa: E402
-from mlkd_lobes.classifier import (  # noqa: E402
+from mlkd_lobes.data.batches import TrainingBatchSampler  # noqa: E402
+from mlkd_lobes.evaluation.metrics import peak_memory_mb  # noqa: E402
+from mlkd_lobes.files import write_csv, write_json  # noqa: E402
+from mlkd_lobes.models.classifier import (  # noqa: E402
     EmotionClassifier,
     load_classifier,
 )
-from mlkd_lobes.distillation import Student, Targets  # noqa: E402
-from mlkd_lobes.encoders import SSLEncoder  # noqa: E402
-from mlkd_lobes.evaluation.cost import peak_memory_mb  # noqa: E402
-from mlkd_lobes.files import write_csv, write_json  # noqa: E402
+from mlkd_lobes.models.distillation import Student, Targets  # noqa: E402
+from mlkd_lobes.models.encoder import SSLEncoder  # noqa: E402
 from speechbrain.augment.time_domain import AddNoise  # noqa: E402
 from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
@@ -137,7 +137,7 @@ def load(root, teacher, speech, **changes):
     arguments = [f"--{key}={value}" for key, value in options.items()]
     arguments += ["--device=cpu", "--noprogressbar"]
     yaml, run_opts, text = sb.parse_arguments([str(YAML), *arguments])
-    hparams = train.load(yaml, train.resolve_overrides(yaml, text))
+    hparams = train.load(yaml, train.overrides.read_settings(yaml, text))
     train.prepare(hparams)
     return hparams, run_opts
 
@@ -164,7 +164,7 @@ def straightforward_forward(self, batch, stage):
 def stock_noise(hparams):
     """SpeechBrain's AddNoise with the same recordings and SNRs."""
     return AddNoise(
-        csv_file=hparams["noise_annotation"],
+        csv_file=hparams["add_noise"].csv_file,
         csv_keys=["wav"],
         snr_low=hparams["snr_low"],
         snr_high=hparams["snr_high"],
@@ -177,10 +177,10 @@ def make_brain(name, root, teacher, speech, **changes):
     hparams, run_opts = load(root, teacher, speech, **changes)
     factory = hparams["teacher_encoder"]
     classifier = load_classifier(hparams["teacher_folder"], factory, LABELS)
-    model = train.build(hparams, hparams["teacher_folder"])
-    brain, loader, _ = train.prepare_training(
-        hparams, run_opts, model, classifier
-    )
+    folder = pathlib.Path(hparams["output_folder"], hparams["system"])
+    source = hparams["teacher_folder"], classifier
+    prepared = train.prepare_fit(hparams, run_opts, folder, *source)
+    brain, loader, _ = prepared
     if name == WITHOUT_CACHE:
         brain.teacher_targets = types.MethodType(targets_of_every_step, brain)
     if name == STRAIGHTFORWARD:

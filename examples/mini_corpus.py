@@ -2,7 +2,7 @@
 """Writes a small IEMOCAP, a small MUSAN and a tiny wav2vec 2.0, all generated.
 
 Ten synthetic speakers say nonsense in four emotions. An emotion is what
-phonetics knows of it (F0 level and range, rate, breathiness, spectral tilt,
+phonetics describes it (F0 level and range, rate, breathiness, spectral tilt,
 loudness) with some spread, spoken by formant synthesis. The trees have the
 layout of the real corpora, so that the recipe treats them alike. The encoder
 has random weights. This shows that the machine runs, never that a method works.
@@ -100,7 +100,7 @@ def make_text(generator, syllables):
 
 
 def speak(text, speaker, emotion, generator):
-    """Says a text.
+    """Synthesises a text.
 
     Arguments
     ---------
@@ -195,7 +195,7 @@ def write_dialog(root, session, dialog, turns):
     dialog : str
         Its name, e.g. "Ses01F_impro01".
     turns : list of Turn
-        Who says what, in order.
+        Speakers and their texts, in order.
     """
     folder = root / f"Session{session}"
     evaluation = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]

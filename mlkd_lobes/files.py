@@ -1,7 +1,7 @@
-"""Files that are whole or absent, and hashes that are equal in every process.
+"""Files that are complete or absent, and hashes that agree between processes.
 
-A reader must never meet a half-written file: everything is written beside its
-destination and renamed into place, which the file system does at once.
+Everything is written beside its destination and renamed into place, so a reader
+never meets a half-written file.
 """
 
 import contextlib
@@ -17,33 +17,32 @@ import uuid
 from mlkd_lobes.errors import InputError
 
 PARTIAL_PREFIX = ".partial-"
-# A disk with less is full.
+# With less free space than this, in bytes, a disk counts as full.
 LEAST_FREE_BYTES = 1 << 16
 
 
 @contextlib.contextmanager
-def full_disk_told(path):
-    """Says when a full disk is the cause: many libraries call it otherwise.
+def report_full_disk(path):
+    """Replaces the errors a full disk causes by one that names the disk.
 
     Arguments
     ---------
     path : pathlib.Path
-        What is being written.
+        The file being written.
 
     Raises
     ------
-    mlkd_lobes.errors.InputError
+    InputError
         If the block fails and the disk is full.
     """
     try:
         yield
     except Exception as error:
-        there = next(folder for folder in path.parents if folder.exists())
-        if shutil.disk_usage(there).free >= LEAST_FREE_BYTES:
+        existing = next(folder for folder in path.parents if folder.exists())
+        if shutil.disk_usage(existing).free >= LEAST_FREE_BYTES:
             raise
         raise InputError(
-            f"{path}: the disk is full; make room and give the same command "
-            "again"
+            f"{path}: the disk is full; free some space and repeat the command"
         ) from error
 
 
@@ -54,8 +53,8 @@ def atomic_path(path):
     Arguments
     ---------
     path : str or pathlib.Path
-        Destination, a file or a folder; its parent is created. Of a link, what
-        it leads to; a pipe or a device is written to when all is there.
+        Destination, a file or a folder; its parent is created. A link is
+        followed; a pipe or device is written to at the end.
 
     Yields
     ------
@@ -64,16 +63,16 @@ def atomic_path(path):
 
     Raises
     ------
-    mlkd_lobes.errors.InputError
+    InputError
         If the disk is full.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
     >>> with atomic_path(folder / "a.txt") as temporary:
-    ...     _ = temporary.write_text("whole")
+    ...     _ = temporary.write_text("complete")
     >>> (folder / "a.txt").read_text()
-    'whole'
+    'complete'
     """
     path = pathlib.Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -86,21 +85,32 @@ def atomic_path(path):
     name = f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}"
     temporary = path.with_name(name)
     try:
-        with full_disk_told(path):
+        with report_full_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        elif temporary.exists():
-            temporary.unlink()
+        remove(temporary)
+
+
+def remove(path):
+    """Removes a file or a folder, if it exists.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file or folder.
+    """
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path, content):
-    """Writes JSON whole or not at all, keys in the order given.
+    """Writes JSON atomically, keys in the order given.
 
     Arguments
     ---------
@@ -114,13 +124,15 @@ def write_json(path, content):
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path):
+def read_json(path, kind=None):
     """Reads JSON.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file.
+        The file; also inside a zip archive (zipfile.Path).
+    kind : type, optional
+        What the content must be, e.g. dict.
 
     Returns
     -------
@@ -129,20 +141,21 @@ def read_json(path):
 
     Raises
     ------
-    mlkd_lobes.errors.InputError
-        If it is damaged.
+    InputError
+        If it is damaged, or of another kind.
     """
+    path = pathlib.Path(path) if isinstance(path, str) else path
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: is no JSON ({error}); it is damaged, delete it to have "
-            "it made again"
-        )
+        raise InputError(f"{path}: is not valid JSON ({error}); delete it")
+    if kind and not isinstance(content, kind):
+        raise InputError(f"{path}: expected a JSON {kind.__name__}; delete it")
+    return content
 
 
 def write_csv(path, header, rows):
-    """Writes a CSV file whole or not at all.
+    """Writes a CSV file atomically.
 
     Arguments
     ---------
@@ -179,18 +192,17 @@ def read_csv(path, required=()):
     ------
     FileNotFoundError
         If there is no such file.
-    mlkd_lobes.errors.InputError
-        If it is no CSV in UTF-8, a required column is missing, a column comes
+    InputError
+        If it is not CSV in UTF-8, a required column is missing, a column comes
         twice, or a row has more or fewer fields than the header.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             return _read_rows(path, file, required)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is no CSV in UTF-8 ({error})")
+        raise InputError(f"{path}: is not a CSV file in UTF-8 ({error})")
 
 
 def _read_rows(path, file, required):
@@ -241,7 +253,7 @@ def file_sha256(path):
 def sampled_sha256(path, block=1 << 16):
     """Hash of a file's size, beginning, middle and end.
 
-    Tells recordings apart without reading hundreds of hours.
+    Distinguishes recordings without reading hundreds of hours.
 
     Arguments
     ---------

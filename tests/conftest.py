@@ -2,8 +2,11 @@
 
 import sys
 
+import cross_validate
 import pytest
 import torch
+from cross_validate import is_done
+from experiment import YAML, Experiment, planned
 from helpers import save_encoder, tiny_config, write_corpus, write_noise
 from hypothesis import settings
 
@@ -48,7 +51,7 @@ def encoder_folder(tmp_path_factory):
 @pytest.fixture
 def make_encoder(encoder_folder, tmp_path):
     """Builds tiny encoders."""
-    from mlkd_lobes.encoders import SSLEncoder
+    from mlkd_lobes.models.encoder import SSLEncoder
 
     def make(kind="wav2vec2", norm="group", n_layers=None, **changes):
         folder = encoder_folder(kind, norm, **changes)
@@ -59,11 +62,65 @@ def make_encoder(encoder_folder, tmp_path):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A csv corpus nobody may change."""
+    """A csv corpus, read only."""
     return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="session")
 def noise_corpus(tmp_path_factory):
-    """A noise folder nobody may change."""
+    """A noise folder, read only."""
     return write_noise(tmp_path_factory.mktemp("noise"))
+
+
+@pytest.fixture
+def experiment(tmp_path, encoder_folder, corpus, noise_corpus):
+    """The real command with settings for the tiny corpus."""
+    return Experiment(tmp_path, encoder_folder(), corpus, noise_corpus)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, encoder_folder, corpus, noise_corpus):
+    """An experiment whose eight systems are done; tests may not change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    experiment = Experiment(folder, encoder_folder(), corpus, noise_corpus)
+    systems = ["mlkd", "random", "teacher", "teacher_noisy", "student_clean"]
+    systems += ["student_noisy", "kd_last", "mlkd_semi"]
+    experiment.results = {name: experiment.run(name) for name in systems}
+    return experiment
+
+
+@pytest.fixture
+def own_corpus(tmp_path):
+    """A csv corpus that a test may change."""
+    return write_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture
+def command(experiment):
+    """Options of a cross-validation of the tiny corpus."""
+    arguments = dict(experiment.arguments)
+    arguments["results_folder"] = arguments.pop("output_folder")
+    arguments.update(teacher_epochs=1, student_epochs=1, test_snrs="[0]")
+    options = [f"--{key}={value}" for key, value in arguments.items()]
+    return [YAML, *options, "--noprogressbar", "--device=cpu"]
+
+
+@pytest.fixture
+def root(experiment):
+    """The folder of the tiny corpus' folds."""
+    return experiment.arguments["output_folder"] / "tiny/groups"
+
+
+@pytest.fixture
+def whole_run(command, root):
+    """A finished run; whether it counts as finished with other options."""
+    own = ["--folds=1", "--systems=random"]
+    assert cross_validate.main([*command, *own]) == 0
+
+    def finished(*options):
+        names = tuple(f"{option.split('=')[0]}=" for option in options)
+        others = [o for o in command if not o.startswith(names)]
+        return is_done(planned(others, *own, *options)[0])
+
+    assert finished()
+    return root / "fold_1/seed_1/random", finished

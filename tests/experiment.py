@@ -74,6 +74,6 @@ class Experiment:
 def planned(command, *own):
     """The runs of a cross-validation."""
     import cross_validate
-    from plan import make_plan
+    from cross_validate import make_plan
 
     return make_plan(*cross_validate.parse([*command, *own]))

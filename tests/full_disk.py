@@ -16,14 +16,15 @@ sys.path.insert(0, str(RECIPE))
 
 import train  # noqa: E402
 
-from mlkd_lobes.checkpoints import SafeCheckpointer  # noqa: E402
-from mlkd_lobes.targets import TargetCache  # noqa: E402
+from mlkd_lobes.evaluation import results  # noqa: E402
+from mlkd_lobes.training.checkpoints import SafeCheckpointer  # noqa: E402
+from mlkd_lobes.training.target_cache import TargetCache  # noqa: E402
 
 # What is called then: of whom, what, and for which time.
 MOMENTS = {
     "checkpoint": (SafeCheckpointer, "save_checkpoint", 2),
     "cache": (TargetCache, "_write", 2),
-    "results": (train, "write_run", 1),
+    "results": (results, "write_run", 1),
 }
 # Some is left: a file is begun, but not ended.
 LEFT = 8192

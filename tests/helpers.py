@@ -6,9 +6,20 @@ import torch
 import transformers
 
 from mlkd_lobes.files import stable_seed, write_csv
+from mlkd_lobes.noise.add_noise import read_noise_csv
+from mlkd_lobes.noise.corpora import DEMAND
 from speechbrain.dataio import audio_io
 
 RECIPE = pathlib.Path(__file__).parents[1] / "recipes/IEMOCAP/mlkd"
+LABELS = ["neu", "hap", "sad", "ang"]
+LABEL_MAP = {
+    "neutral": "neu",
+    "happy": "hap",
+    "sad": "sad",
+    "angry": "ang",
+    "surprised": "unlabelled",
+}
+SPLITS = ("train", "valid", "test")
 EMOTIONS = ["neutral", "happy", "sad", "angry"]
 SPEAKERS = {f"s{i}": "fm"[i % 2] for i in range(6)}
 
@@ -78,4 +89,45 @@ def write_noise(folder, kinds=("rain", "wind"), files=5):
         for n in range(files):
             wav = 0.1 * torch.randn(12000, generator=seeded(kind, n))
             write_wav(folder / kind / f"{kind}_{n}.wav", wav)
+    return folder
+
+
+def prepare_types(
+    folder, out, kinds=("rain", "wind"), corpus="folder", **options
+):
+    """Prepares noise; gives the types of each split."""
+    from noise_prepare import prepare_noise
+
+    kinds = kinds and list(kinds)
+    prepare_noise(corpus, str(folder), out, kinds, **options)
+    return {s: read_noise_csv(str(out / f"{s}.csv")) for s in SPLITS}
+
+
+def recordings(split, kind):
+    """Paths of a type's recordings."""
+    return set(split.get(kind, ()))
+
+
+def write_musan(folder, files=5):
+    """MUSAN's layout."""
+    for place in ("noise/free-sound", "music/fma", "speech/librivox"):
+        for n in range(files):
+            wav = 0.1 * torch.randn(12000, generator=seeded(place, n))
+            kind, source = place.split("/")
+            write_wav(folder / place / f"{kind}-{source}-{n:04d}.wav", wav)
+        (folder / place / "ANNOTATIONS").write_text("x")
+    return folder
+
+
+def write_demand(folder, rate=48000, channels=(1, 2, 16), archives=False):
+    """DEMAND's layout, on request as unpacked archives."""
+    for kind, places in DEMAND.items():
+        for place in places:
+            if rate == 16000 and place == "SCAFE":
+                continue
+            inner = f"{place}_{rate // 1000}k/{place}" if archives else place
+            for channel in channels:
+                wav = 0.1 * torch.randn(rate // 2)
+                path = folder / inner / f"ch{channel:02d}.wav"
+                write_wav(path, wav, rate)
     return folder

@@ -1,4 +1,4 @@
-"""A tree with IEMOCAP's exact layout, of any size, in which nobody speaks."""
+"""A tree with IEMOCAP's exact layout, of any size, with noise instead of speech."""
 
 import itertools
 import random
@@ -38,7 +38,7 @@ def turns_of(session, counts, others):
     turns = {dialog: [] for dialog in dialogs}
     for i, label in enumerate(labels):
         dialog = dialogs[i % len(dialogs)]
-        # The letter after the last underscore is the speaker, whoever the
+        # The letter after the last underscore is the speaker, whichever the
         # dialog is named after; letters may stand before its number.
         gender = "FM"[i // len(dialogs) % 2]
         extra = "XX" if i % 17 == 0 else ""
@@ -60,21 +60,23 @@ def write_iemocap(root, counts, others=12, seconds=0.1, newline="\n"):
             evaluation = [
                 "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n"
             ]
-            said, time = [], 6.2901
+            printed, time = [], 6.2901
             for name, label in lines:
                 end = time + seconds
                 evaluation.append(
                     f"[{time:.4f} - {end:.4f}]\t{name}\t{label}\t"
                     f"[2.5000, 2.5000, 2.5000]\n{VOTES}"
                 )
-                said.append(f"{name} [{time:08.4f}-{end:08.4f}]: So, {label}.")
+                printed.append(
+                    f"{name} [{time:08.4f}-{end:08.4f}]: So, {label}."
+                )
                 place = root / session / "sentences/wav" / dialog
                 write_wav(place / f"{name}.wav", wav)
                 written[name] = label
                 time = end + 0.5
             for folder, text in (
                 ("EmoEvaluation", "\n".join(evaluation)),
-                ("transcriptions", "\n".join(said) + "\n"),
+                ("transcriptions", "\n".join(printed) + "\n"),
             ):
                 path = root / session / "dialog" / folder / f"{dialog}.txt"
                 path.parent.mkdir(parents=True, exist_ok=True)

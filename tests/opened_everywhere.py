@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Opens an export in every way and compares what each says of many files.
+"""Opens an export in every way and compares their outputs on many files.
 
 Plain transformers, SpeechBrain and onnxruntime run in processes that cannot see
 this package (onnxruntime: nor PyTorch); each is compared with `predict`. The
@@ -36,8 +36,8 @@ WAYS = {
     + """
 from transformers import pipeline
 ask = pipeline("audio-classification", folder + "/huggingface", top_k=None)
-said = [{x["label"]: x["score"] for x in ask(read(p))} for p in paths]
-print(json.dumps([[one[name] for name in labels] for one in said]))
+printed = [{x["label"]: x["score"] for x in ask(read(p))} for p in paths]
+print(json.dumps([[one[name] for name in labels] for one in printed]))
 """,
     "speechbrain": HIDE.format(["mlkd_lobes"])
     + READ
@@ -71,7 +71,7 @@ def cut(source, folder):
     return paths
 
 
-def said_by_predict(export, folder, backend):
+def predicted(export, folder, backend):
     """Probabilities by the command of this package."""
     command = [sys.executable, "-m", "mlkd_lobes", "predict", export, folder]
     text = subprocess.check_output(
@@ -81,7 +81,7 @@ def said_by_predict(export, folder, backend):
     return np.array([[float(x) for x in row[4:]] for row in rows])
 
 
-def said_by(way, export, paths):
+def predicted_by(way, export, paths):
     """Probabilities by other code."""
     command = [sys.executable, "-c", WAYS[way], export, *map(str, paths)]
     text = subprocess.check_output(command, text=True)
@@ -89,21 +89,23 @@ def said_by(way, export, paths):
 
 
 def main(export, source, out):
-    """Asks all, compares, writes and prints the figures."""
+    """Compares all ways; writes and prints the figures."""
     with tempfile.TemporaryDirectory() as folder:
         paths = cut(source, pathlib.Path(folder))
-        expected = said_by_predict(export, folder, "torch")
+        expected = predicted(export, folder, "torch")
         found = {
-            f"predict, {backend}": said_by_predict(export, folder, backend)
+            f"predict, {backend}": predicted(export, folder, backend)
             for backend in ("onnx", "int8")
         }
-        found |= {way: said_by(way, export, paths) for way in WAYS}
+        found |= {way: predicted_by(way, export, paths) for way in WAYS}
     ways = {
         way: {
-            "same_label": float(np.mean(said.argmax(1) == expected.argmax(1))),
-            "largest_difference": float(np.abs(said - expected).max()),
+            "same_label": float(
+                np.mean(printed.argmax(1) == expected.argmax(1))
+            ),
+            "largest_difference": float(np.abs(printed - expected).max()),
         }
-        for way, said in found.items()
+        for way, printed in found.items()
     }
     run = json.loads((pathlib.Path(export) / "export.json").read_text())["run"]
     write_json(out, {"run": run, "files": len(paths), "ways": ways})

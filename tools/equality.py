@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares two versions of the code at the command line: same files, same figures.
 
-> git worktree add /tmp/old eaf24de
-> python tools/equality.py /tmp/old . /tmp/equality [--ravdess=DIR --encoder=DIR
+> git worktree add ../old eaf24de
+> python tools/equality.py ../old . ../equality [--ravdess=DIR --encoder=DIR
       --noise=DIR --babble=DIR]
 
 Both versions run the same commands on the same generated corpora, in a folder
@@ -68,8 +68,8 @@ for kind in ("rain", "wind"):
 for rate in (48000, 44100):
     source, target = trees / "csv", trees / f"csv_{rate}"
     (target / "audio").mkdir(parents=True)
-    shutil_copy = (source / "manifest.csv").read_text()
-    (target / "manifest.csv").write_text(shutil_copy)
+    rows = (source / "manifest.csv").read_text()
+    (target / "manifest.csv").write_text(rows)
     for path in sorted((source / "audio").iterdir()):
         samples, _ = soundfile.read(path)
         times = numpy.arange(int(len(samples) * rate / 16000)) * 16000 / rate

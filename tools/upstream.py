@@ -3,10 +3,10 @@
 
 > python tools/upstream.py ~/speechbrain
 
-The lobes become `speechbrain.lobes.mlkd`, the recipe folder keeps its place, and
-tests/recipes/IEMOCAP.csv gets a row. Run again, it replaces what it laid. The
-tests need no network: a small model of wav2vec2-base's kind is put where the
-hub's download would be.
+What train.py imports becomes `speechbrain.lobes.mlkd`, the recipe folder keeps its
+place without cross_validate.py, and tests/recipes/IEMOCAP.csv gets a row. Run again, it
+replaces what it laid. The tests need no network: a small model of wav2vec2-base's kind
+is put where the hub's download would be.
 """
 
 import csv
@@ -19,11 +19,12 @@ import sys
 import sysconfig
 import venv
 
+from size import code_lines, imported
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE, UPSTREAM = "mlkd_lobes", "speechbrain.lobes.mlkd"
 RECIPE = pathlib.Path("recipes/IEMOCAP/mlkd")
 LOBES = pathlib.Path(UPSTREAM.replace(".", "/"))
-TEXT = (".py", ".yaml", ".md", ".html", ".txt")
 # The tests' outputs, and the hub's download that the recipe test looks for.
 SCRATCH = pathlib.Path("tests/tmp")
 HUB = SCRATCH / "wav2vec2_checkpoint/models--facebook--wav2vec2-base"
@@ -86,22 +87,51 @@ def rewritten(text):
     return re.sub(rf"\b{PACKAGE}\b", UPSTREAM, text)
 
 
-def lay_folder(source, destination):
-    """Copies the tracked files of a folder, imports rewritten."""
-    if destination.exists():
-        shutil.rmtree(destination)
-    listed = ["git", "ls-files", "-z", "."]
-    names = subprocess.run(
-        listed, cwd=source, capture_output=True, text=True, check=True
-    ).stdout.split("\0")
-    for name in filter(None, names):
-        target = destination / name
+def contribution():
+    """What goes upstream: paths below the repository, sorted."""
+    recipe = ["hparams/mlkd.yaml", "README.md", "extra_requirements.txt"]
+    found = [path.relative_to(ROOT) for path in imported(ROOT)]
+    return sorted([*found, *[RECIPE / name for name in recipe]])
+
+
+def lay_files(checkout):
+    """Copies the contribution, imports rewritten; returns the copies."""
+    for folder in (LOBES, RECIPE):
+        shutil.rmtree(checkout / folder, ignore_errors=True)
+    laid = []
+    for path in contribution():
+        inside = path.parts[0] == PACKAGE
+        target = LOBES / path.relative_to(PACKAGE) if inside else path
+        target = checkout / target
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix in TEXT:
-            text = (source / name).read_text(encoding="utf-8")
-            target.write_text(rewritten(text), encoding="utf-8")
-        else:
-            shutil.copyfile(source / name, target)
+        text = (ROOT / path).read_text(encoding="utf-8")
+        target.write_text(rewritten(text), encoding="utf-8")
+        laid.append(target)
+    return laid
+
+
+def print_size(checkout, laid):
+    """The contribution's size beside SpeechBrain's largest task folder."""
+    own = [path for path in laid if path.suffix == ".py"]
+    recipe = [path for path in own if RECIPE.name in path.parts[-2]]
+    folders = {}
+    for path in checkout.glob("recipes/*/*/**/*.py"):
+        place = path.relative_to(checkout).parts[:3]
+        if place != RECIPE.parts:
+            folders.setdefault(place, []).append(path)
+    sizes = {"/".join(k): (len(v), total(v)) for k, v in folders.items()}
+    largest = max(sizes, key=lambda name: sizes[name][1])
+    for title, count in (
+        ("lobes and recipe", (len(own), total(own))),
+        ("the recipe folder alone", (len(recipe), total(recipe))),
+        (f"SpeechBrain's largest, {largest}", sizes[largest]),
+    ):
+        print(f"{title}: {count[0]} Python files, {count[1]} code lines")
+
+
+def total(paths):
+    """Code lines of several files."""
+    return sum(map(code_lines, paths))
 
 
 def add_row(path):
@@ -117,12 +147,12 @@ def add_row(path):
 
 def lay(checkout):
     """Everything that a pull request would hold."""
-    lay_folder(ROOT / PACKAGE, checkout / LOBES)
-    lay_folder(ROOT / RECIPE, checkout / RECIPE)
+    laid = lay_files(checkout)
     add_row(checkout / "tests/recipes/IEMOCAP.csv")
     # Another name sorts elsewhere among the imports, and fills other lines.
     run(checkout, *ruff("check", "--fix", "--quiet", "--select=I"))
     run(checkout, *ruff("format", "--quiet"))
+    return laid
 
 
 def ruff(*command):
@@ -210,9 +240,9 @@ def main(checkout):
     """Lays the contribution and checks it; the exit code."""
     checkout = pathlib.Path(checkout).resolve()
     if not (checkout / "tests/recipes/IEMOCAP.csv").is_file():
-        print(f"{checkout}: is no SpeechBrain checkout", file=sys.stderr)
+        print(f"{checkout}: is not a SpeechBrain checkout", file=sys.stderr)
         return 2
-    lay(checkout)
+    print_size(checkout, lay(checkout))
     put_model(checkout)
     passed = {}
     python = make_interpreter(checkout)

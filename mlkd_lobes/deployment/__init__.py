@@ -1,10 +1,12 @@
 """From a finished run to a model that opens elsewhere, and its predictions."""
 
+from __future__ import annotations
+
 import pathlib
 
 from mlkd_lobes.errors import InputError
 
-# What an exported folder holds, each usable without the others.
+# The content of an export, each part usable without the others.
 HUGGINGFACE, SPEECHBRAIN = "huggingface", "speechbrain"
 ONNX, INT8 = "onnx/model.onnx", "onnx/model_int8.onnx"
 SUMMARY, CARD = "export.json", "README.md"
@@ -12,43 +14,18 @@ SUMMARY, CARD = "export.json", "README.md"
 BACKENDS = {"torch": HUGGINGFACE, "onnx": ONNX, "int8": INT8}
 
 
-def find_model(source, backend=None):
-    """Which file or folder a model is, and what runs it.
+def find_model(source, backend=None) -> tuple[pathlib.Path, str]:
+    """The Hugging Face folder or ONNX file of a model, and its backend.
 
-    Arguments
-    ---------
-    source : str or pathlib.Path
-        An exported folder, a run's folder, a Hugging Face folder, or an ONNX
-        file.
-    backend : str, optional
-        One of `BACKENDS`; by default torch for folders.
+    source: an export, a run's folder, a Hugging Face folder, or an ONNX file;
+    backend: one of `BACKENDS`; by default torch for folders.
 
-    Returns
-    -------
-    path : pathlib.Path
-        The Hugging Face folder or the ONNX file.
-    backend : str
-        What opens it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such model.
-    mlkd_lobes.errors.InputError
-        If the backend is unknown or does not open that file.
-
-    Example
-    -------
     >>> path = getfixture("tmp_path") / "a.onnx"
     >>> path.touch()
     >>> find_model(path)[1]
     'onnx'
     """
     source = pathlib.Path(source)
-    if backend not in (None, *BACKENDS):
-        raise InputError(
-            f"backend: '{backend}' is none of {', '.join(BACKENDS)}"
-        )
     if source.suffix == ".onnx" and source.is_file():
         if backend == "torch":
             raise InputError(f"{source}: is an ONNX file; torch opens folders")
@@ -63,5 +40,5 @@ def find_model(source, backend=None):
             return place, backend
     raise FileNotFoundError(
         f"{source}: holds no model for the backend '{backend}'; expected an "
-        "exported folder, a run's folder, a Hugging Face folder or an ONNX file"
+        "export, a run's folder, a Hugging Face folder or an ONNX file"
     )

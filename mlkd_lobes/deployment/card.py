@@ -1,60 +1,50 @@
-"""The model card of an export, written from the run's own files."""
+"""The model card of an export, from the run's own files."""
+
+from __future__ import annotations
 
 import pathlib
 
 import jinja2
 
-from mlkd_lobes.encoders import SAMPLE_RATE
-from mlkd_lobes.evaluation.results import (
+from mlkd_lobes.data.audio import SAMPLE_RATE
+from mlkd_lobes.evaluation.metrics import (
     metric,
     noise_types,
     noisy_mean,
-    read_cost,
+    run_table,
 )
-from mlkd_lobes.evaluation.tables import run_table
-from mlkd_lobes.noise import CLEAN, Condition
+from mlkd_lobes.noise.add_noise import CLEAN
 
 TEMPLATE = pathlib.Path(__file__).with_name("card.md")
 
 
-def card_text(run, about, config, training, measured):
+def card_text(about: dict, cost: dict, training: dict, **measured) -> str:
     """The card: Markdown with metadata that model hubs read.
 
-    Arguments
-    ---------
-    run : pathlib.Path
-        The run's folder.
-    about : dict
-        Its results.json.
-    config : transformers.PretrainedConfig
-        Of the exported model.
-    training : dict
-        What it was trained on, from `describe_training`.
-    measured : dict
-        parity, int8 (or None), sizes of the files, and the fewest samples that
-        plain Hugging Face code takes, `shortest`.
-
-    Returns
-    -------
-    str
-        The text of README.md.
+    about: results.json; training: from `describe_training`; measured: config,
+    parity, int8 (or None), sizes of the files, and the fewest samples that plain
+    Hugging Face code takes, `shortest`.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    kinds = noise_types(about)
+    snrs = {c["snr_db"] for c in about["conditions"] if c["noise"] in kinds}
     return template.render(
         name=f"{about['corpus']}-{about['system']}",
         about=about,
-        config=config,
         labels=about["labels"],
         sample_rate=SAMPLE_RATE,
         training=training,
         conditions=list(_scores(about)),
         n_test=about["conditions"][0]["n"],
         table=run_table(about),
-        consistency=_consistency(about),
-        cost=read_cost(run),
+        consistency={
+            f"{snr:g}": noisy_mean(about, "consistency", snr=snr)
+            for snr in sorted(snrs, reverse=True)
+        },
+        cost=cost,
         **measured,
     )
 
@@ -67,16 +57,3 @@ def _scores(about):
     for kind in noise_types(about) + noise_types(about, unseen=True):
         means = {name: noisy_mean(about, name, noise=kind) for name in names}
         yield {"caption": f"in {kind}, mean over SNRs", **means}
-
-
-def _consistency(about):
-    """Per SNR, from the highest down."""
-    kinds = noise_types(about)
-    snrs = {c["snr_db"] for c in about["conditions"] if c["noise"] in kinds}
-    return {
-        f"{snr:g}": sum(
-            metric(about, Condition(kind, snr), "consistency") for kind in kinds
-        )
-        / len(kinds)
-        for snr in sorted(snrs, reverse=True)
-    }

@@ -1,10 +1,12 @@
 """The ONNX graph: waveforms and lengths in, probabilities out.
 
-Normalisation, masking and softmax are part of the graph, so a caller needs
-nothing but samples at 16 kHz; features do not depend on the padding there
-either. The INT8 graph is made from it by static quantisation, convolutions
-included: they are most of the work of a small student.
+Normalisation, masking and softmax are part of the graph, so a caller only needs
+samples at 16 kHz; features do not depend on padding there either. The INT8 graph
+is made from it by static quantisation, convolutions included: they are most of the
+work of a small student.
 """
+
+from __future__ import annotations
 
 import copy
 import itertools
@@ -19,84 +21,58 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from mlkd_lobes.deployment.backends import pad
-from mlkd_lobes.encoders import SAMPLE_RATE
+from mlkd_lobes.data.audio import SAMPLE_RATE
+from mlkd_lobes.deployment.models import pad
 from mlkd_lobes.files import atomic_path
 
 OPSET = 20
-# What is computed in INT8; the rest stays in float32, the classifier's last
-# product (the one Gemm) among it: it costs nothing and decides.
-QUANTIZED = ("Conv", "MatMul")
-# So does what comes before this weight, the first convolution: it is cheap, and
-# statistics of 8-bit samples would spoil all that follows.
+# Computed in INT8. The rest stays in float32, among it the classifier's last
+# product (the only Gemm), which costs nothing and decides.
+QUANTIZED = ["Conv", "MatMul"]
+# What precedes this weight also stays in float32: the first convolution is cheap,
+# and statistics of 8-bit samples would spoil everything after it.
 SECOND_CONVOLUTION = "feature_extractor.conv_layers.1.conv.weight"
-# Activations beyond this percentile are clipped: with their whole range the
-# few largest would leave too few of 256 steps to the others.
+# Activations beyond this percentile are clipped: the few largest would otherwise
+# leave too few of 256 steps for the others.
 PERCENTILE = 99.99
 CALIBRATION_SAMPLES = 2 * SAMPLE_RATE
-# So many stretches are looked at together: all that a base-sized model computes
-# from one takes 100 MB.
+# Calibration waveforms in memory at a time; one needs 100 MB at base size.
 STRIDE = 8
 
 
 class ProbabilityGraph(nn.Module):
-    """A classifier as the graph calls it.
-
-    Arguments
-    ---------
-    classifier : mlkd_lobes.classifier.EmotionClassifier
-        The trained model.
-    """
+    """A classifier with the inputs and outputs of the graph."""
 
     def __init__(self, classifier):
         super().__init__()
         self.classifier = classifier
 
     def forward(self, waveforms, lengths):
-        """Probabilities of a batch.
-
-        Arguments
-        ---------
-        waveforms : torch.Tensor
-            [batch, time] at 16 kHz.
-        lengths : torch.Tensor
-            True samples [batch], integers.
-
-        Returns
-        -------
-        torch.Tensor
-            Probabilities [batch, classes].
-        """
+        """Probabilities [batch, classes] of waveforms [batch, time] at 16 kHz
+        with their true samples [batch]."""
         relative = lengths.double() / waveforms.shape[1]
         return self.classifier(waveforms, relative).logits.softmax(-1)
 
 
-def write_onnx(classifier, path):
-    """Writes the float32 graph of a classifier.
-
-    Arguments
-    ---------
-    classifier : mlkd_lobes.classifier.EmotionClassifier
-        The trained model; it is left as it was.
-    path : str or pathlib.Path
-        Destination.
-    """
+def write_onnx(classifier, path) -> None:
+    """Writes the float32 graph of an EmotionClassifier."""
     classifier = copy.deepcopy(classifier).cpu().eval()
     encoder = classifier.encoder.model
-    # Attention in plain products, and the positional convolution's weight
-    # multiplied out: what quantisation knows how to handle.
+    # Attention as plain products, and the positional convolution's weight
+    # multiplied out: quantisation supports only these.
     encoder.set_attn_implementation("eager")
     positions = encoder.encoder.pos_conv_embed
     positions.conv = _with_plain_weight(positions.conv)
     dynamic = torch.export.Dim.DYNAMIC
+    # Three waveforms: torch takes sizes of 0 and 1 for constants, and keeps any
+    # two equal sizes equal.
+    trial = torch.randn(3, SAMPLE_RATE), torch.tensor([16000, 12000, 8000])
     with warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             ProbabilityGraph(classifier),
-            # Three of them: torch takes sizes of 0 and 1 for constants, and
-            # keeps any two equal sizes equal.
-            (torch.randn(3, SAMPLE_RATE), torch.tensor([16000, 12000, 8000])),
+            trial,
             dynamo=True,
             dynamic_shapes={
                 "waveforms": {0: dynamic, 1: dynamic},
@@ -108,26 +84,25 @@ def write_onnx(classifier, path):
             verbose=False,
         )
         model = program.model_proto
-        describe(model, classifier.labels)
-        _forget_places(model)
+        labels = json.dumps(list(classifier.labels))
+        properties = {"labels": labels, "sample_rate": str(SAMPLE_RATE)}
+        onnx.helper.set_model_props(model, properties)
+        _remove_source_paths(model)
         onnx.save(model, str(temporary))
 
 
-def _forget_places(model):
-    """Where the code lay that a node comes from: much, and nobody's business."""
+def _remove_source_paths(model):
+    """Removes the code locations that torch stores with every node."""
     for part in (model.graph, *model.functions):
-        for node in part.node:
-            del node.metadata_props[:]
-        for value in part.value_info:
-            del value.metadata_props[:]
-        del part.metadata_props[:]
+        for item in (part, *part.node, *part.value_info):
+            del item.metadata_props[:]
 
 
 def _with_plain_weight(conv):
-    """A convolution whose weight is no longer a norm times a direction.
+    """A convolution whose weight is not a norm times a direction any more.
 
-    A new one: taking the parametrisation off would take it off the original
-    too, with which a copy shares its class.
+    A new one: removing the parametrisation would remove it from the original as
+    well, which shares its class with a copy.
     """
     plain = nn.Conv1d(
         conv.in_channels,
@@ -142,59 +117,32 @@ def _with_plain_weight(conv):
     return plain
 
 
-def describe(model, labels):
-    """Writes into a graph what its caller must know.
-
-    Arguments
-    ---------
-    model : onnx.ModelProto
-        The graph.
-    labels : sequence of str
-        The emotions, in order.
-    """
-    onnx.helper.set_model_props(
-        model,
-        {
-            "labels": json.dumps(list(labels)),
-            "sample_rate": str(SAMPLE_RATE),
-        },
-    )
-
-
-class _Speech(quantization.CalibrationDataReader):
-    """Stretches of one length each, as percentiles over several ask for."""
+class _CalibrationReader(quantization.CalibrationDataReader):
+    """Waveforms of one length, as percentiles over several of them need."""
 
     def __init__(self, wavs):
-        self.wavs, self.turn = wavs, iter(())
+        self.wavs, self.queue = wavs, iter(())
 
     def __len__(self):
         return len(self.wavs)
 
     def set_range(self, start_index, end_index):
-        """Which of them come next."""
-        self.turn = iter(self.wavs[start_index:end_index])
+        """Selects the next waveforms."""
+        self.queue = iter(self.wavs[start_index:end_index])
 
     def get_next(self):
-        """The inputs of the next stretch; None: there are no more."""
-        wav = next(self.turn, None)
+        """The inputs of the next waveform; None at the end."""
+        wav = next(self.queue, None)
         if wav is None:
             return None
-        stretch = np.resize(wav, CALIBRATION_SAMPLES)
-        return dict(zip(("waveforms", "lengths"), pad([stretch])))
+        wav = np.resize(wav, CALIBRATION_SAMPLES)
+        return dict(zip(("waveforms", "lengths"), pad([wav])))
 
 
-def write_int8(source, path, wavs):
-    """Quantises a graph statically, by what it does to real speech.
+def write_int8(source, path, wavs) -> None:
+    """Quantises a graph statically, with ranges measured on real speech.
 
-    Arguments
-    ---------
-    source : str or pathlib.Path
-        The float32 graph.
-    path : str or pathlib.Path
-        Destination.
-    wavs : sequence of numpy.ndarray
-        Waveforms [time] that activations are measured on, a multiple of
-        `STRIDE` of them, or fewer.
+    wavs: waveforms [time], a multiple of `STRIDE` of them, or fewer.
     """
     stride = min(STRIDE, len(wavs))
     with atomic_path(path) as temporary:
@@ -206,9 +154,9 @@ def write_int8(source, path, wavs):
             quantization.quantize_static(
                 str(simplified),
                 str(temporary),
-                _Speech(wavs),
+                _CalibrationReader(wavs),
                 quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTIZED),
+                op_types_to_quantize=QUANTIZED,
                 nodes_to_exclude=_first_layer(simplified),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
@@ -225,11 +173,10 @@ def write_int8(source, path, wavs):
 
 def _first_layer(path):
     """Names of a graph's nodes before the second convolution."""
-    nodes = onnx.load(path).graph.node
-    before = itertools.takewhile(
+    nodes = itertools.takewhile(
         lambda node: not any(
-            name.endswith(SECOND_CONVOLUTION) for name in node.input
+            i.endswith(SECOND_CONVOLUTION) for i in node.input
         ),
-        nodes,
+        onnx.load(path).graph.node,
     )
-    return [node.name for node in before]
+    return [node.name for node in nodes]

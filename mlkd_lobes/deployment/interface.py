@@ -19,8 +19,8 @@ from speechbrain.inference.interfaces import Pretrained
 class EmotionRecognizer(Pretrained):
     """A Hugging Face audio classifier behind SpeechBrain's interface.
 
-    Utterances are judged one by one: in a padded batch models with a group norm
-    would let the padding into it.
+    Utterances are classified one by one: in a padded batch, padding would enter
+    the statistics of a group norm.
 
     Arguments
     ---------
@@ -32,7 +32,7 @@ class EmotionRecognizer(Pretrained):
 
     @torch.no_grad()
     def classify_batch(self, wavs, wav_lens=None):
-        """Judges utterances.
+        """Classifies utterances.
 
         Arguments
         ---------
@@ -48,9 +48,9 @@ class EmotionRecognizer(Pretrained):
         score : torch.Tensor
             The largest of them [batch].
         index : torch.Tensor
-            Which it is [batch].
+            Its index [batch].
         labels : list of str
-            What it is called.
+            Its label.
 
         Raises
         ------
@@ -62,13 +62,13 @@ class EmotionRecognizer(Pretrained):
             wav_lens = torch.ones(len(wavs))
         n_samples = torch.round(wav_lens * wavs.shape[1]).long().tolist()
         probabilities = torch.cat(
-            [self._judge(wav[:n]) for wav, n in zip(wavs, n_samples)]
+            [self._classify(wav[:n]) for wav, n in zip(wavs, n_samples)]
         )
         score, index = probabilities.max(-1)
         labels = [self.hparams.labels[i] for i in index.tolist()]
         return probabilities, score, index, labels
 
-    def _judge(self, wav):
+    def _classify(self, wav):
         if not len(wav) or not torch.isfinite(wav).all():
             raise ValueError("a waveform is empty, or holds NaN or infinity")
         if self.hparams.normalize:
@@ -80,7 +80,7 @@ class EmotionRecognizer(Pretrained):
         return self.mods.model(wav[None]).logits.softmax(-1)
 
     def classify_file(self, path):
-        """Judges a file of any rate and number of channels.
+        """Classifies a file of any rate and number of channels.
 
         Arguments
         ---------
@@ -96,5 +96,5 @@ class EmotionRecognizer(Pretrained):
         return self.classify_batch(self.audio_normalizer(signal, rate))
 
     def forward(self, wavs, wav_lens=None):
-        """Judges utterances; see ``classify_batch``."""
+        """Classifies utterances; see ``classify_batch``."""
         return self.classify_batch(wavs, wav_lens)

@@ -1,16 +1,22 @@
-"""Metrics of the field, by scikit-learn.
+"""Metrics of a run and cost of a model.
 
 WA, weighted accuracy, is plain accuracy; UA, unweighted accuracy, the mean of
 the classes' recalls; F1 the mean of their F1 scores. Classes that do not occur
 in the truth are left out of these means.
 """
 
+import pathlib
+import resource
+import sys
 import warnings
 
 import numpy as np
+import torch
 from sklearn import metrics
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.noise.add_noise import CLEAN, UNSEEN_PREFIX, Condition
 
 
 def emotion_metrics(true, predicted, labels):
@@ -21,7 +27,7 @@ def emotion_metrics(true, predicted, labels):
     true : sequence of str
         The emotions.
     predicted : sequence of str
-        What was said.
+        The predictions.
     labels : sequence of str
         All classes, in order.
 
@@ -37,14 +43,12 @@ def emotion_metrics(true, predicted, labels):
     >>> round(result["WA"], 3), result["UA"], result["confusion"]
     (0.667, 0.75, [[1, 1], [0, 1]])
     """
-    if len(true) == 0:
-        raise InputError("there is no utterance to compute metrics of")
     labels = list(labels)
     confusion = metrics.confusion_matrix(true, predicted, labels=labels)
     counts = confusion.sum(1)
     present = [label for label, n in zip(labels, counts) if n]
     with warnings.catch_warnings():
-        # A class predicted but not present is no error here.
+        # A class predicted but not present is not an error here.
         warnings.simplefilter("ignore", UserWarning)
         ua = metrics.balanced_accuracy_score(true, predicted)
     recall = np.diag(confusion) / np.maximum(counts, 1)
@@ -90,3 +94,221 @@ def consistency(predicted, clean):
     0.5
     """
     return float(np.mean(np.asarray(predicted) == np.asarray(clean)))
+
+
+def metric(results, condition, name="UA"):
+    """One number of a run.
+
+    Arguments
+    ---------
+    results : dict
+        The content of results.json.
+    condition : Condition
+        The condition.
+    name : str
+        The metric.
+
+    Returns
+    -------
+    float
+        A fraction.
+    """
+    found = {
+        Condition(entry["noise"], entry["snr_db"]): entry[name]
+        for entry in results["conditions"]
+    }
+    return found[condition]
+
+
+def noise_types(results, unseen=False):
+    """Noise types of a run, in the order evaluated.
+
+    Arguments
+    ---------
+    results : dict
+        The content of results.json.
+    unseen : bool
+        Those not used in training instead of the others.
+
+    Returns
+    -------
+    list of str
+        Noise types.
+    """
+    names = dict.fromkeys(c["noise"] for c in results["conditions"])
+    names = [name for name in names if name != CLEAN.noise]
+    return [n for n in names if n.startswith(UNSEEN_PREFIX) == unseen]
+
+
+def noisy_mean(results, name="UA", noise=None, snr=None):
+    """Plain mean of a metric over noise types and SNRs.
+
+    Arguments
+    ---------
+    results : dict
+        The content of results.json.
+    name : str
+        The metric.
+    noise : str, optional
+        Only this type; default: all used in training.
+    snr : float, optional
+        Only this SNR; default: all.
+
+    Returns
+    -------
+    float
+        A fraction.
+    """
+    kinds = [noise] if noise else noise_types(results)
+    values = [
+        entry[name]
+        for entry in results["conditions"]
+        if entry["noise"] in kinds and (snr is None or entry["snr_db"] == snr)
+    ]
+    return sum(values) / len(values)
+
+
+def markdown(header, rows):
+    """A Markdown table, columns aligned so that it is legible as plain text.
+
+    Arguments
+    ---------
+    header : sequence of str
+        Column names.
+    rows : sequence of sequences of str
+        The cells.
+
+    Returns
+    -------
+    str
+        Lines of text.
+
+    Example
+    -------
+    >>> print(markdown(["a", "b"], [["1", "2"]]))
+    | a |  b |
+    |---|---:|
+    | 1 |  2 |
+    """
+    table = [list(header), *[list(row) for row in rows]]
+    widths = [max(2, *map(len, column)) for column in zip(*table)]
+    widths[0] = max(len(row[0]) for row in table)
+
+    def line(row):
+        """A row of cells, padded."""
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(w) for cell, w in zip(row[1:], widths[1:])]
+        return "| " + " | ".join(cells) + " |"
+
+    rule = ["-" * (widths[0] + 2)] + ["-" * (w + 1) + ":" for w in widths[1:]]
+    return "\n".join(
+        [line(table[0]), "|" + "|".join(rule) + "|", *map(line, table[1:])]
+    )
+
+
+def run_table(results, name="UA"):
+    """One run: noise types as rows, SNRs as columns.
+
+    Arguments
+    ---------
+    results : dict
+        The content of results.json.
+    name : str
+        The metric, in percent.
+
+    Returns
+    -------
+    str
+        A Markdown table; its last row is the mean over the types of training.
+    """
+    seen, unseen = noise_types(results), noise_types(results, unseen=True)
+    noisy = [c for c in results["conditions"] if c["noise"] != CLEAN.noise]
+    snrs = list(dict.fromkeys(c["snr_db"] for c in noisy))
+    clean = f"{100 * metric(results, CLEAN, name):.1f}"
+    rows = [["clean", *["" for _ in snrs], clean]]
+    named = {kind: kind for kind in seen + unseen}
+    if seen:
+        named["mean, seen types"] = None
+    for title, kind in named.items():
+        cells = [noisy_mean(results, name, kind, snr) for snr in snrs]
+        cells.append(noisy_mean(results, name, kind))
+        rows.append([title, *[f"{100 * cell:.1f}" for cell in cells]])
+    header = [f"{name} (%)"] + [f"{snr:g} dB" for snr in snrs] + ["mean"]
+    return markdown(header, rows)
+
+
+def macs_per_second(model, seconds=10, sample_rate=16000):
+    """Multiply-accumulates per second of audio.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        Takes waveforms [batch, time].
+    seconds : int
+        Length of the trial signal; attention grows with it.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    float
+        Of convolutions, matrix products and attention, by PyTorch's counter.
+    """
+    device = next(model.parameters()).device
+    signal = torch.zeros(1, seconds * sample_rate, device=device)
+    counter = FlopCounterMode(display=False)
+    # The counter overlooks fused attention on a CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(signal)
+    return counter.get_total_flops() / 2 / seconds
+
+
+def peak_memory_mb(device="cpu"):
+    """Peak memory so far.
+
+    Arguments
+    ---------
+    device : str
+        "cpu": resident memory of this process; else of the GPU.
+
+    Returns
+    -------
+    float
+        In MiB.
+    """
+    if str(device).startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = pathlib.Path("/proc/self/status")
+    if status.is_file():
+        # Linux keeps the parent's `ru_maxrss` when a child starts a program.
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def model_cost(model, device):
+    """Cost of a classifier, and where it was measured.
+
+    Arguments
+    ---------
+    model : mlkd_lobes.models.classifier.EmotionClassifier
+        The classifier.
+    device : str
+        Where it runs.
+
+    Returns
+    -------
+    dict
+        Parameters of encoder and head, MACs per second of audio, peak memory,
+        device and threads.
+    """
+    device = str(device)
+    gpu = device.startswith("cuda")
+    return {
+        "parameters": sum(p.numel() for p in model.encoder.parameters()),
+        "head_parameters": sum(p.numel() for p in model.head.parameters()),
+        "macs_per_second": macs_per_second(model),
+        "peak_memory_mb": peak_memory_mb(device),
+        "device": torch.cuda.get_device_name() if gpu else device,
+        "threads": torch.get_num_threads(),
+    }

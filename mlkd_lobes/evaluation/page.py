@@ -1,42 +1,29 @@
-"""One self-contained HTML page of finished runs: figures, tables, examples.
+"""One self-contained HTML page of finished runs: figures and tables.
 
-It needs no network and no other file, follows the reader's light or dark theme
-and holds everything as text, so that it can be searched and copied from.
+It needs no network and no other file, and follows the reader's light or dark
+theme. All text can be searched and copied.
 """
+
+from __future__ import annotations
 
 import pathlib
 
 import jinja2
 from markupsafe import Markup
 
-from mlkd_lobes.evaluation import figures
-from mlkd_lobes.evaluation.report import aims, answer, setting, tables
-from mlkd_lobes.evaluation.summary import confusion, seen_noise
-from mlkd_lobes.noise import CLEAN
+from mlkd_lobes.evaluation import figures, report
+from mlkd_lobes.evaluation.comparison import Pooled, comparisons
+from mlkd_lobes.noise.add_noise import CLEAN
 
 TEMPLATE = pathlib.Path(__file__).with_name("page.html")
-# At which SNR, in dB, confusions in noise are shown if it was tested.
+# Confusions in noise are shown at this SNR, in dB, if it was tested.
 NOISY_SNR = 0
 
 
-def page_html(systems, about, examples=(), left_out=()):
-    """The page.
+def page_html(pooled: Pooled, compared) -> str:
+    """The page as HTML.
 
-    Arguments
-    ---------
-    systems : sequence of mlkd_lobes.evaluation.pooling.System
-        From `pool`.
-    about : dict
-        results.json of one of their runs.
-    examples : sequence of dict
-        From `mlkd_lobes.evaluation.listen.examples`.
-    left_out : sequence of str
-        Runs that were left out, in words.
-
-    Returns
-    -------
-    str
-        HTML.
+    compared: the comparisons wanted, as text.
     """
     environment = jinja2.Environment(
         autoescape=True,
@@ -44,54 +31,41 @@ def page_html(systems, about, examples=(), left_out=()):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    noises = figures.ua_per_noise(systems)
-    conditions = confusion_conditions(systems[0])
+    systems, about = pooled.systems, pooled.about
+    wanted = comparisons(systems, compared)
+    conditions = _confusion_conditions(systems[0])
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"Emotion recognition in noise: {about['corpus']}",
-        answer=answer(systems),
-        setting=setting(systems, about, left_out),
-        aims=aims(systems),
+        answer=report.answer(wanted),
+        kept=report.kept_shares(wanted),
+        setting=report.setting(pooled),
         labels=about["labels"],
         colours=dict(reversed(figures.colours(systems).items())),
-        noises={kind: _svg(f, f"UA in {kind}") for kind, f in noises.items()},
-        gains=_svg(figures.gains(systems), "Gain of every system"),
-        gain_over_snr=_svg(figures.gain_over_snr(systems), "Gain over SNR"),
-        cost=_svg(figures.cost_and_ua(systems), "Cost and UA"),
-        worst=list(conditions)[1] if len(conditions) > 1 else None,
+        noises={
+            kind: _svg(figure, f"UA in {kind}")
+            for kind, figure in figures.ua_per_noise(systems).items()
+        },
         confusions={
             system.name: {
-                caption: confusion(system, part).tolist()
+                caption: system.confusion(part).tolist()
                 for caption, part in conditions.items()
             }
             for system in reversed(systems)
         },
-        examples=examples,
-        tables=tables(systems),
+        tables=report.tables(systems, wanted),
     )
 
 
-def confusion_conditions(system):
-    """Under what confusions are shown: clean, and noise at 0 dB.
-
-    Arguments
-    ---------
-    system : mlkd_lobes.evaluation.pooling.System
-        From `pool`.
-
-    Returns
-    -------
-    dict
-        Caption to conditions; noise at the lowest SNR if not at 0 dB.
-    """
-    snrs = sorted({c.snr_db for c in seen_noise(system)})
+def _confusion_conditions(system):
+    """Captions and conditions of confusions: clean, and noise at 0 dB or the
+    lowest SNR."""
+    snrs = system.snrs()
     shown = {"clean": [CLEAN]}
     if snrs:
         snr = NOISY_SNR if NOISY_SNR in snrs else snrs[0]
-        shown[f"noise at {snr:g} dB"] = seen_noise(system, snr=snr)
+        shown[f"noise at {snr:g} dB"] = system.conditions(snr=snr)
     return shown
 
 
 def _svg(figure, title):
-    if figure is None:
-        return None
     return Markup(figures.inline_svg(figure, title))

@@ -1,269 +1,181 @@
-"""The report of several runs as text, and its place in a README."""
+"""The report of several runs as text: setting and tables."""
 
-import re
+from __future__ import annotations
 
-from mlkd_lobes.errors import InputError
+import math
+from collections import namedtuple
+
+from mlkd_lobes.evaluation.comparison import CLEAN_SPEECH, Pooled, comparisons
+from mlkd_lobes.evaluation.metrics import markdown
 from mlkd_lobes.evaluation.statistics import seeds_interval
-from mlkd_lobes.evaluation.summary import (
-    BASELINE,
-    MULTI_LEVEL,
-    PRIMARY,
-    TEACHER,
-    comparable_seeds,
-    consistency_interval,
-    contrast,
-    contrasts,
-    score,
-    seen_noise,
-)
-from mlkd_lobes.evaluation.tables import (
-    between,
-    consistency_table,
-    contrasts_table,
-    markdown,
-    recall_table,
-    systems_table,
-)
-from mlkd_lobes.noise import CLEAN
+from mlkd_lobes.noise.add_noise import CLEAN
 
-# Below so many no interval over speakers is to be trusted.
+Table = namedtuple("Table", ["header", "rows"])
+Table.__doc__ = """Column names, and rows of cells, all text."""
+
+# With fewer, an interval over speakers is unreliable.
 FEW_SPEAKERS = 8
-END = "<!-- end of report -->"
+METHOD = (
+    "Folds are pooled, seeds averaged. A noise type's column is the mean over its "
+    'SNRs, "noisy" the mean over the types used in training. Intervals and p '
+    "resample speakers: they hold for these trained models. "
+    '"Over seeds" is the interval of the mean over seeds, for another training. A '
+    'difference uses the seeds that both systems have; "runs better" counts folds '
+    "and seeds."
+)
 
 
-def setting(systems, about, left_out=()):
-    """What the figures of a report were measured on, in words.
+def percent(value: float) -> str:
+    """A fraction in percent; a dash where nothing was tested."""
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
-    Arguments
-    ---------
-    systems : sequence of mlkd_lobes.evaluation.pooling.System
-        From `pool`.
-    about : dict
-        results.json of one of their runs.
-    left_out : sequence of str
-        Runs that were left out, in words.
 
-    Returns
-    -------
-    str
-        A paragraph.
+def between(low: float, high: float, form: str = ".1f") -> str:
+    """An interval in percent.
+
+    >>> between(0.25, 0.5), between(-0.01, 0.02, "+.1f"), between(math.nan, 0)
+    ('25.0 to 50.0', '-1.0 to +2.0', '–')
     """
-    folds = sorted({fold for system in systems for fold in system.folds})
-    table = next(iter(systems[-1].seeds.values()))
+    if math.isnan(low) or math.isnan(high):
+        return "–"
+    return f"{100 * low:{form}} to {100 * high:{form}}"
+
+
+def setting(pooled: Pooled) -> str:
+    """Corpus, folds and number of utterances that the figures are based on."""
+    system, about = pooled.systems[-1], pooled.about
+    table = next(iter(system.tables.values()))
     n, speakers = table["id"].nunique(), table["speaker"].nunique()
     text = (
         f"{about['corpus']}, {about['protocol']}, fold(s) "
-        f"{', '.join(map(str, folds))}: {n} test utterances of {speakers} "
-        "speakers under every condition, folds pooled, mean over seeds; chance "
-        f"is {100 / len(about['labels']):.1f} % UA. A noise type's column is "
-        'the mean over its SNRs, "noisy" the mean over the types met in '
-        "training. The 95 % intervals draw speakers anew, p is that of a "
-        "sign-flip test over speakers: both are about these trained models. "
-        'A difference is taken over the seeds that both systems have; "runs '
-        'better" counts the folds and seeds in which the first one is ahead.'
+        f"{', '.join(map(str, system.folds))}: {n} test utterances of "
+        f"{speakers} speakers under every condition; chance is "
+        f"{100 / len(about['labels']):.1f} % UA. {METHOD}"
     )
-    asked = contrasts(systems)
-    if any(len(entry.seeds) > 1 for entry in asked):
+    if pooled.left_out:
+        left_out = "; ".join(pooled.left_out)
+        text += f" Left out, so that all have the same folds: {left_out}."
+    tested = (system.counts.total.sum(1) > 0).sum(0)
+    rare = [c for c, n in zip(system.labels, tested) if 0 < n < FEW_SPEAKERS]
+    if rare:
         text += (
-            " What another training would bring is what "
-            '"over seeds" is about, a 95 % interval of the mean over seeds: '
-            "of few of them a wide one."
-        )
-    if any(
-        (entry.one, entry.other, entry.under) == (PRIMARY, BASELINE, "noisy")
-        for entry in asked
-    ):
-        text += (
-            f" The main comparison is {PRIMARY} − {BASELINE} in noise; the "
-            "others are not corrected for their number."
-        )
-    if left_out:
-        text += (
-            f" Left out, so that all have the same folds: "
-            f"{'; '.join(left_out)}."
-        )
-    if speakers < FEW_SPEAKERS:
-        text += f" Intervals over {speakers} speakers are not to be trusted."
-    elif rare := _rare_classes(systems[-1]):
-        text += (
-            f" Intervals are not to be trusted: fewer than {FEW_SPEAKERS} "
-            f"speakers were tested on {', '.join(rare)}."
+            f" Intervals are unreliable: fewer than {FEW_SPEAKERS} speakers "
+            f"were tested on {', '.join(rare)}."
         )
     return text
 
 
-def _rare_classes(system):
-    """Classes of which many draws of speakers have none, or the same few."""
-    speakers = (system.counts.total.sum(1) > 0).sum(0)
-    return [
-        label
-        for label, n in zip(system.labels, speakers)
-        if 0 < n < FEW_SPEAKERS
-    ]
-
-
-def answer(systems):
-    """What distillation gains in noise, in words.
-
-    Arguments
-    ---------
-    systems : sequence of mlkd_lobes.evaluation.pooling.System
-        From `pool`.
-
-    Returns
-    -------
-    str, or None
-        A sentence; None if the two systems were not compared.
-    """
-    named = {system.name: system for system in systems}
-    if not {PRIMARY, BASELINE} <= named.keys():
+def answer(wanted) -> str | None:
+    """The main comparison in a sentence; None if there is none."""
+    if not wanted:
         return None
-    asked = contrast(named[PRIMARY], named[BASELINE])
-    if asked is None:
-        return None
-    found, ahead = asked.found, sum(gain > 0 for gain in asked.per_run)
+    main = wanted[0]
+    found, ahead = main.found, sum(gain > 0 for gain in main.per_run)
     return (
-        f"{PRIMARY} − {BASELINE} in noise: {100 * found.difference:+.1f} points "
-        f"of UA (95 % interval over speakers "
+        f"{main.one.name} − {main.other.name}, {main.under}: "
+        f"{100 * found.mean:+.1f} points of UA (95 % interval over speakers "
         f"{between(found.low, found.high, '+.1f')}, over seeds "
         f"{between(*seeds_interval(found.per_seed), '+.1f')}), ahead in "
-        f"{ahead} of {len(asked.per_run)} runs."
+        f"{ahead} of {len(main.per_run)} runs."
     )
 
 
-def aims(systems):
-    """What the multi-level students keep, in words.
-
-    Arguments
-    ---------
-    systems : sequence of mlkd_lobes.evaluation.pooling.System
-        From `pool`.
-
-    Returns
-    -------
-    list of str
-        Of each its consistency at the highest SNR, and its clean UA as a share
-        of the teacher's, both over the seeds that the two have; none without
-        such seeds, without student, teacher or noise.
-    """
-    named = {system.name: system for system in systems}
-    if TEACHER not in named or not seen_noise(systems[0]):
+def kept_shares(wanted) -> list[str]:
+    """What the main system keeps in noise, and of other systems' clean UA."""
+    if not wanted or not wanted[0].one.snrs():
         return []
-    students = [named[name] for name in MULTI_LEVEL if name in named]
-    kept = [_kept(student, named[TEACHER]) for student in students]
-    return list(filter(None, kept))
+    system = wanted[0].one
+    snr = system.snrs()[-1]
+    part = system.conditions(snr=snr)
+    sentences = [
+        f"At {snr:g} dB {system.name} keeps its clean-speech prediction for "
+        f"{percent(system.score(part, 'consistency'))} % of utterances (95 % "
+        f"interval {between(*system.consistency_interval(part))})."
+    ]
+    for one, other, under, seeds, _, _ in wanted:
+        if under == CLEAN_SPEECH:
+            share = one.score([CLEAN], seeds=seeds)
+            share /= other.score([CLEAN], seeds=seeds)
+            sentences.append(
+                f"On clean speech the UA of {one.name} is {percent(share)} % "
+                f"of that of {other.name}."
+            )
+    return sentences
 
 
-def _kept(student, teacher):
-    """What a student keeps of its answers in noise, and of its teacher's UA."""
-    seeds = comparable_seeds(student, teacher)
-    if not seeds:
-        return None
-    snr = max(condition.snr_db for condition in seen_noise(student))
-    part = seen_noise(student, snr=snr)
-    same, of_teacher = (
-        f"{100 * score(system, part, 'consistency', seeds=seeds):.1f} %"
-        for system in (student, teacher)
-    )
-    clean = score(student, [CLEAN], seeds=seeds)
-    clean /= score(teacher, [CLEAN], seeds=seeds)
-    return (
-        f"At {snr:g} dB {student.name} says of {same} of the utterances what "
-        "it says of them without noise (95 % interval "
-        f"{between(*consistency_interval(student, part, seeds))}), the "
-        f"teacher of {of_teacher}. On clean speech its UA is "
-        f"{100 * clean:.1f} % of the teacher's."
-    )
+def systems_table(systems, name="UA") -> Table:
+    """A metric of several systems: clean, noisy and every noise type."""
+    kinds = systems[0].noise_types() + systems[0].noise_types(unseen=True)
+    rows = []
+    for system in systems:
+        parts = [[CLEAN], system.conditions()]
+        parts += [system.conditions(kind) for kind in kinds]
+        cells = [percent(system.score(part, name)) for part in parts]
+        if name == "UA":
+            cells.insert(2, between(*system.ua_interval(parts[1])))
+        rows.append([system.name, str(len(system.seeds)), *cells])
+    title = {"F1": "macro-F1"}.get(name, name)
+    header = [f"{title} (%)", "seeds", "clean", "noisy", *kinds]
+    if name == "UA":
+        header.insert(4, "95 % interval")
+    return Table(header, rows)
 
 
-def tables(systems):
-    """All tables of a report.
+def comparisons_table(wanted) -> Table:
+    """Differences of UA between systems, in points."""
+    rows = []
+    for one, other, under, seeds, found, per_run in wanted:
+        better = sum(value > 0 for value in per_run)
+        cells = [
+            f"{one.name} − {other.name}",
+            under,
+            str(len(seeds)),
+            f"{100 * found.mean:+.1f}",
+            between(found.low, found.high, "+.1f"),
+            "< 0.001" if found.p < 0.001 else f"{found.p:.3f}",
+            ", ".join(f"{100 * value:+.1f}" for value in found.per_seed),
+            between(*seeds_interval(found.per_seed), "+.1f"),
+            f"{better} of {len(per_run)}",
+            str(found.n_speakers),
+        ]
+        rows.append(cells)
+    header = ["UA (points)", "under", "seeds", "difference", "95 % interval"]
+    header += ["p", "each seed", "over seeds", "runs better", "speakers"]
+    return Table(header, rows)
 
-    Arguments
-    ---------
-    systems : sequence of mlkd_lobes.evaluation.pooling.System
-        From `pool`.
 
-    Returns
-    -------
-    list of mlkd_lobes.evaluation.tables.Table
-        One row per system, worst in noise first; none is empty.
-    """
+def consistency_table(systems) -> Table:
+    """Share of predictions that equal those without noise, by SNR."""
+    snrs, rows = systems[0].snrs(), []
+    if not snrs:
+        return Table([], [])
+    for system in systems:
+        parts = [system.conditions(snr=snr) for snr in snrs]
+        cells = [percent(system.score(p, "consistency")) for p in parts]
+        interval = between(*system.consistency_interval(parts[-1]))
+        rows.append([system.name, *cells, interval])
+    header = ["unchanged (%)", *[f"{snr:g} dB" for snr in snrs]]
+    return Table([*header, f"95 % interval, {snrs[-1]:g} dB"], rows)
+
+
+def tables(systems, wanted) -> list[Table]:
+    """All tables of a report that have rows."""
     found = [
         systems_table(systems),
-        contrasts_table(systems),
+        comparisons_table(wanted),
         systems_table(systems, "WA"),
         systems_table(systems, "F1"),
-        recall_table(systems),
         consistency_table(systems),
     ]
     return [table for table in found if table.rows]
 
 
-def report_text(systems, about, short=False, left_out=()):
-    """What was measured, and the tables.
+def report_text(pooled: Pooled, compared, short: bool = False) -> str:
+    """Setting and tables as Markdown; short: only UA and its differences.
 
-    Arguments
-    ---------
-    systems : sequence of mlkd_lobes.evaluation.pooling.System
-        From `pool`.
-    about : dict
-        results.json of one of their runs.
-    short : bool
-        Only UA and its differences, for a README.
-    left_out : sequence of str
-        Runs that were left out, in words.
-
-    Returns
-    -------
-    str
-        Markdown.
+    compared: the comparisons wanted, as text, the main one first.
     """
-    chosen = [table for table in tables(systems) if not short or _is_ua(table)]
-    parts = [markdown(*table) for table in chosen]
-    parts += aims(systems)
-    return "\n\n".join([setting(systems, about, left_out), *parts])
-
-
-def _is_ua(table):
-    return table.header[0].startswith("UA")
-
-
-def update_text(text, folder, report):
-    """Puts a report between its marks.
-
-    Arguments
-    ---------
-    text : str
-        Of a README.
-    folder : str
-        Names the marks: <!-- report: FOLDER --> and <!-- end of report -->.
-    report : str
-        What belongs there.
-
-    Returns
-    -------
-    str
-        The new text.
-
-    Raises
-    ------
-    mlkd_lobes.errors.InputError
-        If the marks are not there, once.
-
-    Example
-    -------
-    >>> old = "<!-- report: x -->\\nold\\n<!-- end of report -->"
-    >>> print(update_text(old, "x", "new"))
-    <!-- report: x -->
-    new
-    <!-- end of report -->
-    """
-    begin = f"<!-- report: {folder} -->"
-    # Never across another report, should an end mark be lost.
-    within = r"\n(?:(?!<!-- report:).)*?"
-    pattern = re.escape(begin) + within + re.escape(END)
-    found = re.findall(pattern, text, flags=re.DOTALL)
-    if len(found) != 1:
-        raise InputError(f"expected one '{begin} … {END}', found {len(found)}")
-    return text.replace(found[0], f"{begin}\n{report}\n{END}")
+    wanted = comparisons(pooled.systems, compared)
+    chosen = tables(pooled.systems, wanted)[: 2 if short else None]
+    parts = [setting(pooled), *[markdown(*table) for table in chosen]]
+    return "\n\n".join(parts + kept_shares(wanted))

@@ -5,9 +5,9 @@
     --systems=teacher,student_noisy,kd_last,mlkd \
     --data_folder=IEMOCAP_full_release --noise_folder=musan
 
-Every other option goes to train.py. A run is finished when its results are there
-and whole; started again, this goes on with what is missing. Runs of a fold and
-seed share its teacher. `--list` prints the commands for a scheduler of yours.
+Every other option goes to train.py. Finished runs are skipped; started again, this
+continues with what is missing. Runs of a fold and seed share its teacher. `--list`
+prints the commands instead of running them, for example for a scheduler.
 
 Authors
  * The MLKD recipe's authors 2026
@@ -18,60 +18,64 @@ import contextlib
 import json
 import os
 import pathlib
+import queue
 import shlex
 import subprocess
 import sys
 import threading
-import time
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import torch
 from filelock import FileLock
-from plan import has_ended, is_done, is_trained, make_plan
-from runs import SETTINGS, TEACHER, read_stage
-from settings import resolved_values
-from stages import SHARED_KEYS, training_options
+from ruamel.yaml import YAMLError
+from train import TEACHER, find_corpus
 
+import speechbrain as sb
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.pooling import on_shared_folds, pool
+from mlkd_lobes.evaluation.comparison import find_runs, pool
 from mlkd_lobes.evaluation.report import report_text
-from mlkd_lobes.evaluation.results import find_runs
+from mlkd_lobes.evaluation.results import RESULTS, is_complete
 from mlkd_lobes.files import atomic_path
-from speechbrain.core import RunOptions
+from mlkd_lobes.training import (
+    run_folder,
+    settings as table,
+)
+from mlkd_lobes.training.overrides import (
+    check_arguments,
+    read_settings,
+    read_values,
+)
 
 HERE = pathlib.Path(__file__).resolve().parent
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
-
-# What a search compares besides the epoch chosen: the mean of the last epochs,
-# which is not the best of many draws.
+# Keys that are set per run.
+RUN_KEYS = ("fold", "seed", "system", "output_folder")
+# A search compares the mean of the last epochs besides the chosen one, which is
+# the best of many.
 LAST_EPOCHS = 5
-# What names a row of validation.csv.
-RUN = ["fold", "seed", "system"]
+# Identify a row of validation.csv.
+ROW_KEYS = ["fold", "seed", "system"]
 
-# How often a free place looks whether a teacher is finished.
-POLLING_SECONDS = 1
+Run = namedtuple(
+    "Run",
+    ["fold", "seed", "system", "folder", "command", "settings", "record"],
+)
+Run.__doc__ = """One system on one fold with one seed.
+
+Its `folder`, its `command` (the arguments of train.py), its
+mlkd_lobes.training.overrides.Settings and the `record` of what its training
+depends on.
+"""
 
 
 def parse(argv):
-    """Splits a command line into what is ours and what is train.py's.
-
-    Arguments
-    ---------
-    argv : list of str
-        Without the program's name.
-
-    Returns
-    -------
-    options : argparse.Namespace
-        folds, seeds, systems, jobs, list and hparams_file.
-    passed : list of str
-        The rest.
-    """
+    """Splits a command line into own options and those of train.py."""
     parser = argparse.ArgumentParser(
         prog="cross_validate.py",
         description="Folds x seeds x systems; other options go to train.py.",
-        # Else --seed, which is train.py's, would pass for --seeds.
+        # Otherwise --seed, which belongs to train.py, would mean --seeds.
         allow_abbrev=False,
     )
     parser.add_argument("hparams_file")
@@ -85,57 +89,157 @@ def parse(argv):
     return parser.parse_known_args(argv)
 
 
+def make_plan(options, passed):
+    """All runs, folds outermost; raises for folds, seeds or systems that are
+    unknown, and for keys that are set per run."""
+    arguments = [options.hparams_file, *passed]
+    hparams_file, run_opts, text = sb.parse_arguments(arguments)
+    check_arguments(arguments, run_opts)
+    for key in RUN_KEYS:
+        if any(f"{option}=".startswith(f"--{key}=") for option in passed):
+            raise InputError(
+                f"{key}: is set per run; give --folds, --seeds, --systems or "
+                "--results_folder"
+            )
+    systems = _distinct(options.systems.split(","), "systems")
+    for system in systems:
+        _check_system(read_settings(hparams_file, text, system), system)
+    values = read_settings(hparams_file, text, systems[0]).values
+    if values["prepare_only"]:
+        raise InputError(
+            "prepare_only: prepares one fold and runs nothing; give it to "
+            "train.py"
+        )
+    _, protocol = find_corpus(values["corpus"], values["protocol"])
+    n_folds = protocol.n_folds or values["n_folds"]
+    return [
+        _plan_run([*arguments, f"--fold={fold}", f"--seed={seed}"], system)
+        for fold in _numbers(options.folds, "folds", n_folds)
+        for seed in _numbers(options.seeds, "seeds")
+        for system in systems
+    ]
+
+
+def _check_system(settings, system):
+    """Refuses overrides of a system's own keys and of run folders."""
+    if "output_folder" in settings.overrides:
+        raise InputError(
+            "output_folder: is set per run; give results_folder instead"
+        )
+    for key in settings.system_keys:
+        if key in settings.typed:
+            raise InputError(
+                f"{key}: is set by the system {system}; on the command line it "
+                "would override that. Put it into a settings file, which "
+                "systems override"
+            )
+
+
+def _plan_run(command, system):
+    """A run from the arguments of train.py."""
+    command = [*command, f"--system={system}"]
+    hparams_file, run_opts, text = sb.parse_arguments(command)
+    settings = read_settings(hparams_file, text)
+    values = settings.values
+    folder = pathlib.Path(values["output_folder"], system)
+    record = table.training_record(settings, run_opts)
+    place = values["fold"], values["seed"], system, folder
+    return Run(*place, command, settings, record)
+
+
+def _numbers(text, name, most=None):
+    """Numbers of a comma-separated list, or all of them."""
+    if text == "all" and most:
+        return list(range(1, most + 1))
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{name}: {text!r} is not a list such as 1,2,3")
+    for number in numbers:
+        if most and not 1 <= number <= most:
+            raise InputError(f"{name}: {number} is not between 1 and {most}")
+    return _distinct(numbers, name)
+
+
+def _distinct(values, name):
+    """Values of a list, none of which may come twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise InputError(f"{name}: {value} is there twice")
+    return values
+
+
+def is_done(run):
+    """Whether a run is finished with these settings, without reading any audio.
+
+    Where that is not certain, train.py decides, which is fast if nothing is to be
+    done.
+    """
+    if not _same_settings(run) or not has_ended(run):
+        return False
+    return run.settings.values["train_only"] or not _is_newer(run.folder)
+
+
+def has_ended(run):
+    """Whether the files of a finished run exist, of whatever settings."""
+    if run.settings.values["train_only"]:
+        return is_trained(run.folder)
+    return is_complete(run.folder)
+
+
+def _same_settings(run):
+    """Whether the folder's last run had the same settings."""
+    values, objects = run.settings.values, run.settings.objects
+    try:
+        found = read_values(run.folder / "hyperparams.yaml", {})
+        record = run_folder.read_record(run.folder)
+        keys = {*values} - {*objects}
+        tested = {k for k in keys if table.row_of(k).affects != "nothing"}
+        trained = [record[key] == run.record[key] for key in run.record]
+        return all(trained) and all(found[k] == values[k] for k in tested)
+    # Missing or half-written: a run was killed.
+    except (OSError, KeyError, TypeError, ValueError, YAMLError):
+        return False
+
+
+def _is_newer(folder):
+    """Whether a run was started, and not finished, since its results."""
+    written = (folder / RESULTS).stat().st_mtime_ns
+    return (folder / "hyperparams.yaml").stat().st_mtime_ns > written
+
+
+def is_trained(folder):
+    """Whether a run is trained; False also where its files are damaged."""
+    try:
+        return run_folder.read_stage(folder) is not None
+    except (OSError, InputError):
+        return False
+
+
 def run_all(plan, jobs):
     """Runs what is not finished; a failure does not stop the others.
 
-    Arguments
-    ---------
-    plan : list of Run
-        All runs.
-    jobs : int
-        How many at a time; on several GPUs each takes the next one.
-
-    Returns
-    -------
-    list of Run
-        Those that failed, in the order of the plan.
+    On several GPUs each job gets the next one. Returns the runs that failed.
     """
-    pending, running, failed = list(plan), [], []
-    lock, devices = threading.Lock(), _devices()
-
-    def take():
-        with lock:
-            for run in pending:
-                if not _must_wait(run, running):
-                    pending.remove(run)
-                    running.append(run)
-                    return run
-        return None
-
-    def work(place):
-        environment = dict(os.environ)
-        if jobs > 1 and len(devices) > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
-        while pending:
-            run = take()
-            if run is None:
-                time.sleep(POLLING_SECONDS)
-                continue
-            finished = _finish(run, environment)
-            with lock:
-                running.remove(run)
-                if not finished:
-                    failed.append(run)
-
-    with ThreadPoolExecutor(jobs) as pool:
+    slots, devices = queue.Queue(), _devices()
+    for job in range(jobs):
+        several = jobs > 1 and len(devices) > 1
+        slots.put(devices[job % len(devices)] if several else None)
+    first, futures, stop = teacher_runs(plan), {}, threading.Event()
+    teachers = {*first.values()}
+    with ThreadPoolExecutor(jobs) as executor:
         try:
-            list(pool.map(work, range(jobs)))
+            # Those that others wait for start first, so that no job waits long.
+            for run in sorted(plan, key=lambda run: run.folder not in teachers):
+                before = futures.get(first.get(run.folder.parent))
+                futures[run.folder] = executor.submit(
+                    _run_after, before, run, slots, stop
+                )
+            return [run for run in plan if not futures[run.folder].result()]
         except KeyboardInterrupt:
-            # Those that run were interrupted as well; the others do not start.
-            with lock:
-                pending.clear()
+            # Running ones were interrupted as well; the others do not start.
+            stop.set()
             raise
-    return sorted(failed, key=plan.index)
 
 
 def _devices():
@@ -146,36 +250,52 @@ def _devices():
     return visible.split(",")
 
 
-def _must_wait(run, running):
-    """Whether another run of its fold and seed is training their teacher.
+def uses_teacher(run):
+    """Whether a run trains the teacher of its fold and seed, or needs it."""
+    values = run.settings.values
+    student = values["network"] == "student" and not values["teacher_folder"]
+    return run.system == TEACHER or student
 
-    Whatever it is, it would wait for that, but keep others from its place.
-    """
-    if is_trained(run.folder, TEACHER):
-        return False
-    return any(
-        other.folder.parent == run.folder.parent
-        for other in running
-        if other.system == TEACHER or other.learns_from_teacher
-    )
+
+def teacher_runs(plan):
+    """The folder of the run that trains the teacher, per fold and seed."""
+    ordered = sorted(plan, key=lambda run: run.system != TEACHER)
+    first = {}
+    for run in filter(uses_teacher, ordered):
+        first.setdefault(run.folder.parent, run.folder)
+    return first
+
+
+def _run_after(before, run, slots, stop):
+    """Runs on a free device once another run has ended; whether it succeeded."""
+    if before is not None:
+        before.result()
+    device = slots.get()
+    environment = dict(os.environ)
+    if device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = device
+    try:
+        return not stop.is_set() and _finish(run, environment)
+    finally:
+        slots.put(device)
 
 
 def _finish(run, environment):
-    """A run, if it is not finished already; whether it is now."""
+    """Executes a run unless it is finished; whether it is now."""
     try:
         if is_done(run):
-            _say(f"finished already: {_title(run)}")
+            _print(f"finished already: {_title(run)}")
             return True
         return _execute(run, environment)
-    # Whatever it is, a full disk or a damaged file: the other runs go on.
+    # Whatever it is, a full disk or a damaged file: the other runs continue.
     except Exception as error:
-        _say(f"{_title(run)}: {type(error).__name__}: {error}", sys.stderr)
+        _print(f"{_title(run)}: {type(error).__name__}: {error}", sys.stderr)
         return False
 
 
 def _execute(run, environment):
-    """One run, its words kept beside its folder; whether it succeeded."""
-    _say(f"running: {_title(run)}")
+    """Executes one run, its output in a log file; whether it succeeded."""
+    _print(f"running: {_title(run)}")
     log = log_of(run)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
@@ -185,36 +305,24 @@ def _execute(run, environment):
             stderr=subprocess.STDOUT,
             env=environment,
         )
-    # Another process may be at work on it by now: what it did is there.
+    # Another process may have started on it since: finished files remain.
     return code == 0 and has_ended(run)
 
 
 def _command(run):
-    """What does a run, in the folder that the paths in it are relative to."""
+    """The command of a run, for the current folder."""
     return [sys.executable, str(HERE / "train.py"), *run.command]
 
 
 def log_of(run):
-    """Where the words of a run are kept.
-
-    Arguments
-    ---------
-    run : Run
-        The run.
-
-    Returns
-    -------
-    pathlib.Path
-        A file beside the run's folder.
-    """
+    """A log file beside the run's folder."""
     return run.folder.with_name(f"{run.system}.log")
 
 
-def _say(line, file=None):
-    """Prints a line in one piece, or it would mix with those of other places.
+def _print(line, file=None):
+    """Prints a line in one piece, so that those of other jobs do not mix in.
 
-    Nobody may be listening any more, or the disk be full that keeps what is
-    said: no run depends on it.
+    No run depends on a reader or on disk space for this output.
     """
     with contextlib.suppress(OSError, ValueError):
         print(line + "\n", end="", file=file, flush=True)
@@ -225,73 +333,51 @@ def _title(run):
 
 
 def test_text(done):
-    """What finished runs make of the test.
-
-    Arguments
-    ---------
-    done : list of Run
-        They have results.
-
-    Returns
-    -------
-    str
-        Tables over pooled folds.
-    """
+    """Tables of the test, folds pooled."""
     runs = find_runs([run.folder for run in done])
-    runs, left_out = on_shared_folds(runs)
-    return report_text(pool(runs), runs[0].results, left_out=left_out)
+    pooled = pool(runs)
+    wanted = done[0].settings.values["comparisons"]
+    return report_text(pooled, wanted)
 
 
 def validation_text(done):
-    """What trained runs make of their validation speech; keeps it as a file.
+    """Validation scores of trained runs, a row per system.
 
-    Runs that the file tells of already stay in it: a search may take several
-    calls.
-
-    Arguments
-    ---------
-    done : list of Run
-        They are trained.
-
-    Returns
-    -------
-    str
-        A row per system; validation.csv has one per run.
+    validation.csv gets a row per run; rows of other runs stay.
     """
     rows = pd.DataFrame(map(_validation_row, done))
     path = done[0].folder.parents[2] / "validation.csv"
-    # Two searches may end together.
+    # Two searches may end at the same time.
     with FileLock(path.with_name(".validation.lock")):
-        _keep(rows, path)
-    table = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
-    text = table.agg(["count", "mean", "std"]).round(4).to_string()
+        known = pd.concat([rows, _earlier(path, [*rows])])
+        known = known.drop_duplicates(ROW_KEYS)
+        with atomic_path(path) as temporary:
+            known.sort_values(ROW_KEYS).to_csv(temporary, index=False)
+    scores = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
+    text = scores.agg(["count", "mean", "std"]).round(4).to_string()
     return f"{text}\n\n{path}"
 
 
-def _keep(rows, path):
-    """Adds rows to a file; of a run trained anew only what it is now stays."""
-    known = [rows, _earlier(path)] if path.exists() else [rows]
-    known = pd.concat(known).drop_duplicates(RUN)
-    with atomic_path(path) as temporary:
-        known.sort_values(RUN).to_csv(temporary, index=False)
-
-
-def _earlier(path):
-    """What other calls of a search have written."""
+def _earlier(path, columns):
+    """Rows of earlier searches, if there are any."""
     try:
-        found = pd.read_csv(path)
+        return pd.read_csv(path, usecols=columns) if path.exists() else None
     except ValueError as error:
         raise InputError(f"{path}: cannot be read ({error}); move it away")
-    if not {*RUN} <= {*found}:
-        raise InputError(f"{path}: lacks a column of {RUN}; move it away")
-    return found
 
 
 def _validation_row(run):
-    """Scores of a trained run on its validation speech."""
-    stage = read_stage(run.folder)
+    """Validation scores of a trained run, and the settings it changes."""
+    stage = run_folder.read_stage(run.folder)
     scores = [e["valid_UA"] for e in stage["history"] if "valid_UA" in e]
     last = scores[-LAST_EPOCHS:]
+    defaults = sb.core.RunOptions().as_dict()
+    defaults.update(read_values(run.command[0], {"data_folder": None}))
+    changed = {
+        key: value
+        for key, value in run.record.items()
+        if not table.row_of(key).scope and value != defaults.get(key, value)
+    }
     return {
         "system": run.system,
         "fold": run.fold,
@@ -300,39 +386,16 @@ def _validation_row(run):
         "valid_UA": stage["valid_UA"],
         "last_UA": sum(last) / len(last) if last else None,
         "training_seconds": stage["training_seconds"],
-        "settings": json.dumps(_own_settings(run), sort_keys=True),
-    }
-
-
-def _own_settings(run):
-    """What a run's training has that the defaults have not."""
-    defaults = resolved_values(run.command[0], {"data_folder": None})
-    defaults = {**training_options(defaults, RunOptions()), **defaults}
-    settings = json.loads((run.folder / SETTINGS).read_text())
-    return {
-        key: value
-        for key, value in settings.items()
-        if key in defaults and key not in SHARED_KEYS and value != defaults[key]
+        "settings": json.dumps(changed, sort_keys=True),
     }
 
 
 def main(argv):
-    """Runs the plan, or lists it.
-
-    Arguments
-    ---------
-    argv : list of str
-        Without the program's name.
-
-    Returns
-    -------
-    int
-        The exit code: 1 if a run failed, or there is no table.
-    """
+    """Runs the plan, or lists it; the exit code."""
     options, passed = parse(argv)
     try:
         plan = make_plan(options, passed)
-    except (FileNotFoundError, InputError) as error:
+    except (OSError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.list:
@@ -342,17 +405,17 @@ def main(argv):
     try:
         failed = run_all(plan, max(1, options.jobs))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; repeat the command to continue", file=sys.stderr)
         return 130
     for run in failed:
         log = f"; see {log_of(run)}" if log_of(run).exists() else ""
-        _say(f"failed: {_title(run)}{log}", sys.stderr)
+        _print(f"failed: {_title(run)}{log}", sys.stderr)
     done = [run for run in plan if run not in failed]
     try:
         if done:
-            trained = done[0].values["train_only"]
-            _say("\n" + (validation_text if trained else test_text)(done))
-    except (FileNotFoundError, InputError) as error:
+            trained = done[0].settings.values["train_only"]
+            _print("\n" + (validation_text if trained else test_text)(done))
+    except (OSError, InputError) as error:
         print(f"no table: {error}", file=sys.stderr)
         return 1
     return int(bool(failed))

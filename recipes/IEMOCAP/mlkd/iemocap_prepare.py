@@ -2,45 +2,37 @@
 
 Data source: https://sail.usc.edu/iemocap
 
-Four classes (happy and excited are one), every other turn unlabelled. The turns
-are counted per session and class before anything is written, and compared with
-what the corpus is known to hold.
+Four classes (happy and excited are one), every other turn unlabelled. Turns are
+counted per session and class and compared with the complete corpus before anything
+is written.
 """
 
-from collections import Counter
+import pathlib
+import re
+from collections import Counter, namedtuple
 
-from iemocap_turns import (
-    LABEL_MAP,
-    SESSIONS,
-    find_release,
-    read_texts,
-    read_turns,
-    wav_path,
-)
-from manifests import (
-    UNLABELLED,
-    CorpusError,
-    Protocol,
-    check_label_map,
-    file_states,
-    is_prepared,
-    listing,
-    measure,
-    relative_wav,
-    split_entries,
-    write_manifests,
-)
-from settings import check_choices
-
+from mlkd_lobes.data import manifests
+from mlkd_lobes.data.manifests import UNLABELLED, Protocol, listing
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import stable_seed, text_sha256
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
+SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
 SPEAKERS = tuple(
     f"Ses0{number}{gender}" for number in range(1, 6) for gender in "FM"
 )
-# 5,531 turns: what the literature's four classes have in a whole copy.
+# Every emotion an EmoEvaluation file may name.
+LABEL_MAP = {
+    "neu": "neu",
+    "hap": "hap",
+    "exc": "hap",
+    "sad": "sad",
+    "ang": "ang",
+    **dict.fromkeys(["fru", "sur", "fea", "dis", "oth", "xxx"], UNLABELLED),
+}
+# 5,531 turns: the literature's four classes in a complete copy.
 COUNTS = {
     "Session1": {"neu": 384, "hap": 278, "sad": 194, "ang": 229},
     "Session2": {"neu": 362, "hap": 327, "sad": 197, "ang": 137},
@@ -48,12 +40,31 @@ COUNTS = {
     "Session4": {"neu": 258, "hap": 303, "sad": 143, "ang": 327},
     "Session5": {"neu": 384, "hap": 442, "sad": 245, "ang": 170},
 }
-# Share of the training sessions that s3prl's rule takes for validation.
+# Share of the training sessions that s3prl's rule uses for validation.
 S3PRL_SHARE = 0.2
-# A turn's file should last as long as its evaluation says, up to this (s).
+# Largest difference of a file's duration from its evaluation's, in seconds.
 DURATION_TOLERANCE = 0.25
-# A larger share of files that do not is refused.
+# Largest share of files that may differ by more.
 MOST_OFF = 0.01
+# [6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5, 2.5, 2.5]
+TURN_LINE = re.compile(
+    r"^\[(?P<start>[\d.]+) - (?P<end>[\d.]+)\]\s+(?P<turn>\w+)\s+(?P<emo>\w+)\s+"
+    r"\[.*\]$"
+)
+# The speaker is in the last field: dialogs may end in a letter of their own.
+TURN_NAME = re.compile(
+    r"^(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?:impro|script)\w+)"
+    r"_(?P<gender>[FM])\w*\d+$"
+)
+# Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.
+TEXT_LINE = re.compile(
+    r"^(?P<turn>Ses0\w+) \[[\d.]+-[\d.]+\]:(?P<text>.*)$", re.MULTILINE
+)
+
+Turn = namedtuple(
+    "Turn", ["name", "dialog", "session", "gender", "emo", "time"]
+)
+Turn.__doc__ = """A line of an EmoEvaluation file; `time`: duration in s."""
 
 
 def prepare_iemocap(
@@ -81,45 +92,211 @@ def prepare_iemocap(
     protocol : str
         One of `PROTOCOLS`.
     fold : int
-        From 1; what is tested, see `PROTOCOLS`.
+        From 1; which session or speaker is tested.
     partial_corpus : bool
-        Goes on where turns are missing or not as expected, with a warning.
+        Continues with a warning where turns are missing or unexpected.
 
     Raises
     ------
-    CorpusError
-        If the corpus is not as expected; says what differs and what to do.
+    InputError
+        If the corpus is not as expected; the message lists the differences.
     """
-    check_choices("protocol", protocol, PROTOCOLS)
     root = find_release(data_folder)
     turns, problems = read_turns(root)
     stamp = {
         "corpus": "iemocap",
         "turns": text_sha256(turns),
-        "audio": file_states(root / wav_path(turn) for turn in turns),
+        "audio": manifests.file_states(root / wav_path(turn) for turn in turns),
         "settings": [labels, label_map, protocol, fold, partial_corpus],
         "declared": PROTOCOLS[protocol].declared,
     }
-    if is_prepared(save_folder, stamp):
+    if manifests.is_prepared(save_folder, stamp):
         logger.info(f"Corpus: {save_folder} is prepared already.")
         return
     differences, turns = check_corpus(root, turns)
     if problems:
-        what = "lines of EmoEvaluation files are not as expected"
-        differences.insert(0, listing(what, problems))
-    _refuse(differences, partial_corpus)
+        title = "lines of EmoEvaluation files are not as expected"
+        differences.insert(0, listing(title, problems))
+    _report(differences, partial_corpus)
     entries = _entries(turns, _mapping(label_map, labels), read_texts(root))
+    manifests.check_fold(fold, PROTOCOLS[protocol].n_folds)
     splits = PROTOCOLS[protocol].split(entries, fold)
     used = {name: e for split in splits.values() for name, e in split.items()}
-    measure(used, data_folder)
+    manifests.measure(used, data_folder)
     _check_durations(turns, used, partial_corpus)
-    write_manifests(
+    manifests.write_manifests(
         save_folder, splits, labels, stamp, PROTOCOLS[protocol].declared
     )
 
 
+def find_release(data_folder):
+    """Checks that a folder is the corpus.
+
+    Arguments
+    ---------
+    data_folder : str
+        The folder given.
+
+    Returns
+    -------
+    pathlib.Path
+        The same.
+
+    Raises
+    ------
+    InputError
+        If it has no session; names a folder below it that has.
+    """
+    root = pathlib.Path(data_folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    if any((root / session).is_dir() for session in SESSIONS):
+        return root
+    inner = [str(p.parent) for p in sorted(root.glob("**/Session[1-5]"))]
+    raise InputError(
+        f"{root}: is not IEMOCAP: expected the folders Session1 to Session5 "
+        f"in it; such folders are in: {', '.join(inner[:1]) or 'none below it'}"
+    )
+
+
+def wav_path(turn):
+    """Path of a turn's audio below the release.
+
+    Arguments
+    ---------
+    turn : Turn
+        The turn.
+
+    Returns
+    -------
+    str
+        Relative path.
+
+    Example
+    -------
+    >>> turn = Turn("Ses05M_script01_1b_F003", "Ses05M_script01_1b", "Session5",
+    ...             "F", "neu", 1.5)
+    >>> wav_path(turn)
+    'Session5/sentences/wav/Ses05M_script01_1b/Ses05M_script01_1b_F003.wav'
+    """
+    return f"{turn.session}/sentences/wav/{turn.dialog}/{turn.name}.wav"
+
+
+def read_turns(root):
+    """All turns of the EmoEvaluation files.
+
+    Arguments
+    ---------
+    root : pathlib.Path
+        The release.
+
+    Returns
+    -------
+    turns : list of Turn
+        In the order of files and lines.
+    problems : list of str
+        File, line and what is wrong with it.
+    """
+    turns, problems, seen = [], [], {}
+    for session in SESSIONS:
+        folder = root / session / "dialog" / "EmoEvaluation"
+        for path in sorted(folder.glob("*.txt")):
+            # Copies made on a Mac hold ._ files beside the real ones.
+            if path.name.startswith("."):
+                continue
+            for number, line in _lines(path):
+                where = f"{path}, line {number}"
+                turn, problem = parse_turn(line, session, path.stem)
+                if problem is None and turn.name in seen:
+                    problem = f"{turn.name} is also in {seen[turn.name]}"
+                if problem:
+                    problems.append(f"{where}: {problem}")
+                    continue
+                seen[turn.name] = where
+                turns.append(turn)
+    return turns, problems
+
+
+def _lines(path):
+    """Number and text of the lines that describe a turn."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        # Others are the header and single evaluators' votes.
+        if line.startswith("[") or re.search(r"Ses0\d[FM]_", line):
+            yield number, line.rstrip()
+
+
+def parse_turn(line, session, dialog):
+    """A line of an EmoEvaluation file.
+
+    Arguments
+    ---------
+    line : str
+        The line.
+    session : str
+        The session of the file's folder.
+    dialog : str
+        The file's name without suffix.
+
+    Returns
+    -------
+    turn : Turn
+        None if there is a problem.
+    problem : str
+        None if there is none.
+
+    Example
+    -------
+    >>> line = "[6.2901 - 8.2357]\\tSes01F_impro01_F000\\tneu\\t[2.5, 2.5, 2.5]"
+    >>> turn, problem = parse_turn(line, "Session1", "Ses01F_impro01")
+    >>> turn.gender, turn.emo, problem
+    ('F', 'neu', None)
+    """
+    match = TURN_LINE.match(line)
+    if not match:
+        return None, f"malformed: {line!r}"
+    name = TURN_NAME.match(match["turn"])
+    if not name:
+        return None, f"'{match['turn']}' is not the name of a turn"
+    if (f"Session{name['session']}", name["dialog"]) != (session, dialog):
+        return None, f"{match['turn']} is a turn of another session or dialog"
+    if match["emo"] not in LABEL_MAP:
+        known = ", ".join(LABEL_MAP)
+        return None, f"label '{match['emo']}' is none of {known}"
+    try:
+        time = float(match["end"]) - float(match["start"])
+    except ValueError:
+        return None, f"malformed times: {line!r}"
+    turn = Turn(
+        match["turn"], dialog, session, name["gender"], match["emo"], time
+    )
+    return turn, None
+
+
+def read_texts(root):
+    """Transcriptions, where the copy holds them.
+
+    Arguments
+    ---------
+    root : pathlib.Path
+        The release.
+
+    Returns
+    -------
+    dict
+        Turn to text.
+    """
+    texts = {}
+    pattern = "Session[1-5]/dialog/transcriptions/Ses*.txt"
+    for path in sorted(root.glob(pattern)):
+        content = path.read_text(encoding="utf-8", errors="replace")
+        for match in TEXT_LINE.finditer(content):
+            texts[match["turn"]] = match["text"].strip()
+    return texts
+
+
 def check_corpus(root, turns):
-    """Compares a copy with what the whole corpus holds.
+    """Compares a copy with the complete corpus.
 
     Arguments
     ---------
@@ -131,7 +308,7 @@ def check_corpus(root, turns):
     Returns
     -------
     differences : list of str
-        What is missing or too much; empty for a whole copy.
+        What is missing or too much; empty for a complete copy.
     turns : list of Turn
         Those with audio.
     """
@@ -141,15 +318,14 @@ def check_corpus(root, turns):
     if missing:
         differences.append(listing("turns have no audio file", missing))
     evaluated = {turn.dialog for turn in turns}
-    silent = [
+    others = [
         str(path.relative_to(root))
         for path in sorted(root.glob("Session[1-5]/sentences/wav/Ses*"))
         if path.is_dir() and path.name not in evaluated
     ]
-    if silent:
-        differences.append(
-            listing("folders of audio have no EmoEvaluation file", silent)
-        )
+    if others:
+        title = "folders of audio have no EmoEvaluation file"
+        differences.append(listing(title, others))
     found = Counter((t.session, LABEL_MAP[t.emo]) for t in present)
     wrong = [
         f"{session} {label}: {found[session, label]}, expected {count}"
@@ -158,22 +334,22 @@ def check_corpus(root, turns):
         if found[session, label] != count
     ]
     if wrong:
-        differences.append(
-            listing("counts of utterances differ", wrong, most=len(wrong))
-        )
+        title = "counts of utterances differ"
+        differences.append(listing(title, wrong, most=len(wrong)))
     return differences, present
 
 
-def _refuse(differences, partial_corpus):
-    """Stops where a copy is not whole, unless the user knows."""
+def _report(differences, partial_corpus):
+    """Raises if a copy is not complete; with partial_corpus it warns."""
     if not differences:
         return
     report = "IEMOCAP is not as its owners ship it.\n" + "\n".join(differences)
     if not partial_corpus:
-        raise CorpusError(
-            report + "\nComplete the copy from the corpus' archive, or go on "
-            "with what there is by --partial_corpus=True; results are then "
-            "not comparable with others."
+        raise InputError(
+            report
+            + "\nComplete the copy from the corpus' archive, or continue "
+            "with --partial_corpus=True; results are then not comparable with "
+            "others."
         )
     logger.warning(report)
 
@@ -182,20 +358,20 @@ def _mapping(label_map, labels):
     """Emotions of the corpus to classes, with the user's changes."""
     for emotion in label_map:
         if emotion not in LABEL_MAP:
-            raise CorpusError(
+            raise InputError(
                 f"label_map: IEMOCAP has no emotion '{emotion}'; it has: "
                 f"{', '.join(LABEL_MAP)}"
             )
     mapping = {**LABEL_MAP, **label_map}
-    check_label_map(mapping, labels)
+    manifests.check_label_map(mapping, labels)
     return mapping
 
 
 def _entries(turns, mapping, texts):
-    """Manifest entries by turn; left-out emotions are not among them."""
+    """Manifest entries by turn, without emotions that are mapped to null."""
     return {
         turn.name: {
-            "wav": relative_wav(wav_path(turn)),
+            "wav": manifests.relative_wav(wav_path(turn)),
             "start": None,
             "stop": None,
             "length": None,
@@ -212,13 +388,13 @@ def _entries(turns, mapping, texts):
 
 
 def _check_durations(turns, entries, partial_corpus):
-    """Warns of files that last otherwise than their evaluation says.
+    """Warns of files whose duration differs from their evaluation's.
 
-    Many of them mean that speakers, sessions or whole dialogs are exchanged.
+    Many of them mean that speakers, sessions or dialogs are mixed up.
     """
     wrong = [
         f"{turn.name}: {entries[turn.name]['length']:.2f} s, its evaluation "
-        f"says {turn.time:.2f} s"
+        f"gives {turn.time:.2f} s"
         for turn in turns
         if turn.name in entries
         and abs(entries[turn.name]["length"] - turn.time) > DURATION_TOLERANCE
@@ -226,54 +402,25 @@ def _check_durations(turns, entries, partial_corpus):
     if not wrong:
         return
     text = (
-        listing("audio files are not those of their turns", wrong)
-        + "\nSpeakers or turns may be exchanged: compare these files and "
+        listing("audio files do not last as long as their turns", wrong)
+        + "\nSpeakers or turns may be mixed up: compare these files and "
         "their EmoEvaluation lines with the corpus' archive."
     )
     if len(wrong) > MOST_OFF * len(entries) and not partial_corpus:
-        raise CorpusError(text + " --partial_corpus=True goes on regardless.")
+        raise InputError(text + " --partial_corpus=True continues anyway.")
     logger.warning(text)
 
 
-def split_loso5(entries, fold):
-    """Tests a session, validates on the next, trains on the other three.
-
-    Arguments
-    ---------
-    entries : dict of str to dict
-        Entries by ID.
-    fold : int
-        The session that is tested, 1 to 5.
-
-    Returns
-    -------
-    dict
-        train, valid and test, each entries by ID.
-    """
-    test = _member(SESSIONS, fold)
-    valid = SESSIONS[fold % len(SESSIONS)]
-    return split_entries(entries, lambda e: e["session"], test, valid)
+def _split_loso5(entries, fold):
+    """Tests a session, validates on the next, trains on the other three."""
+    test, valid = SESSIONS[fold - 1], SESSIONS[fold % len(SESSIONS)]
+    return manifests.split_entries(entries, lambda e: e["session"], test, valid)
 
 
-def split_s3prl(entries, fold):
-    """Tests a session; a fifth of the other four, at random, validates.
-
-    SUPERB's rule: speakers are shared between training and validation.
-
-    Arguments
-    ---------
-    entries : dict of str to dict
-        Entries by ID.
-    fold : int
-        The session that is tested, 1 to 5.
-
-    Returns
-    -------
-    dict
-        train, valid and test, each entries by ID.
-    """
-    test = _member(SESSIONS, fold)
-    splits = split_entries(entries, lambda e: e["session"], test)
+def _split_s3prl(entries, fold):
+    """Tests a session; a random fifth of the other four validates (SUPERB)."""
+    test = SESSIONS[fold - 1]
+    splits = manifests.split_entries(entries, lambda e: e["session"], test)
     labelled = [name for name, e in splits["train"].items() if e["emo"]]
     drawn = sorted(labelled, key=lambda name: stable_seed("s3prl", name))
     for name in sorted(drawn[: round(S3PRL_SHARE * len(drawn))]):
@@ -281,39 +428,20 @@ def split_s3prl(entries, fold):
     return splits
 
 
-def split_speaker10(entries, fold):
-    """Tests a speaker, validates on the other of the session.
-
-    Arguments
-    ---------
-    entries : dict of str to dict
-        Entries by ID.
-    fold : int
-        1 to 10: Ses01F, Ses01M, Ses02F, …
-
-    Returns
-    -------
-    dict
-        train, valid and test, each entries by ID.
-    """
-    test = _member(SPEAKERS, fold)
-    valid = SPEAKERS[(fold - 1) ^ 1]
-    return split_entries(entries, lambda e: e["speaker"], test, valid)
-
-
-def _member(members, fold):
-    """The session or speaker that a fold tests."""
-    if not isinstance(fold, int) or not 1 <= fold <= len(members):
-        raise CorpusError(f"fold: {fold} is not between 1 and {len(members)}")
-    return members[fold - 1]
+def _split_speaker10(entries, fold):
+    """Tests a speaker, validates on the other of the session."""
+    test, valid = SPEAKERS[fold - 1], SPEAKERS[(fold - 1) ^ 1]
+    return manifests.split_entries(entries, lambda e: e["speaker"], test, valid)
 
 
 PROTOCOLS = {
-    "loso5": Protocol(split_loso5, (), 5),
+    "loso5": Protocol(_split_loso5, (), 5),
     "s3prl": Protocol(
-        split_s3prl,
+        _split_s3prl,
         (("speaker", "train", "valid"), ("session", "train", "valid")),
         5,
     ),
-    "speaker10": Protocol(split_speaker10, (("session", "valid", "test"),), 10),
+    "speaker10": Protocol(
+        _split_speaker10, (("session", "valid", "test"),), 10
+    ),
 }

@@ -2,638 +2,595 @@
 """Recipe for noise-robust emotion recognition by multi-level distillation.
 
 A wav2vec 2.0 teacher is fine-tuned on clean speech. A small student, its first
-layers, hears noisy speech and learns from the labels and, through one head per
-level, from several layers of the teacher on the clean signal. Evaluated on
-clean speech and on noise types x SNRs (after arXiv 2312.13556).
+layers, gets noisy speech and is trained on the labels and, through one head per
+level, on several layers of the teacher for the clean signal. Evaluated on clean
+speech and on noise types x SNRs (after arXiv 2312.13556).
 
 To run this recipe, do the following:
 > python train.py hparams/mlkd.yaml --data_folder=IEMOCAP_full_release \
     --noise_folder=musan
 
-Every step goes on where it was stopped; what is finished is not done again.
+Every step resumes where it was stopped; finished steps are skipped.
 
 Authors
  * The MLKD recipe's authors 2026
 """
 
 import gc
-import math
+import inspect
+import os
 import pathlib
 import sys
+import time
 
+import iemocap_prepare
 import torch
 import transformers
-from brains import EmotionBrain, MLKDBrain, StagedSchedule, TrainingPlan
-from data import (
-    TrainingBatchSampler,
-    add_grid_pipeline,
-    add_training_pipeline,
-    read_manifest,
-)
 from hyperpyyaml import load_hyperpyyaml
-from prepare import (
-    check_leakage,
-    find_corpus,
-    prepare_corpus,
-    prepare_noise_csvs,
-)
-from runs import (
-    MODEL,
-    TEACHER,
-    check_claims,
-    claim_folder,
-    claimed_folder,
-    clear_partial,
-    confirm_results,
-    finish_stage,
-    finished_results,
-    one_at_a_time,
-    read_stage,
-    results_header,
-)
-from settings import (
-    SettingsError,
-    check_arguments,
-    object_definitions,
-    resolve_overrides,
-    resolved_values,
-)
-from stages import stage_settings, training_options
-from values import check_values
+from noise_prepare import prepare_noise
 
 import speechbrain as sb
-from mlkd_lobes.audibility import leave_silence_out
-from mlkd_lobes.classifier import (
-    EmotionClassifier,
-    FrozenTeacher,
-    load_classifier,
-    state_sha256,
+from mlkd_lobes.data import batches, csv_corpus
+from mlkd_lobes.data.leakage import refuse_overlaps
+from mlkd_lobes.errors import InputError, check_choice
+from mlkd_lobes.evaluation import metrics, results
+from mlkd_lobes.files import file_sha256, report_full_disk, stable_seed
+from mlkd_lobes.models import classifier, distillation, encoder
+from mlkd_lobes.models.distillation import Student, Targets, needs_teacher
+from mlkd_lobes.noise import add_noise
+from mlkd_lobes.training import (
+    checkpoints,
+    overrides,
+    run_folder,
+    settings as table,
 )
-from mlkd_lobes.distillation import WeightedLosses, needs_teacher
-from mlkd_lobes.encoders import (
-    check_depth,
-    check_levels,
-    source_fingerprint,
-    source_layers,
-)
-from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.cost import model_cost
-from mlkd_lobes.evaluation.results import read_results, write_run
-from mlkd_lobes.evaluation.tables import run_table
-from mlkd_lobes.files import file_sha256, full_disk_told, stable_seed
-from mlkd_lobes.noise import CLEAN, conditions, noise_fingerprint
-from mlkd_lobes.targets import TargetCache
-from speechbrain.utils.distributed import (
-    ddp_barrier,
-    if_main_process,
-    infer_device,
-    run_on_main,
-)
+from mlkd_lobes.training.target_cache import TargetCache
+from speechbrain.utils import distributed
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# Options of SpeechBrain's that this recipe cannot keep its promises with.
-WHOLE_EPOCHS = (
-    "checkpoints are written after every epoch alone, where training goes on "
-    "exactly"
-)
-REFUSED_OPTIONS = {
-    "ckpt_interval_minutes": WHOLE_EPOCHS,
-    "ckpt_interval_steps": WHOLE_EPOCHS,
-    "remove_vector_weight_decay": "weights of all shapes decay; give "
-    "--weight_decay",
-    "optimizer_step_limit": "the learning rate falls over all epochs; give "
-    "--teacher_epochs and --student_epochs",
-}
-
-# ---- Data --------------------------------------------------------------------
+# The system whose model all students of an output folder start from.
+TEACHER = "teacher"
+# The emotion corpora, each with prepare_<corpus> and PROTOCOLS.
+CORPORA = {"iemocap": iemocap_prepare, "csv": csv_corpus}
 
 
-def annotations(hparams):
-    """Manifest and noise CSV of each split."""
-    speech = {
-        "train": hparams["train_annotation"],
-        "valid": hparams["valid_annotation"],
-        "test": hparams["test_annotation"],
-    }
-    noise = {
-        "train": hparams["noise_annotation"],
-        "valid": hparams["noise_valid_annotation"],
-        "test": hparams["noise_test_annotation"],
-    }
-    return speech, noise
+class EmotionBrain(sb.Brain):
+    """A classifier trained on labels: a teacher, or a student without one."""
+
+    def __init__(self, modules, hparams, run_opts, checkpointer=None):
+        super().__init__(modules, None, hparams, run_opts, checkpointer)
+        self.history = checkpoints.History()
+        if checkpointer:
+            trained = {k: m for k, m in self.modules.items() if k != "teacher"}
+            checkpointer.add_recoverables(trained)
+            checkpointer.add_recoverable("history", self.history)
+            checkpointer.add_recoverable("counter", hparams["epoch_counter"])
+
+    def compute_forward(self, batch, stage):
+        """Outputs and targets: of a batch, or of an utterance's conditions."""
+        batch = batch.to(self.device)
+        if stage == sb.Stage.TRAIN:
+            logits, encoded = self.modules.model(*batch.sig)
+            student = Student(logits, None, encoded.n_frames)
+            return student, Targets(batch.label, None, None)
+        logits = self.classify_conditions(batch.wavs.data[0])
+        labels = batch.label.cpu().expand(len(logits))
+        return Student(logits, None, None), Targets(labels, None, None)
+
+    def classify_conditions(self, wavs):
+        """Logits [conditions, classes] of one utterance, in bounded memory."""
+        started = time.perf_counter()
+        samples = self.hparams.eval_batch_length * 16000
+        parts = wavs.split(max(1, int(samples / wavs.shape[1])))
+        logits = [self.modules.model(part).logits for part in parts]
+        logits = torch.cat(logits).float().cpu()
+        self.compute_seconds += time.perf_counter() - started
+        self.audio_seconds += wavs.numel() / 16000
+        return logits
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The weighted sum of the named losses; cross-entropy in evaluation."""
+        student, targets = predictions
+        if stage != sb.Stage.TRAIN:
+            utterance = batch.id[0], batch.speaker[0], targets.labels[0].item()
+            grid = batch.conditions[0]
+            self.records.append((*utterance, grid, student.logits))
+            loss = distillation.EmotionLoss()(student, targets)[0]
+            return loss.mean()
+        only = distillation.DISTILLATION if self.distilling else None
+        loss, terms = self.hparams.losses(student, targets, only=only)
+        for name, term in terms.items():
+            self.terms.setdefault(name, []).append(term)
+        self.snrs.append(batch.snr.cpu())
+        return loss
+
+    @property
+    def distilling(self):
+        """Whether the epoch is in the first of two stages, without labels."""
+        return self.epoch <= self.hparams.epochs[0]
+
+    def on_stage_start(self, stage, epoch=None):
+        """Sets the epoch of the draws and empties the statistics."""
+        self.records, self.compute_seconds, self.audio_seconds = [], 0.0, 0.0
+        if stage == sb.Stage.TRAIN:
+            self.epoch, self.terms, self.snrs = epoch, {}, []
+            # A checkpoint restores those of the epoch before.
+            self.step, self.avg_train_loss = 0, 0.0
+            self.hparams.speed_perturb.set_epoch(epoch)
+            self.hparams.add_noise.set_epoch(epoch)
+            self.epoch_started = time.perf_counter()
+            limit = self.hparams.epoch_counter.limit
+            logger.info(f"{self.hparams.system}: epoch {epoch} of {limit}")
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Makes dropout and learning rate functions of the step alone."""
+        rank = getattr(self, "rank", 0)
+        key = (self.hparams.system, self.epoch, self.step, rank)
+        torch.manual_seed(stable_seed(self.hparams.seed, *key))
+        for name, optimizer in self.optimizers_dict.items():
+            schedule = self.hparams.schedules[name]
+            rate = schedule.calculate_lr(self.optimizer_step + 1)
+            optimizer.param_groups[0]["lr"] = rate
+
+    def init_optimizers(self):
+        """One optimizer per learning rate: clipping sees one group only."""
+        model = getattr(self.modules.model, "module", self.modules.model)
+        head = list(model.head.parameters())
+        if "projection" in self.modules:
+            head += self.modules.projection.parameters()
+        trained = [p for p in model.encoder.parameters() if p.requires_grad]
+        self.optimizers_dict = {}
+        for name, parameters in (("encoder", trained), ("head", head)):
+            rate = self.hparams.schedules[name].rate
+            optimizer = self.hparams.opt_class(parameters, lr=rate)
+            self.optimizers_dict[name] = optimizer
+            self.checkpointer.add_recoverable(f"opt_{name}", optimizer)
+
+    def predictions(self):
+        """One row per utterance and condition."""
+        return results.prediction_table(self.records, self.hparams.labels)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs an epoch and saves its checkpoint."""
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = checkpoints.epoch_statistics(
+                stage_loss, self.terms, self.snrs
+            )
+            if self.distilling:
+                self.end_epoch(epoch, {})
+        elif stage == sb.Stage.VALID:
+            scores = results.summarize(self.predictions(), self.hparams.labels)
+            valid = {"loss": float(stage_loss)}
+            for name in ("UA", "WA"):
+                values = [score[name] for score in scores]
+                valid[name] = sum(values) / len(values)
+            self.end_epoch(epoch, valid)
+
+    def _fit_valid(self, valid_set, epoch, enable):
+        """Skips validation while distilling: the head is not trained yet."""
+        if not self.distilling:
+            super()._fit_valid(valid_set, epoch, enable)
+
+    def end_epoch(self, epoch, valid):
+        """Logs and saves an epoch; without `valid` it is never chosen."""
+        meta = {"epoch": epoch}
+        for name, optimizer in self.optimizers_dict.items():
+            meta[f"lr_{name}"] = optimizer.param_groups[0]["lr"]
+        log = self.hparams.train_logger
+        log.log_stats(meta, self.train_stats, valid_stats=valid)
+        seconds = time.perf_counter() - self.epoch_started
+        entry = {"epoch": epoch, "seconds": seconds, **self.train_stats}
+        entry.update({f"valid_{k}": value for k, value in valid.items()})
+        self.history.append(entry)
+        if valid:
+            meta["UA"] = valid["UA"]
+        self.checkpointer.save_and_keep_only(
+            meta=meta, num_to_keep=2, max_keys=["UA"], importance_keys=[]
+        )
 
 
-def noises(hparams):
-    """What adds the noise of each split."""
+class MLKDBrain(EmotionBrain):
+    """A student on noisy speech, supervised by a teacher on clean speech."""
+
+    def compute_forward(self, batch, stage):
+        """Teacher on the clean signal, student on the noisy one."""
+        if stage != sb.Stage.TRAIN:
+            return super().compute_forward(batch, stage)
+        batch = batch.to(self.device)
+        logits, encoded = self.modules.model(*batch.sig)
+        projected = self.modules.projection(encoded.last_hidden)
+        features, teacher_logits = self.teacher_targets(batch)
+        student = Student(logits, projected, encoded.n_frames)
+        return student, Targets(batch.label, features, teacher_logits)
+
+    def teacher_targets(self, batch):
+        """Hidden states and logits of the clean signals, from the cache."""
+
+        def compute_target(i):
+            """The teacher's outputs for one signal, computed alone."""
+            signals, lengths = batch.clean
+            n_samples = round(lengths[i].item() * signals.shape[1])
+            alone = signals[i : i + 1, :n_samples]
+            features, logits = self.modules.teacher(alone)
+            return features[:, 0], logits[0]
+
+        targets = self.hparams.cache.get(batch.key, compute_target)
+        return [target.to(self.device) for target in targets]
+
+
+def splits_of(hparams):
+    """Manifest and noise augmenter of each split."""
     return {
-        "train": hparams["add_noise"],
-        "valid": hparams["valid_noise"],
-        "test": hparams["test_noise"],
+        "train": (hparams["train_annotation"], hparams["add_noise"]),
+        "valid": (hparams["valid_annotation"], hparams["valid_noise"]),
+        "test": (hparams["test_annotation"], hparams["test_noise"]),
     }
+
+
+def find_corpus(corpus, protocol):
+    """The preparation of a corpus, and one of its protocols."""
+    check_choice("corpus", corpus, CORPORA)
+    module = CORPORA[corpus]
+    check_choice("protocol", protocol, module.PROTOCOLS)
+    return getattr(module, f"prepare_{corpus}"), module.PROTOCOLS[protocol]
 
 
 def prepare(hparams):
-    """Manifests and noise CSVs; with skip_prep, those that the user gives."""
+    """Writes manifests and noise CSVs, by the first process; checks overlaps."""
+    names = hparams["corpus"], hparams["protocol"]
+    prepare_corpus, protocol = find_corpus(*names)
+    declared = None if hparams["skip_prep"] else protocol.declared
     if not hparams["skip_prep"]:
-        prepare_speech(hparams)
-    unlabelled = hparams["unlabelled"]
-    datasets = {
-        split: dataset(hparams, split, unlabelled and split == "train")
-        for split in annotations(hparams)[0]
-    }
-    prepare_noise(hparams, datasets)
-    if unlabelled and all(
-        entry["emo"] for entry in datasets["train"].data.values()
-    ):
-        logger.warning(
-            "unlabelled: the training speakers have no unlabelled utterance"
-        )
-    declared = None
-    if not hparams["skip_prep"]:
-        _, protocol = find_corpus(hparams["corpus"], hparams["protocol"])
-        declared = protocol.declared
-    noise = {split: source.types for split, source in noises(hparams).items()}
-    check_leakage(datasets, noise, declared)
-
-
-def prepare_speech(hparams):
-    """The fold's manifests, by the first process."""
-    run_on_main(
-        prepare_corpus,
-        kwargs={
-            "corpus": hparams["corpus"],
+        options = {
             "data_folder": hparams["data_folder"],
-            "save_folder": pathlib.Path(hparams["output_folder"]) / "manifests",
-            "protocol": hparams["protocol"],
-            "partial_corpus": hparams["partial_corpus"],
+            "save_folder": os.path.join(hparams["output_folder"], "manifests"),
             "labels": hparams["labels"],
             "label_map": hparams["label_map"],
+            "protocol": hparams["protocol"],
+            "fold": hparams["fold"],
+            "partial_corpus": hparams["partial_corpus"],
             "columns": hparams["columns"],
             "n_folds": hparams["n_folds"],
-            "fold": hparams["fold"],
-        },
-    )
+        }
+        taken = inspect.signature(prepare_corpus).parameters
+        options = {key: options[key] for key in taken}
+        run_on_main(prepare_corpus, kwargs=options)
+    unlabelled, entries = hparams["unlabelled"], {}
+    for split in splits_of(hparams):
+        data = read_dataset(hparams, split, unlabelled and split == "train")
+        entries[split] = [
+            {**entry, "wav": os.path.realpath(entry["wav"])}
+            for entry in data.data.values()
+        ]
+    prepare_noise_csvs(hparams, [e for part in entries.values() for e in part])
+    refuse_overlaps(entries, ["speaker", "session", "wav"], declared)
+    types = {s: noise.types for s, (_, noise) in splits_of(hparams).items()}
+    sources = add_noise.noise_sources(types)
+    refuse_overlaps(sources, add_noise.NOISE_KEYS, declared)
 
 
-def prepare_noise(hparams, datasets):
-    """Its noise CSVs, by the first process; silence in given ones is left out."""
-    folder = pathlib.Path(hparams["output_folder"]) / "noise"
-    csvs = annotations(hparams)[1]
-    run_on_main(
-        prepare_noise_csvs,
-        kwargs={
-            "save_folder": folder,
-            "csvs": csvs,
-            "datasets": datasets,
-            "noise_corpus": hparams["noise_corpus"],
-            "noise_folder": hparams["noise_folder"],
-            "noise_types": hparams["noise_types"],
-            "babble_folder": hparams["babble_folder"],
-            "unseen_noise": hparams["unseen_noise"],
-        },
-    )
-    for source in noises(hparams).values():
-        leave_silence_out(source, folder)
+def prepare_noise_csvs(hparams, entries):
+    """Writes noise CSVs, unless all are given; `entries` may not babble."""
+    folder = pathlib.Path(hparams["output_folder"], "noise")
+    csv_files = [noise.csv_file for _, noise in splits_of(hparams).values()]
+    if folder not in [pathlib.Path(file).parent for file in csv_files]:
+        return
+    options = {
+        "save_folder": folder,
+        "noise_corpus": hparams["noise_corpus"],
+        "noise_folder": hparams["noise_folder"],
+        "noise_types": hparams["noise_types"],
+        "babble_folder": hparams["babble_folder"],
+        "unseen_noise": hparams["unseen_noise"],
+        "corpus_files": {entry["wav"] for entry in entries},
+        "corpus_speakers": {entry["speaker"] for entry in entries},
+    }
+    run_on_main(prepare_noise, kwargs=options)
 
 
-def dataset(hparams, split, unlabelled=False):
+def read_dataset(hparams, split, unlabelled=False):
     """A split's utterances, on request those without a label as well."""
-    longest = hparams["max_batch_length"]
-    return read_manifest(
-        annotations(hparams)[0][split],
-        hparams["data_folder"],
-        hparams["labels"],
-        unlabelled=unlabelled,
-        longest=longest if split == "train" else hparams["eval_batch_length"],
-    )
+    longest = hparams["eval_batch_length"]
+    if split == "train":
+        longest = hparams["max_batch_length"]
+    manifest, _ = splits_of(hparams)[split]
+    folder, labels = hparams["data_folder"], hparams["labels"]
+    return batches.read_manifest(manifest, folder, labels, longest, unlabelled)
 
 
 def training_set(hparams):
-    """What is trained on: without labels only where a teacher supervises."""
-    unlabelled = hparams["unlabelled"] and distils(hparams)
-    data = dataset(hparams, "train", unlabelled)
+    """Training speech, clean or noisy; unlabelled only with a teacher."""
+    distils = needs_teacher(hparams["loss_weights"])
+    data = read_dataset(hparams, "train", hparams["unlabelled"] and distils)
     noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
-    speed = hparams["speed_perturb"]
-    add_training_pipeline(data, hparams["labels"], speed, noise)
+    labels, speed = hparams["labels"], hparams["speed_perturb"]
+    batches.add_training_pipeline(data, labels, speed, noise)
     return data
 
 
-def validation_set(hparams):
-    """What the epoch is chosen by: speech as in training, clean or noisy."""
-    noise, grid = hparams["valid_noise"], [CLEAN]
-    if hparams["speech"] == "noisy":
-        grid = conditions(list(noise.types), hparams["valid_snrs"])[1:]
-    data = dataset(hparams, "valid")
-    add_grid_pipeline(data, hparams["labels"], grid, noise)
-    return data, grid
+def evaluation_set(hparams, split, grid):
+    """An evaluated split's speech under all conditions of a grid."""
+    data, (_, noise) = read_dataset(hparams, split), splits_of(hparams)[split]
+    batches.add_evaluation_pipeline(data, hparams["labels"], grid, noise)
+    return data
 
 
-def test_set(hparams):
-    """What is reported: clean, and every noise type at every SNR."""
-    data, noise = dataset(hparams, "test"), hparams["test_noise"]
-    grid = conditions(list(noise.types), hparams["test_snrs"])
-    add_grid_pipeline(data, hparams["labels"], grid, noise)
-    return data, grid
+def validation_grid(hparams):
+    """Conditions that choose the epoch: clean or noisy, as in training."""
+    if hparams["speech"] != "noisy":
+        return [add_noise.CLEAN]
+    types = list(hparams["valid_noise"].types)
+    return add_noise.conditions(types, hparams["valid_snrs"])[1:]
 
 
 def loader_options(hparams):
-    """What all loaders have: workers, and a generator of their own.
-
-    The global one stays as it is, whatever loaders draw.
-    """
-    return {
-        "num_workers": hparams["num_workers"],
-        "generator": torch.Generator().manual_seed(hparams["seed"]),
-    }
+    """Workers, and a generator apart from the global one."""
+    generator = torch.Generator().manual_seed(hparams["seed"])
+    return {"num_workers": hparams["num_workers"], "generator": generator}
 
 
-def brain_arguments(hparams, run_opts, data, grid):
-    """What every Brain of this recipe takes besides its modules."""
-    return {
-        "hparams": hparams,
-        "run_opts": run_opts,
-        "grid": grid,
-        "speakers": {n: data.data[n]["speaker"] for n in data.data_ids},
-        "labels": hparams["labels"],
-        "eval_batch_length": hparams["eval_batch_length"],
-    }
-
-
-# ---- Stages ------------------------------------------------------------------
-
-
-def run_folder(hparams):
-    """Where a system's run keeps everything."""
-    return pathlib.Path(hparams["output_folder"]) / hparams["system"]
-
-
-def plain_settings(hparams, run_opts):
-    """What the trained network depends on, as far as settings say it."""
-    return stage_settings({**hparams, **training_options(hparams, run_opts)})
-
-
-def training_settings(hparams, run_opts, teacher_sha256):
-    """All that the trained network depends on, contents of files as well."""
-    speech, _ = annotations(hparams)
-    # Their number decides how many steps an epoch has.
-    content = {"teacher_sha256": teacher_sha256, "processes": n_processes()}
-    if hparams["network"] == "teacher":
-        content["wav2vec2_hub"] = source_fingerprint(hparams["wav2vec2_hub"])
-    for split in ("train", "valid"):
-        content[f"{split}_manifest"] = file_sha256(speech[split])
-        if hparams["speech"] == "noisy":
-            content[f"{split}_noise"] = noise_fingerprint(
-                noises(hparams)[split].types
-            )
-    return {**plain_settings(hparams, run_opts), **content}
-
-
-def build(hparams, teacher_folder):
-    """The network to train: a new teacher, or a student of a finished one."""
+def build_modules(hparams, teacher_folder, teacher):
+    """A new teacher; or a student, its projection and the frozen teacher."""
     torch.manual_seed(stable_seed(hparams["seed"], "initialisation"))
-    if hparams["network"] == "student":
-        factory = hparams["student_encoder"]
-        return load_classifier(teacher_folder, factory, hparams["labels"])
-    encoder = hparams["teacher_encoder"]()
-    return EmotionClassifier(
-        encoder, hparams["labels"], hparams["head_projection"]
-    )
-
-
-def loss_weights(hparams):
-    """Weights of the named losses; a teacher learns from labels alone."""
+    labels = hparams["labels"]
     if hparams["network"] == "teacher":
-        return {"emotion": 1.0}
-    return hparams["loss_weights"]
+        new, width = hparams["teacher_encoder"](), hparams["head_projection"]
+        return {"model": classifier.EmotionClassifier(new, labels, width)}
+    factory = hparams["student_encoder"]
+    model = classifier.load_classifier(teacher_folder, factory, labels)
+    if not needs_teacher(hparams["loss_weights"]):
+        return {"model": model}
+    depth, width = teacher.encoder.n_layers, teacher.encoder.width
+    levels = encoder.check_levels(hparams["kd_levels"], depth)
+    projection = hparams["projection"](model.encoder.width, width, levels)
+    teacher = classifier.FrozenTeacher(teacher, levels)
+    return {"model": model, "projection": projection, "teacher": teacher}
 
 
-def distils(hparams):
-    """Whether a loss asks for a teacher."""
-    return needs_teacher(loss_weights(hparams))
-
-
-def stage_epochs(hparams):
-    """How long a system distils without labels, and how long it learns them."""
+def training_objects(hparams, folder, n_updates):
+    """Losses, learning rates and loggers; n_updates: steps per epoch."""
+    weights, teacher = hparams["loss_weights"], hparams["network"] == "teacher"
+    epochs = hparams["teacher_epochs"] if teacher else hparams["student_epochs"]
+    # Epochs without labels, and those that follow.
+    epochs = [hparams["distillation_epochs"] * needs_teacher(weights), epochs]
     if hparams["speech"] == "none":
-        return 0, 0
-    if hparams["network"] == "teacher":
-        return 0, hparams["teacher_epochs"]
-    first = hparams["distillation_epochs"] if distils(hparams) else 0
-    return first, hparams["student_epochs"]
-
-
-def training_plan(hparams, folder, n_updates):
-    """What the training of a system consists of; n_updates: of an epoch."""
-    teacher = hparams["network"] == "teacher"
+        epochs = [0, 0]
     rate = hparams["teacher_lr"] if teacher else hparams["student_lr"]
     rates = {"encoder": rate, "head": hparams["head_lr"]}
-    epochs = stage_epochs(hparams)
-    return TrainingPlan(
-        seed=hparams["seed"],
-        draws=[hparams["speed_perturb"], hparams["add_noise"]],
-        losses=WeightedLosses(hparams["losses"], loss_weights(hparams)),
-        distillation_epochs=epochs[0],
-        opt_class=hparams["opt_class"],
-        schedules={
-            name: StagedSchedule(
-                hparams["lr_schedule"],
-                rate,
-                hparams["warmup_share"],
-                [n * n_updates for n in epochs],
-            )
-            for name, rate in rates.items()
+    shape = hparams["warmup_share"], [n * n_updates for n in epochs]
+    schedule, log = hparams["lr_schedule"], str(folder / "train_log.txt")
+    return {
+        "losses": distillation.WeightedLosses(hparams["losses"], weights),
+        "epochs": epochs,
+        "schedules": {
+            name: checkpoints.StagedSchedule(schedule, highest, *shape)
+            for name, highest in rates.items()
         },
-        epoch_counter=hparams["epoch_counter"](limit=sum(epochs)),
-        checkpointer=hparams["checkpointer"](folder / "save"),
-        loggers=[
-            hparams["train_logger"](save_file=str(folder / "train_log.txt")),
-            hparams["tensorboard_logger"](str(folder / "tensorboard")),
-        ],
-    )
+        "epoch_counter": hparams["epoch_counter"](limit=sum(epochs)),
+        "train_logger": hparams["train_logger"](save_file=log),
+    }
 
 
-def make_brain(hparams, run_opts, model, teacher, validation):
-    """The Brain of a stage, with a teacher if a loss asks for one."""
-    common = brain_arguments(hparams, run_opts, *validation)
-    if not distils(hparams):
-        return EmotionBrain({"model": model}, **common)
-    levels = check_levels(hparams["kd_levels"], teacher.encoder.n_layers)
-    projection = hparams["projection"](
-        model.encoder.width, teacher.encoder.width, levels
-    )
-    modules = {"model": model, "projection": projection}
-    modules["teacher"] = FrozenTeacher(teacher, levels)
-    brain = MLKDBrain(modules, **common)
-    cache = run_folder(hparams) / "targets"
-    brain.targets = TargetCache(cache, state_sha256(teacher), levels)
-    return brain
-
-
-def n_processes():
-    """How many processes train together."""
-    distributed = torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if distributed else 1
-
-
-def updates(brain, n_batches):
-    """Optimizer steps of an epoch: batches are shared by the processes."""
-    shared = math.ceil(n_batches / n_processes())
-    return shared // brain.grad_accumulation_factor
-
-
-def prepare_training(hparams, run_opts, model, teacher=None):
-    """A Brain ready to train, what it trains on, and what chooses the epoch."""
-    folder = run_folder(hparams)
-    data, validation = training_set(hparams), validation_set(hparams)
-    brain = make_brain(hparams, run_opts, model, teacher, validation)
-    sampler = TrainingBatchSampler(
-        data,
-        hparams["max_batch_length"],
-        hparams["num_buckets"],
-        hparams["seed"],
-    )
-    n_updates = updates(brain, len(sampler))
-    if not n_updates:
-        raise SettingsError(
-            f"grad_accumulation_factor: {brain.grad_accumulation_factor} is "
-            f"more than the {len(sampler)} batches of an epoch: nothing would "
-            "be learned"
-        )
-    if n_processes() > 1 and len(sampler) <= n_processes():
-        raise SettingsError(
-            f"max_batch_length: an epoch of {len(sampler)} batches is too few "
-            f"for {n_processes()} processes; take fewer of them, or shorter "
-            "batches"
-        )
-    brain.set_up_training(folder, training_plan(hparams, folder, n_updates))
-    loader = brain.make_dataloader(
-        data,
-        sb.Stage.TRAIN,
-        ckpt_prefix=None,
-        batch_sampler=sampler,
-        **loader_options(hparams),
-    )
-    # Without DDP, Brain would not tell a batch sampler the epoch.
-    brain.train_sampler = brain.train_sampler or sampler
-    return brain, loader, validation[0]
-
-
-def train_network(hparams, run_opts, teacher_folder=None):
-    """Trains a system's network, or goes on, or finds it finished."""
+def train_network(hparams, run_opts, record, folder, teacher_folder=None):
+    """Trains a system's network, or resumes, or finds it finished."""
     teacher, teacher_sha256 = None, None
     if hparams["network"] == "student":
-        factory = hparams["teacher_encoder"]
-        teacher = load_classifier(teacher_folder, factory, hparams["labels"])
-        teacher_sha256 = state_sha256(teacher)
-    folder = run_folder(hparams)
-    settings = training_settings(hparams, run_opts, teacher_sha256)
-    with claimed_folder(folder, settings, hparams["systems"]):
-        if read_stage(folder):
+        teacher = classifier.load_classifier(
+            teacher_folder, hparams["teacher_encoder"], hparams["labels"]
+        )
+        teacher_sha256 = classifier.state_sha256(teacher)
+    files = splits_of(hparams), hparams["wav2vec2_hub"]
+    record = table.with_contents(record, *files, teacher_sha256)
+    with run_folder.reserved(folder, record, hparams["systems"]):
+        if run_folder.read_stage(folder):
             logger.info(f"{folder.name}: trained already.")
             return
-        learned = learn(hparams, run_opts, teacher_folder, teacher)
-        run_on_main(finish_stage, args=[folder, *learned, teacher_sha256])
+        source = teacher_folder, teacher
+        prepared = prepare_fit(hparams, run_opts, folder, *source)
+        arguments = [folder, *fit(hparams, *prepared), teacher_sha256]
+        run_on_main(run_folder.finish_stage, args=arguments)
 
 
-def learn(hparams, run_opts, teacher_folder, teacher):
-    """Trains from where it was stopped: network, best checkpoint, history."""
-    model = build(hparams, teacher_folder)
-    brain, loader, validation = prepare_training(
-        hparams, run_opts, model, teacher
+def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher):
+    """A Brain ready to train, its training batches and validation set."""
+    modules = build_modules(hparams, teacher_folder, teacher)
+    data, grid = training_set(hparams), validation_grid(hparams)
+    limits = hparams["max_batch_length"], hparams["num_buckets"]
+    sampler = batches.TrainingBatchSampler(data, *limits, hparams["seed"])
+    options = table.run_options(hparams, run_opts)
+    n_updates = checkpoints.updates_per_epoch(
+        len(sampler), options["grad_accumulation_factor"]
     )
-    brain.fit(
-        brain.plan.epoch_counter,
-        loader,
-        validation,
-        valid_loader_kwargs={"batch_size": 1, **loader_options(hparams)},
-    )
-    # Before the best epoch's checkpoint brings back what was known then.
-    epochs = brain.history.epochs
+    own = training_objects(hparams, folder, n_updates)
+    brain_class = EmotionBrain
+    if "teacher" in modules:
+        brain_class, levels = MLKDBrain, modules["teacher"].levels
+        sha256 = classifier.state_sha256(teacher)
+        own["cache"] = TargetCache(folder / "targets", sha256, levels)
+    checkpointer = hparams["checkpointer"](folder / "save")
+    brain = brain_class(modules, {**hparams, **own}, run_opts, checkpointer)
+    options = {"batch_sampler": sampler, **loader_options(hparams)}
+    loader = brain.make_dataloader(data, sb.Stage.TRAIN, None, **options)
+    # Without DDP, Brain does not set the epoch of a batch sampler.
+    brain.train_sampler = brain.train_sampler or sampler
+    return brain, loader, evaluation_set(hparams, "valid", grid)
+
+
+def fit(hparams, brain, loader, validation):
+    """Trains from the last checkpoint: network, best checkpoint, history."""
+    options = {"batch_size": 1, **loader_options(hparams)}
+    counter, model = brain.hparams.epoch_counter, brain.modules.model
+    brain.fit(counter, loader, validation, valid_loader_kwargs=options)
+    # Read before the best epoch's checkpoint restores an earlier history.
+    history = brain.history.epochs
     best = brain.checkpointer.recover_if_possible(max_key="UA")
-    # Finishing clears away the checkpoint that others may still be reading.
-    ddp_barrier()
-    return model, best, epochs
+    # Others may still read the checkpoint that is removed next.
+    distributed.ddp_barrier()
+    return model, best, history
 
 
-def evaluate(hparams, run_opts):
-    """Results of a trained system; those there are kept if still true."""
-    folder, (data, grid) = run_folder(hparams), test_set(hparams)
-    speech, _ = annotations(hparams)
-    test = {"conditions": grid, "manifest": file_sha256(speech["test"])}
-    test["noise"] = noise_fingerprint(hparams["test_noise"].types)
-    precision = training_options(hparams, run_opts)["eval_precision"]
-    if precision != "fp32":
-        test["precision"] = precision
-    header = results_header(
-        folder,
-        test,
-        system=hparams["system"],
-        corpus=hparams["corpus_name"],
-        protocol=hparams["protocol"],
-        fold=hparams["fold"],
-        seed=hparams["seed"],
-        noise_corpus=hparams["noise_corpus"],
-        labels=hparams["labels"],
-    )
-    results = finished_results(folder, header)
-    if results and not run_opts["test_only"]:
+def evaluate(hparams, run_opts, folder):
+    """Results of a trained system; existing ones are kept if still valid."""
+    manifest, noise = splits_of(hparams)["test"]
+    grid = add_noise.conditions(list(noise.types), hparams["test_snrs"])
+    test = {"conditions": grid, "manifest": file_sha256(manifest)}
+    test["noise"] = add_noise.noise_fingerprint(noise.types)
+    options = table.run_options(hparams, run_opts)
+    test["precision"] = options["eval_precision"]
+    names = ("system", "protocol", "fold", "seed", "noise_corpus", "labels")
+    header = {name: hparams[name] for name in names}
+    header["comparisons"] = hparams["comparisons"]
+    header["corpus"] = hparams["corpus_name"]
+    header = run_folder.results_header(folder, test, header)
+    run_on_main(results.write_data, args=[folder, describe_data(hparams)])
+    found = run_folder.finished_results(folder, header)
+    if found and not run_opts["test_only"]:
         logger.info(f"{folder.name}: evaluated already.")
-        run_on_main(confirm_results, args=[folder])
-        return results
-    factory = hparams[f"{hparams['network']}_encoder"]
-    model = load_classifier(folder / MODEL, factory, hparams["labels"])
-    common = brain_arguments(hparams, run_opts, data, grid)
-    brain = EmotionBrain({"model": model}, **common)
+        run_on_main(os.utime, args=[folder / results.RESULTS])
+        return found
+    teacher = hparams["network"] == "teacher"
+    factory = hparams["teacher_encoder" if teacher else "student_encoder"]
+    model = classifier.load_classifier(
+        folder / run_folder.MODEL, factory, hparams["labels"]
+    )
+    brain = EmotionBrain({"model": model}, hparams, run_opts)
+    data = evaluation_set(hparams, "test", grid)
     logger.info(f"{folder.name}: {len(data)} utterances x {len(grid)}")
     options = {"batch_size": 1, **loader_options(hparams)}
     brain.evaluate(data, test_loader_kwargs=options)
-    cost = model_cost(model, brain.device)
-    cost["training_seconds"] = read_stage(folder)["training_seconds"]
-    cost["real_time_factor"] = brain.seconds_computed / brain.seconds_heard
-    run_on_main(
-        write_run, args=[folder, header, brain.predictions(), grid, cost]
-    )
-    return read_results(folder)
+    cost = metrics.model_cost(model, brain.device)
+    stage = run_folder.read_stage(folder)
+    cost["training_seconds"] = stage["training_seconds"]
+    cost["real_time_factor"] = brain.compute_seconds / brain.audio_seconds
+    arguments = [folder, header, brain.predictions(), cost]
+    run_on_main(results.write_run, args=arguments)
+    return results.read_results(folder)
 
 
-def load(hparams_file, overrides):
-    """Hyperparameters of a system, their values checked first."""
-    check_values(resolved_values(hparams_file, overrides))
+def describe_data(hparams):
+    """The speech and noise of a run, for its export and model card."""
+    keys = ["data_folder", "noise_folder", "network", "speech", "speeds"]
+    keys += ["snr_low", "snr_high"]
+    description = {key: hparams[key] for key in keys}
+    for split, (manifest, noise) in splits_of(hparams).items():
+        files = {"manifest": manifest, "noise": noise.csv_file}
+        description[split] = files
+    distils = needs_teacher(hparams["loss_weights"])
+    description["unlabelled"] = hparams["unlabelled"] and distils
+    description["encoder"] = hparams["wav2vec2_hub"]
+    description["teacher"] = hparams["teacher_folder"]
+    description["checked"] = not hparams["skip_prep"]
+    return description
+
+
+def load(hparams_file, settings):
+    """Hyperparameters of a system, its objects built."""
+    if settings.values["settings"]:
+        logger.info(f"Settings of {settings.values['settings']}")
     with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
-    hparams["objects"] = object_definitions(hparams_file)
+        hparams = load_hyperpyyaml(file, settings.overrides)
+    hparams["student_weights"] = hparams["loss_weights"]
+    if hparams["network"] == "teacher":
+        hparams["loss_weights"] = {"emotion": 1.0}
     return hparams
 
 
-def check_trained(hparams, run_opts):
-    """Evaluation alone needs a network trained with these very settings."""
-    folder = run_folder(hparams)
-    stage = read_stage(folder)
-    teacher = hparams["network"] == "teacher"
-    sha256 = None if teacher else stage["teacher_sha256"]
-    settings = training_settings(hparams, run_opts, sha256)
-    run_on_main(claim_folder, args=[folder, settings, hparams["systems"]])
-
-
-def check_options(hparams, run_opts):
-    """Refuses options of SpeechBrain's that do not go with this recipe."""
-    for name, reason in REFUSED_OPTIONS.items():
-        if run_opts.get(name) or hparams.get(name):
-            raise SettingsError(f"--{name}: {reason}")
-    options = training_options(hparams, run_opts)
-    half = options["auto_mix_prec"] or "fp16" in (
-        options["precision"],
-        options["eval_precision"],
-    )
-    device = run_opts["device"] or infer_device()
-    if half and device.startswith("cpu") and not hparams["prepare_only"]:
-        raise SettingsError("precision: fp16 needs a GPU; bf16 does not")
+def check_distillation(hparams):
+    """Raises, before a teacher is trained, for what its students would refuse."""
+    weights = hparams["student_weights"]
+    distillation.WeightedLosses(hparams["losses"], weights)
+    hub, cache = hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
+    n_layers = encoder.source_layers(hub, cache)
+    if needs_teacher(weights):
+        encoder.check_levels(hparams["kd_levels"], n_layers)
+    encoder.check_depth(hparams["student_layers"], n_layers)
 
 
 def run(hparams_file, run_opts, command_line):
     """Preparation, teacher, student and evaluation of one fold."""
-    overrides = resolve_overrides(hparams_file, command_line)
-    hparams = load(hparams_file, overrides)
-    folder = run_folder(hparams)
-    files = hparams["settings"] or "none"
-    system = hparams["systems"][hparams["system"]]
-    logger.info(f"{folder.name}: {system}; settings files: {files}")
-    if run_opts["test_only"] and not read_stage(folder):
-        raise SettingsError(
+    settings = overrides.read_settings(hparams_file, command_line)
+    hparams = load(hparams_file, settings)
+    folder = pathlib.Path(hparams["output_folder"], hparams["system"])
+    if run_opts["test_only"] and not run_folder.read_stage(folder):
+        raise InputError(
             f"--test_only: {folder} holds no trained model; run the same "
             "command without --test_only first"
         )
-    check_options(hparams, run_opts)
-    teacher = None
+    device = run_opts["device"] or distributed.infer_device()
+    overrides.check_run_options(hparams, run_opts, device)
+    # The systems to train, each with its settings; the teacher comes first.
+    record = table.training_record(settings, run_opts)
+    systems = {hparams["system"]: (hparams, record)}
     if hparams["network"] == "student" and hparams["teacher_folder"] is None:
-        teacher = load(
-            hparams_file, resolve_overrides(hparams_file, command_line, TEACHER)
+        other = overrides.read_settings(hparams_file, command_line, TEACHER)
+        record = table.training_record(other, run_opts)
+        systems = {TEACHER: (load(hparams_file, other), record), **systems}
+    for name, (values, record) in systems.items():
+        run_folder.check_run_config(
+            folder.parent, name, record, values["systems"]
         )
-    # Before anything is written: afterwards it would be too late to refuse.
-    for network in (hparams, teacher):
-        if network is not None:
-            check_claims(
-                network["output_folder"],
-                network["system"],
-                plain_settings(network, run_opts),
-                network["systems"],
-            )
-    with one_at_a_time(folder):
-        with full_disk_told(folder / "hyperparams.yaml"):
+    logger.info(f"{folder.name}: {settings.overrides}")
+    with run_folder.locked(folder):
+        with report_full_disk(folder / "hyperparams.yaml"):
             sb.create_experiment_directory(
-                folder, hyperparams_to_save=hparams_file, overrides=overrides
+                folder, hparams_file, settings.overrides
             )
-        results = run_stages(hparams, teacher, run_opts)
-    if results and if_main_process():
-        print(f"\n{hparams['system']}, {folder}\n\n{run_table(results)}\n")
-        print(run_table(results, "WA"))
+        found = run_stages(systems, hparams, run_opts, folder)
+    if found and distributed.if_main_process():
+        tables = [metrics.run_table(found, name) for name in ("UA", "WA")]
+        print("", f"{hparams['system']}, {folder}", *tables, sep="\n\n")
 
 
-def check_distillation(hparams):
-    """Refuses what a student would find out after its teacher's hours.
-
-    Also where a teacher alone is asked for: its students come later, with the
-    same settings.
-    """
-    weights = hparams["loss_weights"]
-    WeightedLosses(hparams["losses"], weights)
-    n_layers = source_layers(
-        hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
-    )
-    if needs_teacher(weights):
-        check_levels(hparams["kd_levels"], n_layers)
-    check_depth(hparams["student_layers"], n_layers)
-
-
-def run_stages(hparams, teacher, run_opts):
-    """Preparation, teacher, student, evaluation; its results, if it got there.
-
-    `teacher` holds the hyperparameters of the teacher to train, or None.
-    """
-    folder, teacher_folder = run_folder(hparams), hparams["teacher_folder"]
-    # What the systems of a fold share is made by one of them.
-    with one_at_a_time(hparams["output_folder"]):
-        run_on_main(clear_partial, args=[folder])
+def run_stages(systems, hparams, run_opts, folder):
+    """Preparation, teacher, student, evaluation; its results, if it gets there."""
+    teacher_folder, train = hparams["teacher_folder"], not run_opts["test_only"]
+    # One command prepares and trains what the systems of a fold share.
+    with run_folder.locked(folder.parent):
+        run_on_main(run_folder.clear_partial, args=[folder])
         prepare(hparams)
         if hparams["prepare_only"]:
-            logger.info(f"{hparams['output_folder']}: prepared, as asked for.")
+            logger.info(f"{folder.parent}: prepared (prepare_only).")
             return None
-        if hparams["system"] == TEACHER:
-            teacher = hparams
-        elif teacher is not None:
-            # Heard by both, should a teacher of one's own hear noise.
-            for split, source in noises(hparams).items():
-                noises(teacher)[split].types = source.types
-        if teacher is not None and not run_opts["test_only"]:
-            teacher_folder = run_folder(teacher) / MODEL
-            if not read_stage(run_folder(teacher)):
+        if TEACHER in systems and train:
+            values, record = systems[TEACHER]
+            teacher = folder.with_name(TEACHER)
+            if not run_folder.read_stage(teacher):
                 check_distillation(hparams)
-            train_network(teacher, run_opts)
-            # Brain and checkpointer refer to each other: without this, what
-            # trained the teacher would stay in memory beside the student.
+            train_network(values, run_opts, record, teacher)
+            teacher_folder = teacher / run_folder.MODEL
+            # Brain and checkpointer refer to each other: without this, the
+            # teacher's optimizers would stay in memory.
             gc.collect()
-    if run_opts["test_only"]:
-        check_trained(hparams, run_opts)
+    record = systems[hparams["system"]][1]
+    if train:
+        train_network(hparams, run_opts, record, folder, teacher_folder)
     else:
-        train_network(hparams, run_opts, teacher_folder)
+        student = hparams["network"] == "student"
+        sha256 = run_folder.read_stage(folder)["teacher_sha256"]
+        files = splits_of(hparams), hparams["wav2vec2_hub"]
+        sha256 = sha256 if student else None
+        record = table.with_contents(record, *files, sha256)
+        arguments = [folder, record, hparams["systems"]]
+        run_on_main(run_folder.reserve, args=arguments)
     if hparams["train_only"]:
-        logger.info(f"{folder}: trained, not tested, as asked for.")
+        logger.info(f"{folder}: trained, not tested (train_only).")
         return None
-    return evaluate(hparams, run_opts)
+    return evaluate(hparams, run_opts, folder)
 
 
 def main(argv):
-    """Runs the command; what a user can mend ends in one clear line."""
+    """Runs the command; an error a user can fix ends in one line."""
     transformers.utils.logging.disable_progress_bar()
     hparams_file, run_opts, command_line = sb.parse_arguments(argv)
-    sb.utils.distributed.ddp_init_group(run_opts)
+    distributed.ddp_init_group(run_opts)
     try:
-        check_arguments(argv, run_opts, command_line)
+        overrides.check_arguments(argv, run_opts)
         run(hparams_file, run_opts, command_line)
     # Also a full disk, or a folder that may not be written; any process may
-    # be the one that meets it.
+    # be the one that raises it.
     except (OSError, InputError) as error:
         logger.error(f"error: {error}", main_process_only=False)
         sys.exit(1)

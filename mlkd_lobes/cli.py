@@ -1,0 +1,213 @@
+"""Command line of the lobes.
+
+> python -m mlkd_lobes report | doctor | export | predict …
+
+Each command imports its modules when it is called, so predicting with an ONNX file
+works without PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pathlib
+import sys
+
+from tqdm import tqdm
+
+from mlkd_lobes.deployment import BACKENDS
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import atomic_path, write_json
+
+# Longest window and batch, and shortest, in seconds.
+LONGEST, SHORTEST = 3600, 0.1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    parser = argparse.ArgumentParser(prog="python -m mlkd_lobes")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    text = "tables, a figure and an HTML page of finished runs"
+    add = commands.add_parser("report", help=text).add_argument
+    add("folders", nargs="+", help="folders or zip archives of runs")
+    add("--folds", type=numbers, help="only these, e.g. 3,4,5,6")
+    add("--systems", help="only these, e.g. mlkd,student_noisy")
+    text = "a difference to show, 'one - other[, clean | , unseen noise]', the "
+    text += "main one first; default: those of the runs' settings"
+    add("--compare", action="append", help=text)
+    add("--figure", help="write UA over SNR here (svg, png or pdf)")
+    add("--html", help="write one self-contained page here")
+
+    text = "check speech and splits before training"
+    add = commands.add_parser("doctor", help=text)
+    text = "output folder of `train.py … --prepare_only=True`, a folder with "
+    text += "manifest.csv, or any folder of audio"
+    add.add_argument("target", help=text)
+    add.add_argument("--data_folder", help="what {data_root} stands for")
+    add.add_argument("--json", help="write all facts and findings here")
+
+    text = "a finished run's model in formats that open elsewhere"
+    add = commands.add_parser("export", help=text)
+    add.add_argument("--data_folder", help="what {data_root} stands for")
+    add.add_argument("--noise_folder", help="what $noise_folder stands for")
+    add.add_argument("run", help="the folder of a finished run")
+    add.add_argument("out", help="where the export goes")
+    text = "leave INT8 out"
+    add.add_argument("--without_int8", action="store_true", help=text)
+
+    text = "emotions of recordings"
+    add = commands.add_parser("predict", help=text).add_argument
+    add("model", help="an export, a run's folder or an ONNX file")
+    text = "files, folders, or a CSV with a column path and "
+    text += "optionally start and end in seconds"
+    add("audio", nargs="+", help=text)
+    add("--backend", choices=list(BACKENDS))
+    add("--device", default="cpu", help="e.g. cuda:0")
+    text = "longest window in seconds; longer recordings get a row per window"
+    add("--window", type=float, default=15.0, help=text)
+    text = "seconds of audio per batch"
+    add("--batch_length", type=float, default=60.0, help=text)
+    add("--output", help="a file (.csv, .jsonl); default: standard output")
+    add("--jsonl", action="store_true", help="JSON lines instead of CSV")
+    return parser
+
+
+def report(options) -> int:
+    """Writes figure and page if wanted, then prints the tables."""
+    from mlkd_lobes.evaluation import (
+        figures,
+        report as texts,
+    )
+    from mlkd_lobes.evaluation.comparison import find_runs, pool
+
+    suffix = pathlib.Path(options.figure or "a.svg").suffix[1:]
+    if suffix not in figures.FORMATS:
+        raise InputError(
+            f"--figure: '{options.figure}' ends in none of "
+            f"{', '.join(figures.FORMATS)}"
+        )
+    chosen = options.systems and options.systems.split(",")
+    pooled = pool(find_runs(options.folders, options.folds, chosen))
+    compared = options.compare or pooled.about.get("comparisons") or ()
+    if options.figure:
+        figure = figures.ua_over_snr(pooled.systems)
+        description = figures.describe_ua(pooled.systems)
+        with atomic_path(options.figure) as temporary:
+            figures.save(figure, temporary, suffix, description)
+    if options.html:
+        from mlkd_lobes.evaluation.page import page_html
+
+        with atomic_path(options.html) as temporary:
+            page = page_html(pooled, compared)
+            temporary.write_text(page, encoding="utf-8")
+    # Last: a reader such as `head` may close the pipe.
+    print(texts.report_text(pooled, compared))
+    return 0
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers of a list such as "3,4"."""
+    return [int(part) for part in text.split(",")]
+
+
+def doctor(options) -> int:
+    """Prints facts and findings; 1 if there is an error among them."""
+    from mlkd_lobes.evaluation.doctor import doctor_text, examine
+
+    found = examine(options.target, options.data_folder)
+    print(doctor_text(found))
+    if options.json:
+        write_json(options.json, found)
+    levels = {finding["level"] for finding in found["findings"]}
+    return int("error" in levels)
+
+
+def export(options) -> int:
+    """Exports a run and prints the files."""
+    from mlkd_lobes.deployment.export import export as export_run
+
+    summary = export_run(
+        options.run,
+        options.out,
+        options.data_folder,
+        options.noise_folder,
+        int8=not options.without_int8,
+    )
+    for name in summary["files"]:
+        print(f"{options.out}/{name}")
+    return 0
+
+
+def predict(options) -> int:
+    """Writes the emotions of recordings; 1 if one could not be read."""
+    from mlkd_lobes.deployment import predict as tools
+    from mlkd_lobes.deployment.models import open_model
+
+    _check_predict(options)
+    parts = tools.find_parts(options.audio)
+    model = open_model(options.model, options.backend, options.device)
+    unreadable = []
+
+    def report_error(message):
+        """Prints why a recording could not be read."""
+        unreadable.append(message)
+        print(f"error: {message}", file=sys.stderr)
+
+    found = tools.predict(
+        model,
+        tqdm(parts, unit="file", disable=None),
+        options.window,
+        options.batch_length,
+        report_error,
+    )
+    lines = options.jsonl or str(options.output).endswith(".jsonl")
+    with _output(options.output) as file:
+        tools.write_predictions(found, model.labels, file, lines)
+    if unreadable:
+        total = f"{len(unreadable)} of {len(parts)} recordings"
+        print(f"{total} could not be read", file=sys.stderr)
+    return int(bool(unreadable))
+
+
+def _check_predict(options):
+    """Raises for options with which writing would fail."""
+    for name in ("window", "batch_length"):
+        value = getattr(options, name)
+        if not SHORTEST <= value <= LONGEST:
+            raise InputError(
+                f"--{name}: {value:g} is not between {SHORTEST} and {LONGEST} "
+                "seconds"
+            )
+    # Before everything is computed.
+    if options.output and os.path.isdir(options.output):
+        raise InputError(f"--output: {options.output} is a folder")
+
+
+@contextlib.contextmanager
+def _output(path):
+    """A file that appears when it is complete, or the standard output."""
+    if path is None:
+        yield sys.stdout
+        return
+    with atomic_path(path) as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            yield file
+
+
+COMMANDS = {f.__name__: f for f in (report, doctor, export, predict)}
+
+
+def main(argv) -> int:
+    """Runs a command; the exit code is 1 for unexpected input."""
+    options = build_parser().parse_args(argv)
+    try:
+        return COMMANDS[options.command](options)
+    except BrokenPipeError:
+        # The reader has closed the pipe, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Also a folder where a file is expected, or one that may not be written.
+    except (OSError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 1

@@ -1,0 +1,1 @@
+"""Speech: audio files, corpora, manifests, splits, batches."""

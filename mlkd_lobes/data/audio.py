@@ -1,0 +1,387 @@
+"""Audio files: finding, probing and reading them, at any rate and format.
+
+Needs NumPy, soundfile and soxr, but not PyTorch, so that exported models run
+without it. Every error names the file.
+"""
+
+import functools
+import logging
+import math
+import os
+import pathlib
+import struct
+from collections import namedtuple
+
+import numpy as np
+import soundfile
+import soxr
+
+from mlkd_lobes.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16000
+# What counts as audio in a folder. The last three cannot be read; they are
+# named in an error rather than skipped.
+AUDIO_SUFFIXES = tuple(
+    ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .w64 .rf64 .sph "
+    ".nist .caf .m4a .aac .wma".split()  # codespell:ignore caf
+)
+# libsndfile's number of frames where a header gives none.
+UNKNOWN = 2**62
+# From telephones to measurement microphones, in Hz.
+LOWEST_RATE, HIGHEST_RATE = 4000, 384000
+# Even silence needs more than a byte for so many samples in any format.
+MOST_PER_BYTE = 2**16
+# A given end may lie so far behind the end of the file, in seconds: tables round.
+TOLERANCE = 0.02
+
+# Audible: within 40 dB of the recording's loudest 50 ms, above -80 dBFS.
+WINDOW = 0.05
+AUDIBLE_RANGE_DB = 40
+AUDIBLE_FLOOR = 1e-4
+SHORTEST_SEGMENT = 0.2
+# Gaps that are closed: in clips of events, and in long recordings, whose pauses
+# belong to them.
+LONGEST_GAP, LONGEST_PAUSE, LONG_RECORDING = 0.25, 2.0, 30.0
+
+AudioInfo = namedtuple("AudioInfo", "frames sample_rate channels duration")
+AudioInfo.__doc__ = """Header of an audio file; `duration` in seconds."""
+
+
+def list_audio(folder):
+    """All audio files below a folder, sorted, hidden ones (`._*`) left out.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to look; links to folders are followed, each folder once. A
+        folder that may not be read is left out with a warning.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Paths below `folder`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{folder}: no such folder")
+
+    def warn(error):
+        """Names a folder that may not be read."""
+        logger.warning(f"{error.filename}: left out ({error.strerror})")
+
+    root = os.path.realpath(folder)
+    found, visited = [], {root}
+    for place, folders, names in os.walk(
+        folder, onerror=warn, followlinks=True
+    ):
+        kept = []
+        for name in folders:
+            path = os.path.join(place, name)
+            real = os.path.realpath(path)
+            # A link into the folder itself leads to what is found anyway.
+            inside = os.path.islink(path) and f"{real}/".startswith(f"{root}/")
+            if not inside and real not in visited:
+                kept.append(name)
+                visited.add(real)
+        folders[:] = kept
+        found += [
+            pathlib.Path(place, name)
+            for name in names
+            if name.lower().endswith(AUDIO_SUFFIXES)
+            and not name.startswith(".")
+        ]
+    return sorted(path for path in found if path.is_file())
+
+
+def audio_info(path):
+    """Length and rate of an audio file, from its header.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    AudioInfo
+        `frames`, `sample_rate`, `channels`, `duration` (seconds).
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, truncated, not audio, or its sampling
+        rate is out of range.
+    """
+    try:
+        size = os.path.getsize(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}")
+    if size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes)")
+    try:
+        info = soundfile.info(str(path))
+    except (RuntimeError, UnicodeError) as error:
+        raise InputError(f"{path}: not readable as audio ({error})")
+    if not 0 < info.frames <= UNKNOWN:
+        raise InputError(f"{path}: its header gives no length; convert it")
+    cut = info.format == "WAV" and _is_cut(path)
+    if cut or info.frames * info.channels > MOST_PER_BYTE * size:
+        raise InputError(f"{path}: truncated, shorter than in its header")
+    if not LOWEST_RATE <= info.samplerate <= HIGHEST_RATE:
+        raise InputError(
+            f"{path}: has a sampling rate of {info.samplerate} Hz, expected "
+            f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        )
+    return AudioInfo(info.frames, info.samplerate, info.channels, info.duration)
+
+
+def _is_cut(path):
+    """Whether a WAV file ends before its data do; libsndfile ignores it."""
+    with open(path, "rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return False
+        while True:
+            chunk = file.read(8)
+            if len(chunk) < 8:
+                return False
+            name, size = struct.unpack("<4sI", chunk)
+            if name == b"data":
+                # Programs that write to a pipe leave a size of 2 GiB, or 4.
+                left = os.path.getsize(path) - file.tell()
+                piped = 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFFEFFF
+                return left < size and not piped
+            file.seek(size + size % 2, 1)
+
+
+def read_frames(path, start, n_frames, sample_rate=SAMPLE_RATE):
+    """Reads a part of a file given in frames of the file's own rate.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file; several channels are averaged.
+    start : int
+        First frame.
+    n_frames : int
+        How many frames, -1 for all that follow.
+    sample_rate : int
+        Rate of the result, in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform [time] in float32.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be decoded, ends early, or holds NaN or infinity.
+    """
+    try:
+        wav, rate = soundfile.read(
+            str(path), n_frames, start, dtype="float32", always_2d=True
+        )
+    except RuntimeError as error:
+        audio_info(path)  # more precise where the file itself is at fault
+        raise InputError(f"{path}: cannot be decoded ({error})")
+    if len(wav) < max(1, n_frames):
+        raise InputError(
+            f"{path}: truncated, {len(wav)} of {n_frames} frames can be read"
+        )
+    wav = wav.mean(1)
+    # A sum is finite if its terms are, and faster than testing each.
+    if not math.isfinite(wav.sum(dtype=np.float64)):
+        raise InputError(f"{path}: holds NaN or infinite samples")
+    return resample(wav, rate, sample_rate)
+
+
+def resample(wav, rate, sample_rate):
+    """Converts the sampling rate with soxr.
+
+    Arguments
+    ---------
+    wav : numpy.ndarray
+        Waveform [time].
+    rate : int
+        Its rate in Hz.
+    sample_rate : int
+        The rate wanted, in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform [time * sample_rate / rate] in float32.
+
+    Example
+    -------
+    >>> resample(np.zeros(8000, np.float32), 8000, 16000).shape
+    (16000,)
+    """
+    if rate == sample_rate:
+        return wav
+    return soxr.resample(wav, rate, sample_rate)
+
+
+def to_seconds(value, where):
+    """A time from a table or manifest.
+
+    Arguments
+    ---------
+    value : float, str or None
+        Seconds, or their text.
+    where : str
+        Of the value, for a message.
+
+    Returns
+    -------
+    float or None
+        The time; None stays.
+
+    Raises
+    ------
+    InputError
+        If it is not a number of seconds.
+
+    Example
+    -------
+    >>> to_seconds("1.5", "start")
+    1.5
+    """
+    if value is None:
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{where} is {value!r}, expected seconds")
+    return seconds
+
+
+def frame_bounds(path, start, stop):
+    """Turns two times of a file into frames.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    start : float or None
+        Beginning in seconds; None: the file's.
+    stop : float or None
+        End in seconds; None: the file's.
+
+    Returns
+    -------
+    first : int
+        First frame.
+    last : int
+        Frame behind the last one.
+    info : AudioInfo
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        If there is nothing between the two times.
+    """
+    info = audio_info(path)
+    first = round((start or 0.0) * info.sample_rate)
+    last = info.frames if stop is None else round(stop * info.sample_rate)
+    if last <= info.frames + TOLERANCE * info.sample_rate:
+        last = min(last, info.frames)
+    if not 0 <= first < last <= info.frames:
+        raise InputError(
+            f"{path}: start {start} and end {stop} are not within its "
+            f"{info.duration:.3f} s"
+        )
+    return first, last, info
+
+
+def read_audio(path, start=None, stop=None, sample_rate=SAMPLE_RATE):
+    """Reads a file, or the part of it between two times.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file; several channels are averaged.
+    start : float, optional
+        Beginning in seconds; default: the file's.
+    stop : float, optional
+        End in seconds; default: the file's.
+    sample_rate : int
+        Rate of the result, in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform [time] in float32.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is shorter than in its header, or has
+        nothing between the two times.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> soundfile.write(path, np.zeros((8000, 2)), 8000)
+    >>> read_audio(path, start=0.5).shape
+    (8000,)
+    """
+    first, last, _ = frame_bounds(path, start, stop)
+    return read_frames(path, first, last - first, sample_rate)
+
+
+@functools.lru_cache(maxsize=None)
+def audible_segments(path):
+    """The parts of a recording that hold noise.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The recording; read in blocks, whatever its length, once per process.
+
+    Returns
+    -------
+    list of (int, int)
+        Start and stop in frames of the file; empty if it is silent.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    info = audio_info(path)
+    window = max(1, round(WINDOW * info.sample_rate))
+    block, levels = 1200 * window, []
+    for start in range(0, info.frames, block):
+        n = min(block, info.frames - start)
+        wav = read_frames(path, start, n, info.sample_rate)
+        padded = np.pad(wav, (0, -len(wav) % window))
+        power = np.square(padded).reshape(-1, window).mean(1)
+        levels.append(np.sqrt(power))
+    levels = np.concatenate(levels)
+    threshold = levels.max() / 10 ** (AUDIBLE_RANGE_DB / 20)
+    audible = levels > max(threshold, AUDIBLE_FLOOR)
+    return _runs(audible, window, info)
+
+
+def _runs(audible, window, info):
+    """Runs of audible windows, short gaps closed, short runs left out."""
+    long = info.duration > LONG_RECORDING
+    runs, gap = [], LONGEST_PAUSE if long else LONGEST_GAP
+    for i in np.flatnonzero(audible).tolist():
+        if runs and (i - runs[-1][1]) * WINDOW <= gap:
+            runs[-1][1] = i + 1
+        else:
+            runs.append([i, i + 1])
+    shortest = min(SHORTEST_SEGMENT, info.duration / 2) * info.sample_rate
+    bounds = [(a * window, min(b * window, info.frames)) for a, b in runs]
+    return [(a, b) for a, b in bounds if b - a >= shortest]

@@ -1,0 +1,345 @@
+"""Datasets and batches: utterances of a manifest as a Brain receives them.
+
+One utterance at a time, in the loader's workers: read, perturbed in speed, mixed
+with noise. Every draw depends on seed, epoch and utterance alone. In evaluation an
+utterance is read once and mixed under all conditions.
+"""
+
+import bisect
+import contextlib
+import functools
+import math
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from mlkd_lobes.data.audio import read_audio, to_seconds
+from mlkd_lobes.data.manifests import read_entries, wav_path
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import stable_seed
+from speechbrain.augment.time_domain import SpeedPerturb
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.sampler import DynamicBatchSampler
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+# What is read from a manifest's entries; wav and length are required.
+MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")
+
+
+def read_manifest(path, data_folder, labels, longest, unlabelled=False):
+    """A manifest as a dataset without pipeline, its entries checked.
+
+    Arguments
+    ---------
+    path : str
+        JSON manifest with wav, length, emo and optionally start, stop,
+        speaker.
+    data_folder : str
+        What {data_root} stands for.
+    labels : list of str
+        The classes.
+    longest : float
+        Longest utterance allowed, in seconds.
+    unlabelled : bool
+        Whether utterances without a label are kept.
+
+    Returns
+    -------
+    speechbrain.dataio.dataset.DynamicItemDataset
+        One item per utterance.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the manifest does not exist.
+    InputError
+        If it is not a manifest or empty, has no labels or an unknown one, or an
+        utterance that is too long.
+    """
+    data = {}
+    for name, given in read_entries(path).items():
+        where = f"{path}: utterance {name}"
+        # Other keys, such as "label", could clash with those of pipelines.
+        data[name] = entry = {key: given.get(key) for key in MANIFEST_KEYS}
+        _check_entry(entry, labels, longest, where)
+        entry["wav"] = wav_path(entry["wav"], data_folder, where)
+    dataset = DynamicItemDataset(data)
+    labelled = [name for name in data if data[name]["emo"]]
+    if not labelled:
+        raise InputError(f"{path}: none of its utterances has a label")
+    if not unlabelled:
+        dataset.data_ids = labelled
+    elif len(labelled) == len(data):
+        logger.warning(f"unlabelled: {path} has no unlabelled utterance")
+    return dataset
+
+
+def _check_entry(entry, labels, longest, where):
+    """Raises for impossible values; times become numbers."""
+    for key in ("length", "start", "stop"):
+        entry[key] = to_seconds(entry[key], f"{where}: '{key}'")
+    if not entry["length"]:
+        raise InputError(f"{where} has no 'length'")
+    if entry["emo"] not in [None, *labels]:
+        raise InputError(
+            f"{where} is labelled '{entry['emo']}'; the known labels are: "
+            f"{', '.join(labels)}"
+        )
+    if entry["length"] > longest:
+        raise InputError(
+            f"{where} lasts {entry['length']} s, more than the {longest} s "
+            "that fit into a batch: cut it (columns start and end), or raise "
+            "max_batch_length and eval_batch_length"
+        )
+
+
+def add_training_pipeline(dataset, labels, speed, noise=None):
+    """Adds the items of training: noisy signal, clean signal, label.
+
+    `key` identifies the clean signal: the utterance and its speed.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        From `read_manifest`.
+    labels : list of str
+        The classes.
+    speed : KeyedSpeedPerturb
+        Chooses the speed.
+    noise : mlkd_lobes.noise.add_noise.KeyedAddNoise, optional
+        Makes `sig` noisy; without it `sig` is clean.
+    """
+    dataset.add_dynamic_item(
+        functools.partial(_training_item, labels, speed, noise),
+        takes=["id", "wav", "start", "stop", "emo"],
+        provides=["key", "clean", "sig", "snr", "label"],
+    )
+    dataset.set_output_keys(["key", "clean", "sig", "snr", "label"])
+
+
+# Functions of the module, so that they can be sent to spawned workers.
+def _training_item(labels, speed, noise, utterance, wav, start, stop, emo):
+    with torch_threads(1):
+        clean = torch.from_numpy(read_audio(wav, start, stop))
+        clean, percent = speed(clean, utterance)
+        noisy, snr = clean, math.inf
+        if noise is not None:
+            noisy, snr = noise.corrupt(clean, utterance)
+    label = -1 if emo is None else labels.index(emo)
+    return f"{utterance}@{percent}", clean, noisy, snr, label
+
+
+def add_evaluation_pipeline(dataset, labels, conditions, noise=None):
+    """Adds the items of evaluation: an utterance under all conditions.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        From `read_manifest`.
+    labels : list of str
+        The classes.
+    conditions : list of mlkd_lobes.noise.add_noise.Condition
+        The conditions.
+    noise : mlkd_lobes.noise.add_noise.KeyedAddNoise, optional
+        Mixes; not needed for the clean condition alone.
+    """
+    dataset.add_dynamic_item(
+        functools.partial(_evaluation_item, labels, conditions, noise),
+        takes=["id", "wav", "start", "stop", "emo"],
+        provides=["wavs", "conditions", "label"],
+    )
+    keys = ["id", "speaker", "wavs", "conditions", "label"]
+    dataset.set_output_keys(keys)
+
+
+def _evaluation_item(
+    labels, conditions, noise, utterance, wav, start, stop, emo
+):
+    with torch_threads(1):
+        clean = torch.from_numpy(read_audio(wav, start, stop))
+        wavs = clean[None]
+        if noise is not None:
+            wavs = noise.apply_conditions(clean, utterance, conditions)
+    return wavs, conditions, labels.index(emo)
+
+
+@contextlib.contextmanager
+def torch_threads(number):
+    """Limits PyTorch's threads inside a block.
+
+    The last bits of a long sum depend on their number; with one thread, items are
+    the same in the main process (num_workers: 0) and in a worker.
+
+    Arguments
+    ---------
+    number : int
+        Of threads.
+
+    Yields
+    ------
+    None
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class KeyedSpeedPerturb(SpeedPerturb):
+    """SpeechBrain's `SpeedPerturb` with draws keyed by seed, epoch, utterance.
+
+    Faster or slower speech sounds like another voice, so a few speakers become
+    more.
+
+    Arguments
+    ---------
+    orig_freq : int
+        Sampling rate in Hz.
+    speeds : sequence of int
+        Speeds in percent, all equally likely; [100]: only the original speed.
+    seed : int
+        Part of every draw's key.
+
+    Example
+    -------
+    >>> perturb = KeyedSpeedPerturb(16000, speeds=[80])
+    >>> slower, speed = perturb(torch.rand(8000), "utterance")
+    >>> slower.shape, speed
+    (torch.Size([10000]), 80)
+    """
+
+    def __init__(self, orig_freq, speeds=(100,), seed=0):
+        super().__init__(orig_freq, list(speeds))
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch):
+        """Sets the epoch of the draws; call it before loaders start.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch that begins.
+        """
+        self.epoch = epoch
+
+    def forward(self, wav, utterance):
+        """An utterance at its speed in the current epoch.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveform [time].
+        utterance : str
+            Its ID.
+
+        Returns
+        -------
+        wav : torch.Tensor
+            Waveform [time * 100 / speed].
+        speed : int
+            The speed in percent.
+        """
+        key = stable_seed("speed", self.seed, self.epoch, utterance)
+        chosen = key % len(self.speeds)
+        speed = self.speeds[chosen]
+        if speed == 100:
+            return wav, speed
+        return self.resamplers[chosen](wav[None])[0], speed
+
+
+class TrainingBatchSampler(Sampler):
+    """Batches of similar lengths, with unlabelled utterances added.
+
+    Labelled utterances are batched by SpeechBrain's DynamicBatchSampler.
+    Unlabelled ones, if there are any, are added to batches of about their own
+    length: at most as many as the batch could hold labelled ones, and at most
+    until it has twice `max_batch_length`, padding included. So all systems make
+    the same updates on the same labelled utterances.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        With `length` (seconds) and `emo` per utterance.
+    max_batch_length : float
+        Seconds per batch, padding included, at the recordings' own speed.
+    num_buckets : int
+        Groups of similar length.
+    seed : int
+        Determines the order, together with the epoch.
+    """
+
+    def __init__(self, dataset, max_batch_length, num_buckets, seed):
+        entries = [dataset.data[name] for name in dataset.data_ids]
+        self.lengths = [float(entry["length"]) for entry in entries]
+        self.max_batch_length, self.seed, self.epoch = max_batch_length, seed, 0
+        self.labelled = [i for i, e in enumerate(entries) if e["emo"]]
+        own = [self.lengths[i] for i in self.labelled]
+        # Boundaries from the data, so that batches are as full as possible.
+        shares = np.arange(1, num_buckets + 1) / num_buckets
+        bounds = np.unique(np.round(np.quantile(own, shares), 3)) + 1e-3
+        self.bounds = bounds.tolist()
+        self.sampler = DynamicBatchSampler(
+            self.labelled,
+            max_batch_length,
+            bucket_boundaries=self.bounds,
+            lengths_list=own,
+            seed=seed,
+        )
+        self.unlabelled = [[] for _ in self.bounds]
+        for i, entry in enumerate(entries):
+            if not entry["emo"]:
+                self.unlabelled[self._bucket(i)].append(i)
+
+    def _bucket(self, i):
+        """Of an utterance; the last bucket takes longer ones as well."""
+        place = bisect.bisect_left(self.bounds, self.lengths[i])
+        return min(place, len(self.bounds) - 1)
+
+    def set_epoch(self, epoch):
+        """Sets the order of an epoch.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch that begins.
+        """
+        self.epoch = epoch
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self):
+        return len(self.sampler)
+
+    def __iter__(self):
+        generator = torch.Generator()
+        generator.manual_seed(stable_seed(self.seed, self.epoch, "others"))
+        queues = [
+            [b[i] for i in torch.randperm(len(b), generator=generator)]
+            for b in self.unlabelled
+        ]
+        # A copy: the sampler shuffles anew once it is exhausted.
+        for places in list(self.sampler):
+            batch = [self.labelled[place] for place in places]
+            bucket = max(map(self._bucket, batch))
+            room = int(self.max_batch_length / self.bounds[bucket])
+            full = self._fill(batch, queues[bucket], room)
+            # Utterances just used go to the end of the queue.
+            queues[bucket].sort(key=set(full).__contains__)
+            yield full
+
+    def _fill(self, batch, queue, room):
+        """A batch with as many unlabelled utterances as there is room for."""
+        longest = max(self.lengths[i] for i in batch)
+        full = list(batch)
+        for i in queue:
+            if len(full) == len(batch) + room:
+                break
+            new_longest = max(longest, self.lengths[i])
+            if (len(full) + 1) * new_longest <= 2 * self.max_batch_length:
+                full.append(i)
+                longest = new_longest
+        return full

@@ -1,0 +1,120 @@
+"""Overlaps between splits: speakers, sessions, files, noise recordings.
+
+A result means nothing if the test's speakers, sessions or noise recordings were
+trained on. A protocol may share speakers between training and validation if it
+declares so; between training and test nothing may be shared.
+"""
+
+import itertools
+from collections import namedtuple
+
+from mlkd_lobes.errors import InputError
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+Overlap = namedtuple("Overlap", ["key", "splits", "shared"])
+Overlap.__doc__ = """What two splits share: a key, their names, the values."""
+
+
+def find_overlaps(splits, keys):
+    """Values that splits have in common.
+
+    Arguments
+    ---------
+    splits : dict of str to iterable of dict
+        Entries per split, in the order train, valid, test.
+    keys : sequence of str
+        What to compare, e.g. "speaker"; entries without it are ignored.
+
+    Returns
+    -------
+    list of Overlap
+        One per key and pair of splits with common values.
+
+    Example
+    -------
+    >>> splits = {"train": [{"speaker": "a"}], "test": [{"speaker": "a"}]}
+    >>> find_overlaps(splits, ["speaker"])
+    [Overlap(key='speaker', splits=('train', 'test'), shared=['a'])]
+    """
+    overlaps = []
+    for key in keys:
+        values = {
+            name: {e[key] for e in entries if e.get(key) is not None}
+            for name, entries in splits.items()
+        }
+        for pair in itertools.combinations(splits, 2):
+            shared = values[pair[0]] & values[pair[1]]
+            if shared:
+                overlaps.append(Overlap(key, pair, sorted(shared)))
+    return overlaps
+
+
+def is_declared(overlap, declared):
+    """Whether a protocol allows an overlap; never between train and test.
+
+    Arguments
+    ---------
+    overlap : Overlap
+        From `find_overlaps`.
+    declared : collection of (str, str, str)
+        Key and pair of splits that may share values.
+
+    Returns
+    -------
+    bool
+        Whether it is allowed.
+    """
+    named = (overlap.key, *overlap.splits) in set(map(tuple, declared))
+    return named and overlap.splits != ("train", "test")
+
+
+def refuse_overlaps(splits, keys, declared=()):
+    """Raises where splits share what they must not.
+
+    Arguments
+    ---------
+    splits : dict of str to iterable of dict
+        Entries per split.
+    keys : sequence of str
+        What to compare.
+    declared : collection of (str, str, str), or None
+        Key and pair of splits that the protocol allows to share values; None
+        for manifests of the user's own, where an overlap is a warning.
+
+    Raises
+    ------
+    InputError
+        Naming the shared values and the splits.
+    """
+    found = [
+        overlap
+        for overlap in find_overlaps(splits, keys)
+        if not is_declared(overlap, declared or ())
+    ]
+    if found and declared is None:
+        logger.warning("Leakage: " + describe_overlaps(found))
+    elif found:
+        raise InputError(describe_overlaps(found))
+
+
+def describe_overlaps(overlaps):
+    """One line per overlap.
+
+    Arguments
+    ---------
+    overlaps : sequence of Overlap
+        From `find_overlaps`.
+
+    Returns
+    -------
+    str
+        Lines of text.
+    """
+    return "\n".join(
+        f"{o.splits[0]} and {o.splits[1]} share {len(o.shared)} {o.key}(s): "
+        + ", ".join(map(str, o.shared[:5]))
+        + (" …" if len(o.shared) > 5 else "")
+        for o in overlaps
+    )

@@ -1,0 +1,363 @@
+"""Manifests: the JSON files that every corpus preparation writes.
+
+train.json, valid.json and test.json hold one entry per utterance: `wav` (below
+{data_root}), `start` and `stop` in seconds or null, `length` in seconds, `emo`
+(null: unlabelled), `speaker`, `session`, `gender`, `text`, and `sha256` of the
+file, so that a changed file changes the manifest. preparation.json beside them
+records what they were made from, so that another fold, protocol or corpus never
+reuses them.
+"""
+
+import json
+import os
+import pathlib
+from collections import Counter, namedtuple
+
+from mlkd_lobes import files
+from mlkd_lobes.data import audio
+from mlkd_lobes.data.leakage import refuse_overlaps
+from mlkd_lobes.errors import InputError
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+SPLITS = ("train", "valid", "test")
+UNLABELLED = "unlabelled"
+STAMP = "preparation.json"
+# Most messages of one kind that an error lists.
+MOST_LISTED = 10
+
+
+Protocol = namedtuple("Protocol", ["split", "declared", "n_folds"])
+Protocol.__doc__ = """How a corpus is split, and which overlaps that declares.
+
+`split` makes train, valid and test from entries and a fold; `declared` lists
+(key, split, split) that may share values, e.g. ("speaker", "train", "valid");
+`n_folds` is None where a setting decides.
+"""
+
+
+def is_prepared(save_folder, stamp, suffix=".json"):
+    """Whether the files of exactly this preparation exist.
+
+    Arguments
+    ---------
+    save_folder : str or pathlib.Path
+        Where they are kept.
+    stamp : dict
+        What they would be made from.
+    suffix : str
+        Of the files per split: ".json" for speech, ".csv" for noise.
+
+    Returns
+    -------
+    bool
+        True if nothing needs to be done.
+    """
+    folder = pathlib.Path(save_folder)
+    try:
+        found = files.read_json(folder / STAMP)
+    except (OSError, ValueError):
+        return False
+    complete = all((folder / (name + suffix)).is_file() for name in SPLITS)
+    # Through JSON, so that tuples and lists compare equal.
+    return complete and found == json.loads(json.dumps(stamp))
+
+
+def file_states(paths):
+    """Size and time of files, to notice when one is replaced.
+
+    Arguments
+    ---------
+    paths : iterable of str or pathlib.Path
+        The files; missing ones are noted as such.
+
+    Returns
+    -------
+    dict
+        Path to [size, time of change in ns], or to None.
+    """
+    states = {}
+    for path in map(str, paths):
+        state = os.stat(path) if os.path.exists(path) else None
+        states[path] = state and [state.st_size, state.st_mtime_ns]
+    return states
+
+
+def measure(entries, data_folder):
+    """Decodes every utterance once; sets its `length` and `sha256`.
+
+    Arguments
+    ---------
+    entries : dict of str to dict
+        Entries by ID, with `wav`, `start` and `stop`.
+    data_folder : str
+        What {data_root} stands for.
+
+    Raises
+    ------
+    InputError
+        Naming every file that cannot be used, and why.
+    """
+    # The file's own bytes: decoded samples differ by a bit between machines.
+    problems, hashes = [], {}
+    for name, entry in entries.items():
+        path = wav_path(entry["wav"], data_folder, name)
+        try:
+            wav = audio.read_audio(path, entry["start"], entry["stop"])
+            if path not in hashes:
+                hashes[path] = files.file_sha256(path)[:16]
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        entry["length"] = round(len(wav) / audio.SAMPLE_RATE, 4)
+        entry["sha256"] = hashes[path]
+    if problems:
+        raise InputError(listing("unusable audio files", problems))
+
+
+def wav_path(wav, data_folder, where):
+    """The path of the audio file named by a manifest entry.
+
+    Arguments
+    ---------
+    wav : str
+        A path with {data_root} for the corpus' folder; other braces are
+        doubled.
+    data_folder : str
+        That folder.
+    where : str
+        The entry's name in a message.
+
+    Returns
+    -------
+    str
+        The path.
+
+    Raises
+    ------
+    InputError
+        If something else stands in braces.
+
+    Example
+    -------
+    >>> wav_path("{data_root}/a.wav", "corpus", "train.json: utterance a")
+    'corpus/a.wav'
+    """
+    try:
+        return wav.format(data_root=data_folder)
+    except (AttributeError, LookupError, ValueError):
+        raise InputError(
+            f"{where} has '{wav}' as 'wav', in which only {{data_root}} may "
+            "stand in braces; other braces are doubled"
+        )
+
+
+def relative_wav(path):
+    """A `wav` value for a path.
+
+    Arguments
+    ---------
+    path : str
+        Below the data folder, or absolute.
+
+    Returns
+    -------
+    str
+        With {data_root} in front of a relative one; braces are doubled.
+    """
+    escaped = str(path).replace("{", "{{").replace("}", "}}")
+    return escaped if os.path.isabs(path) else "{data_root}/" + escaped
+
+
+def listing(title, problems, most=MOST_LISTED):
+    """A count and the first of many messages.
+
+    Arguments
+    ---------
+    title : str
+        What the messages have in common.
+    problems : sequence of str
+        The messages.
+    most : int
+        How many are shown.
+
+    Returns
+    -------
+    str
+        Text of several lines.
+    """
+    lines = [f"{len(problems)} {title}:"]
+    lines += [f"  {problem}" for problem in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  … and {len(problems) - most} more")
+    return "\n".join(lines)
+
+
+def check_label_map(label_map, labels):
+    """Raises if an emotion is mapped to an unknown class.
+
+    Arguments
+    ---------
+    label_map : dict
+        The corpus' emotions to one of the classes, to null (left out) or to
+        "unlabelled".
+    labels : sequence of str
+        The classes.
+
+    Raises
+    ------
+    InputError
+        Naming emotion and label.
+    """
+    for emotion, label in label_map.items():
+        if label not in (*labels, UNLABELLED, None):
+            raise InputError(
+                f"label_map: {emotion} maps to '{label}'; expected one of "
+                f"{', '.join(labels)}, {UNLABELLED} or null"
+            )
+
+
+def check_fold(fold, n_folds):
+    """Raises if there is no such fold.
+
+    Arguments
+    ---------
+    fold : int
+        The fold, from 1.
+    n_folds : int
+        How many there are.
+
+    Raises
+    ------
+    InputError
+        Naming the fold and the range.
+    """
+    if not isinstance(fold, int) or not 1 <= fold <= n_folds:
+        raise InputError(f"fold: {fold} is not between 1 and {n_folds}")
+
+
+def split_entries(entries, group, test, valid=None):
+    """Splits by group; unlabelled utterances are kept for training only.
+
+    Arguments
+    ---------
+    entries : dict of str to dict
+        Entries by ID.
+    group : callable
+        Takes an entry, gives its group.
+    test : object
+        The group that is tested.
+    valid : object
+        The group that validates; None: none yet.
+
+    Returns
+    -------
+    dict
+        train, valid and test, each entries by ID, in the order of IDs.
+
+    Example
+    -------
+    >>> entries = {n: {"speaker": n, "emo": "neu"} for n in "abcd"}
+    >>> splits = split_entries(entries, lambda e: e["speaker"], "b", "c")
+    >>> {name: list(split) for name, split in splits.items()}
+    {'train': ['a', 'd'], 'valid': ['c'], 'test': ['b']}
+    """
+    splits = {name: {} for name in SPLITS}
+    for name in sorted(entries):
+        entry = entries[name]
+        split = {test: "test", valid: "valid"}.get(group(entry), "train")
+        if entry["emo"] or split == "train":
+            splits[split][name] = entry
+    return splits
+
+
+def write_manifests(save_folder, splits, labels, stamp, declared=()):
+    """Checks the splits and writes them, the stamp last.
+
+    Arguments
+    ---------
+    save_folder : str or pathlib.Path
+        Destination.
+    splits : dict of str to dict
+        Entries by ID for train, valid and test.
+    labels : sequence of str
+        The classes; each must occur in training.
+    stamp : dict
+        What the splits were made from.
+    declared : collection of (str, str, str)
+        Overlaps that the protocol declares, see `Protocol`.
+
+    Raises
+    ------
+    InputError
+        If a split is empty, a class is missing from training, or splits share
+        speakers, sessions or files they must not.
+    """
+    entries = {name: list(splits[name].values()) for name in SPLITS}
+    for name, rows in entries.items():
+        if not any(row["emo"] for row in rows):
+            raise InputError(f"the {name} split has no labelled utterance")
+    missing = set(labels) - {row["emo"] for row in entries["train"]}
+    if missing:
+        raise InputError(
+            f"no training utterance is labelled {', '.join(sorted(missing))}"
+        )
+    refuse_overlaps(entries, ["speaker", "session", "wav"], declared)
+    folder = pathlib.Path(save_folder)
+    (folder / STAMP).unlink(missing_ok=True)
+    for name in SPLITS:
+        files.write_json(folder / f"{name}.json", splits[name])
+    files.write_json(folder / STAMP, stamp)
+    logger.info("Corpus: " + _describe(entries, labels))
+
+
+def _describe(entries, labels):
+    """Counts per split, for the log."""
+    lines = []
+    for name, rows in entries.items():
+        counts = Counter(row["emo"] or UNLABELLED for row in rows)
+        speakers = sorted({row["speaker"] for row in rows})
+        shown = [f"{key} {counts[key]}" for key in [*labels, UNLABELLED]]
+        lines.append(
+            f"{name} {len(rows)} utterances ({', '.join(shown)}), "
+            f"speakers {', '.join(speakers)}"
+        )
+    return "\n".join(lines)
+
+
+def read_entries(path):
+    """Entries of a manifest by ID, as they are.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A JSON file of IDs and entries, each with `wav`, a path.
+
+    Returns
+    -------
+    dict
+        Entries by ID, at least one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it does not exist.
+    InputError
+        If it is not a manifest, or empty.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such manifest")
+    entries = files.read_json(str(path))
+    if not isinstance(entries, dict) or not entries:
+        raise InputError(f"{path}: has no utterances")
+    for name, entry in entries.items():
+        where = f"{path}: utterance {name}"
+        if not isinstance(entry, dict):
+            raise InputError(
+                f"{where} is {entry!r}, expected keys and values: wav, length, "
+                "emo, …"
+            )
+        if not isinstance(entry.get("wav"), str):
+            raise InputError(f"{where} has {entry.get('wav')!r} as 'wav'")
+    return entries

@@ -1,0 +1,132 @@
+"""Opened models: waveforms in, probabilities out, with torch or onnxruntime.
+
+Every model has `labels`; called with a list of waveforms [time] at 16 kHz, it
+returns probabilities [waveforms, labels]. Only the torch model imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from mlkd_lobes.deployment import BACKENDS, find_model
+from mlkd_lobes.errors import InputError
+
+
+def pad(wavs) -> tuple[np.ndarray, np.ndarray]:
+    """Waveforms of several lengths as one float32 array, and their lengths.
+
+    >>> waveforms, lengths = pad([np.ones(3), np.ones(1)])
+    >>> waveforms.tolist(), lengths.tolist()
+    ([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]], [3, 1])
+    """
+    lengths = np.array([len(wav) for wav in wavs], np.int64)
+    waveforms = np.zeros((len(wavs), lengths.max()), np.float32)
+    for row, wav in zip(waveforms, wavs):
+        row[: len(wav)] = wav
+    return waveforms, lengths
+
+
+class TorchModel:
+    """A classifier run by PyTorch, independent of padding."""
+
+    def __init__(self, model, device="cpu"):
+        import torch
+
+        self.torch, self.device = torch, device
+        try:
+            self.model = model.eval().to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {device}: {error}")
+        self.labels = self.model.labels
+
+    @classmethod
+    def open(cls, folder, device="cpu") -> TorchModel:
+        """Opens a Hugging Face `*ForSequenceClassification` folder."""
+        from mlkd_lobes.models.classifier import open_classifier
+
+        try:
+            model = open_classifier(folder)
+        except (ImportError, InputError):
+            raise
+        # Damaged files raise errors of half a dozen libraries.
+        except Exception as error:
+            raise InputError(
+                f"{folder}: cannot be opened as a Hugging Face audio "
+                f"classifier ({_line(error)})"
+            )
+        return cls(model, device)
+
+    def __call__(self, wavs) -> np.ndarray:
+        waveforms, lengths = map(self.torch.from_numpy, pad(wavs))
+        relative = (lengths / waveforms.shape[1]).to(self.device)
+        with self.torch.inference_mode():
+            logits = self.model(waveforms.to(self.device), relative).logits
+        return logits.float().softmax(-1).cpu().numpy()
+
+
+class OnnxModel:
+    """An exported ONNX file, run by onnxruntime; its metadata holds the labels.
+
+    device: "cpu", or "cuda" or "cuda:1" with the GPU build of onnxruntime.
+    """
+
+    def __init__(self, path, device="cpu", threads=None):
+        import onnxruntime
+
+        kind, _, index = device.partition(":")
+        name = f"{kind.upper()}ExecutionProvider"
+        known = onnxruntime.get_available_providers()
+        if name not in known:
+            raise InputError(
+                f"device {device}: this onnxruntime only has {', '.join(known)}"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        providers = [(name, {"device_id": index} if index else {})]
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=providers
+            )
+        # onnxruntime's errors have no common class.
+        except Exception as error:
+            raise InputError(
+                f"{path}: cannot be opened as ONNX ({_line(error)})"
+            )
+        # If a GPU fails to start, onnxruntime silently falls back.
+        if name not in self.session.get_providers():
+            raise InputError(f"device {device}: onnxruntime cannot use it")
+        stored = self.session.get_modelmeta().custom_metadata_map
+        if "labels" not in stored:
+            raise InputError(
+                f"{path}: its metadata has no labels; expected a file written "
+                "by `python -m mlkd_lobes export`"
+            )
+        self.labels = json.loads(stored["labels"])
+
+    def __call__(self, wavs) -> np.ndarray:
+        waveforms, lengths = pad(wavs)
+        inputs = {"waveforms": waveforms, "lengths": lengths}
+        return self.session.run(["probabilities"], inputs)[0]
+
+
+def _line(error):
+    """An error's message as one short line."""
+    return " ".join(str(error).split())[:300]
+
+
+def open_model(source, backend=None, device="cpu") -> TorchModel | OnnxModel:
+    """Opens an export, a run's folder, a Hugging Face folder or an ONNX file.
+
+    backend: torch, onnx or int8.
+    """
+    path, backend = find_model(source, backend)
+    opener = TorchModel.open if backend == "torch" else OnnxModel
+    try:
+        return opener(path, device)
+    except ImportError as error:
+        raise InputError(
+            f"backend {backend}: {error.name or error} is not installed; the "
+            f"backends are {', '.join(BACKENDS)}"
+        )

@@ -1,0 +1,110 @@
+"""The speech and noise of a finished run, to calibrate and compare models on."""
+
+from __future__ import annotations
+
+import pathlib
+import random
+from collections import namedtuple
+
+import torch
+
+from mlkd_lobes.data.audio import read_audio
+from mlkd_lobes.data.manifests import read_entries, wav_path
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.results import DATA
+from mlkd_lobes.files import read_json, stable_seed
+from mlkd_lobes.noise.add_noise import UNSEEN_PREFIX, KeyedAddNoise, conditions
+
+Utterance = namedtuple("Utterance", ["label", "wavs"])
+Utterance.__doc__ = (
+    """The index of its label, and waveforms [conditions, time]."""
+)
+
+# SNRs, in dB, at which models are compared.
+SNRS = [0, 10]
+
+
+class RunSpeech:
+    """Reads the training and test speech of a run.
+
+    data_folder and noise_folder: where the corpora are, if not where the run
+    found them.
+    """
+
+    def __init__(self, run, labels, data_folder=None, noise_folder=None):
+        run, self.labels = pathlib.Path(run), list(labels)
+        self.about = about = read_json(run / DATA, dict)
+        self.data_folder = data_folder or about["data_folder"]
+        noise_folder = noise_folder or about["noise_folder"]
+        self.manifests, self.noise = {}, {}
+        for split in ("train", "test"):
+            entries = read_entries(_find(run, about[split]["manifest"]))
+            self.manifests[split] = {
+                k: e for k, e in entries.items() if e["emo"]
+            }
+            self.noise[split] = KeyedAddNoise(
+                str(_find(run, about[split]["noise"])),
+                snr_low=about["snr_low"],
+                snr_high=about["snr_high"],
+                clean_share=0.5,
+                replacements={"noise_folder": noise_folder},
+            )
+        kinds = self.noise["test"].types
+        used = [k for k in kinds if not k.startswith(UNSEEN_PREFIX)]
+        if not used or not all(self.manifests.values()):
+            raise InputError(
+                f"{run}: has no labelled utterances, or no test noise of a type "
+                "used in training"
+            )
+        self.conditions = conditions(used, SNRS)
+
+    def training(self, n):
+        """Yields training waveforms [time], at most n, half of them noisy."""
+        names = sorted(self.manifests["train"])
+        random.Random(stable_seed("calibration")).shuffle(names)
+        for name in names[:n]:
+            wav = self._read("train", name)
+            yield self.noise["train"].corrupt(wav, name)[0].numpy()
+
+    def test(self):
+        """Yields every test Utterance under `conditions`."""
+        noise = self.noise["test"]
+        for name, entry in self.manifests["test"].items():
+            wav = self._read("test", name)
+            wavs = noise.apply_conditions(wav, name, self.conditions)
+            yield Utterance(self.labels.index(entry["emo"]), wavs.numpy())
+
+    def _read(self, split, name):
+        entry = self.manifests[split][name]
+        where = f"{split}.json: utterance {name}"
+        path = wav_path(entry["wav"], self.data_folder, where)
+        wav = read_audio(path, entry.get("start"), entry.get("stop"))
+        return torch.from_numpy(wav)
+
+
+def _find(run, path):
+    """A file of the run; in a moved run it is found beside its folder."""
+    path = pathlib.Path(path)
+    if path.is_file():
+        return path
+    return run.parent / path.parent.name / path.name
+
+
+def describe_training(speech: RunSpeech) -> dict:
+    """What a run's model was trained on, for its card."""
+    entries, about = speech.manifests["train"].values(), speech.about
+    return {
+        **about,
+        "utterances": len(entries),
+        "speakers": len({entry.get("speaker") for entry in entries}),
+        "noise": list(speech.noise["train"].types),
+        # Paths are private: of a folder only the name is kept.
+        "encoder": _public_name(about["encoder"]),
+        "teacher": about["teacher"] and _public_name(about["teacher"]),
+    }
+
+
+def _public_name(source):
+    """A model's name on the hub, or the name of its folder."""
+    path = pathlib.Path(source)
+    return path.name if path.is_absolute() or path.exists() else source

@@ -1,0 +1,343 @@
+"""Runs pooled over folds, seeds side by side; differences between systems."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import reprlib
+import zipfile
+import zlib
+from collections import Counter, defaultdict, namedtuple
+
+import numpy as np
+import pandas as pd
+
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation import (
+    metrics,
+    results as stored,
+    statistics,
+)
+from mlkd_lobes.noise.add_noise import CLEAN, UNSEEN_PREFIX, Condition
+
+# What all runs of a report have in common.
+COMMON = ("corpus", "protocol", "labels", "noise_corpus")
+NOISY, CLEAN_SPEECH, UNSEEN = "noisy", "clean", "unseen noise"
+
+StoredRun = namedtuple("StoredRun", ["folder", "results"])
+StoredRun.__doc__ = """A finished run: its folder and its results.json."""
+
+Pooled = namedtuple("Pooled", ["systems", "about", "left_out"])
+Pooled.__doc__ = """Systems, the worst in noise first; results.json of one of their
+runs; runs that were left out so that all systems have the same folds."""
+
+Comparison = namedtuple(
+    "Comparison", ["one", "other", "under", "seeds", "found", "per_run"]
+)
+Comparison.__doc__ = """UA of system `one` minus that of `other`.
+
+`under` "noisy" (types used in training), "clean" or "unseen noise"; the `seeds`
+both have; `found`, a statistics.Difference; the difference `per_run`, of every
+fold and seed.
+"""
+
+
+def find_runs(places, folds=None, systems=None) -> list[StoredRun]:
+    """All finished runs in some folders and zip archives of such folders."""
+    try:
+        folders = {str(f): f for p in places for f in _run_folders(p)}
+        runs = [StoredRun(f, stored.read_results(f)) for f in folders.values()]
+    except (zlib.error, zipfile.BadZipFile) as error:
+        raise InputError(f"{places}: a zip archive is damaged ({error})")
+    runs.sort(key=lambda run: str(run.folder))
+    for key, wanted in (("fold", folds), ("system", systems)):
+        found = list(dict.fromkeys(run.results[key] for run in runs))
+        missing = [str(w) for w in wanted or () if w not in found]
+        if missing:
+            raise InputError(
+                f"no results of {key} {', '.join(missing)} there; of: "
+                f"{', '.join(map(str, found))}"
+            )
+        runs = [r for r in runs if not wanted or r.results[key] in wanted]
+    return runs
+
+
+def _run_folders(place):
+    """Folders of finished runs in a folder or zip archive."""
+    place = pathlib.Path(place)
+    if place.is_file() and zipfile.is_zipfile(place):
+        archive = zipfile.ZipFile(place)
+        found = [
+            zipfile.Path(archive, name[: -len(stored.RESULTS)])
+            for name in archive.namelist()
+            if name.endswith(f"/{stored.RESULTS}")
+        ]
+    else:
+        found = [path.parent for path in place.rglob(stored.RESULTS)]
+    if not found:
+        raise FileNotFoundError(f"no {stored.RESULTS} in {place}")
+    return found
+
+
+class System:
+    """All runs of a system: predictions pooled over folds, seed by seed."""
+
+    def __init__(self, name, runs, labels, grid):
+        self.name, self.labels, self.grid = name, labels, grid
+        self.runs = {place: run.results for place, run in runs.items()}
+        self.seeds = sorted({seed for seed, _ in runs})
+        self.folds = sorted({fold for _, fold in runs})
+        self.tables = {
+            seed: _pool_folds({fold: runs[seed, fold] for fold in self.folds})
+            for seed in self.seeds
+        }
+        self.scores = {
+            seed: stored.summarize(table, labels)
+            for seed, table in self.tables.items()
+        }
+        tables = list(self.tables.values())
+        self.counts = statistics.speaker_counts(tables, labels, grid)
+
+    def noise_types(self, unseen=False) -> list[str]:
+        """Noise types used in training, or those that were not."""
+        kinds = dict.fromkeys(c.noise for c in self.grid if c != CLEAN)
+        return [k for k in kinds if k.startswith(UNSEEN_PREFIX) == unseen]
+
+    def conditions(self, kind=None, snr=None, unseen=False) -> list[Condition]:
+        """Noisy conditions, of one type or SNR if given."""
+        kinds = [kind] if kind else self.noise_types(unseen)
+        return [
+            c
+            for c in self.grid
+            if c.noise in kinds and (snr is None or c.snr_db == snr)
+        ]
+
+    def snrs(self, kind=None) -> list[float]:
+        """SNRs of the noise used in training, or of one type."""
+        return sorted({c.snr_db for c in self.conditions(kind)})
+
+    def _entries(self, conditions, seeds=None):
+        return [
+            entry
+            for seed in seeds or self.seeds
+            for entry in self.scores[seed]
+            if Condition(entry["noise"], entry["snr_db"]) in conditions
+        ]
+
+    def score(self, conditions, name="UA", label=None, seeds=None) -> float:
+        """A metric, mean over conditions and seeds; NaN if not tested."""
+        found = self._entries(conditions, seeds)
+        values = [e[name] if label is None else e[name][label] for e in found]
+        known = values and None not in values
+        return float(np.mean(values)) if known else math.nan
+
+    def confusion(self, conditions) -> np.ndarray:
+        """Shares [classes, classes] of each true class, seeds pooled."""
+        entries = self._entries(conditions)
+        counts = sum(np.array(entry["confusion"]) for entry in entries)
+        return counts / counts.sum(1, keepdims=True).clip(min=1)
+
+    def counts_under(self, conditions, seeds=None) -> statistics.SpeakerCounts:
+        """Correct predictions under some conditions, of some or all seeds."""
+        rows = [self.seeds.index(seed) for seed in seeds or self.seeds]
+        columns = [self.grid.index(condition) for condition in conditions]
+        correct, total, speakers = self.counts
+        chosen = correct[rows][:, :, columns], total[:, columns]
+        return statistics.SpeakerCounts(*chosen, speakers)
+
+    def ua_interval(self, conditions) -> tuple[float, float]:
+        """95 % interval of the mean UA over speakers."""
+        if not conditions:
+            return math.nan, math.nan
+        return statistics.interval(self.counts_under(conditions))
+
+    def consistency_interval(self, conditions) -> tuple[float, float]:
+        """95 % interval of the consistency with clean predictions."""
+        tables = list(self.tables.values())
+        counts = statistics.unchanged_counts(tables, conditions)
+        return statistics.interval(counts)
+
+
+def pool(runs) -> Pooled:
+    """Pools runs system by system; raises if they are not comparable."""
+    runs, left_out = _on_shared_folds(runs)
+    by_system, first = defaultdict(dict), runs[0]
+    tested, trained = {}, {}
+    for run in runs:
+        _check_kind(run, first)
+        results = run.results
+        place = results["seed"], results["fold"]
+        _check_tested(run, tested)
+        _check_trained(run, trained)
+        if place in by_system[results["system"]]:
+            raise InputError(
+                f"{run.folder}: fold {results['fold']}, seed {results['seed']} "
+                f"of {results['system']} is given twice"
+            )
+        by_system[results["system"]][place] = run
+    labels, grid = first.results["labels"], _grid(first.results)
+    systems = [System(n, r, labels, grid) for n, r in by_system.items()]
+    for other in systems[1:]:
+        if not statistics.same_utterances(systems[0].counts, other.counts):
+            raise InputError(
+                f"{systems[0].name} and {other.name} were tested on different "
+                "utterances"
+            )
+    systems.sort(key=lambda s: s.score(s.conditions()))
+    return Pooled(systems, first.results, left_out)
+
+
+def _on_shared_folds(runs):
+    """The runs of systems and seeds that share most folds; the others as text.
+
+    Folds are pooled, so only systems with the same folds can be compared. The
+    folds that most runs can share are kept.
+    """
+    folds = defaultdict(set)
+    for run in runs:
+        folds[_owner(run)].add(run.results["fold"])
+    # Any set of folds that several systems share is an intersection of theirs.
+    choices = {frozenset(a & b) for a in folds.values() for b in folds.values()}
+
+    def n_runs(chosen):
+        owners = sum(chosen <= has for has in folds.values())
+        return len(chosen) * owners, len(chosen), [-f for f in sorted(chosen)]
+
+    shared = max(choices, key=n_runs)
+    kept, left_out = [], defaultdict(list)
+    for run in runs:
+        if run.results["fold"] in shared <= folds[_owner(run)]:
+            kept.append(run)
+        else:
+            left_out[_owner(run)].append(run.results["fold"])
+    return kept, [
+        f"{system}, seed {seed}, fold(s) {', '.join(map(str, sorted(found)))}"
+        for (system, seed), found in left_out.items()
+    ]
+
+
+def _owner(run):
+    """System and seed, whose folds are pooled."""
+    return run.results["system"], run.results["seed"]
+
+
+def _check_kind(run, first):
+    """Raises unless two runs have the same corpus and conditions."""
+    for key in COMMON:
+        if run.results[key] != first.results[key]:
+            raise InputError(
+                f"{run.folder}: {key} {run.results[key]}, but "
+                f"{first.results[key]} in {first.folder}; give runs of one {key}"
+            )
+    if _grid(run.results) != _grid(first.results):
+        raise InputError(
+            f"{run.folder} was evaluated under other conditions than "
+            f"{first.folder}"
+        )
+
+
+def _check_tested(run, tested):
+    """Raises unless all runs of a fold had the same test; older results lack
+    its hash."""
+    sha256 = run.results.get("test_sha256")
+    other = tested.setdefault(run.results["fold"], run) if sha256 else run
+    if sha256 != other.results.get("test_sha256"):
+        raise InputError(
+            f"{run.folder}: was tested on other speech or noise, or in another "
+            f"precision, than {other.folder}; evaluate both again"
+        )
+
+
+def _check_trained(run, trained):
+    """Raises unless all runs of a system share the settings that they hold."""
+    here = run.results.get("settings", {})
+    other = trained.setdefault(run.results["system"], run) if here else run
+    there = other.results.get("settings", {})
+    for key in sorted({*here} & {*there}):
+        if here[key] != there[key]:
+            raise InputError(
+                f"{run.folder}: was trained with {key} "
+                f"{reprlib.repr(here[key])}, but {reprlib.repr(there[key])} in "
+                f"{other.folder}; give runs of one setting"
+            )
+
+
+def _grid(results):
+    return [Condition(c["noise"], c["snr_db"]) for c in results["conditions"]]
+
+
+def _pool_folds(runs):
+    """The predictions of all folds; an utterance is tested in one of them."""
+    tables = [_predictions(run) for run in runs.values()]
+    tested = Counter(name for table in tables for name in table["id"].unique())
+    twice = [name for name, n in tested.items() if n > 1]
+    if twice:
+        folders = ", ".join(str(run.folder) for run in runs.values())
+        raise InputError(
+            f"{twice[0]} is tested in several folds of {folders}; folds that "
+            "are pooled test different utterances"
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _predictions(run):
+    """A run's predictions; raises unless they are those of its results."""
+    table, labels = stored.read_predictions(run.folder), run.results["labels"]
+    try:
+        belongs = stored.fits(table, run.results)
+    # Text where a number is expected.
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{run.folder}: its results are damaged ({error})")
+    if not belongs:
+        raise InputError(
+            f"{run.folder}: its predictions are not those of its results "
+            f"(labels {labels}); evaluate it again"
+        )
+    return table
+
+
+def comparisons(systems, wanted) -> list[Comparison]:
+    """Compares systems as wanted, leaving out those that are not there.
+
+    wanted: "one - other", with ", clean" or ", unseen noise" if not in noise.
+    """
+    named = {system.name: system for system in systems}
+    found = []
+    for text in wanted:
+        names, _, under = text.partition(", ")
+        one, dash, other = names.partition(" - ")
+        if not dash or under not in ("", CLEAN_SPEECH, UNSEEN):
+            raise InputError(
+                f"comparisons: '{text}' is not of the form 'one - other', "
+                f"'one - other, {CLEAN_SPEECH}' or 'one - other, {UNSEEN}'"
+            )
+        if one in named and other in named:
+            found.append(compare(named[one], named[other], under or NOISY))
+    return [comparison for comparison in found if comparison is not None]
+
+
+def compare(one: System, other: System, under=NOISY, snr=None):
+    """Compares two systems; None without common seeds or conditions."""
+    conditions = {
+        NOISY: one.conditions(snr=snr),
+        UNSEEN: one.conditions(unseen=True),
+        CLEAN_SPEECH: [CLEAN],
+    }[under]
+    seeds = [seed for seed in one.seeds if seed in other.seeds]
+    if not seeds or not conditions:
+        return None
+    pair = [s.counts_under(conditions, seeds) for s in (one, other)]
+    per_run = [
+        _mean_ua(one.runs[place], conditions)
+        - _mean_ua(other.runs[place], conditions)
+        for place in one.runs
+        if place[0] in seeds
+    ]
+    found = statistics.compare(*pair)
+    return Comparison(one, other, under, seeds, found, per_run)
+
+
+def _mean_ua(results, conditions):
+    """UA of a single run, mean over conditions."""
+    values = [metrics.metric(results, c, "UA") for c in conditions]
+    return float(np.mean(values))

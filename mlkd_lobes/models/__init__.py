@@ -1,0 +1,1 @@
+"""PyTorch modules: encoder, classifier, distillation."""

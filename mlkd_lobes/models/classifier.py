@@ -1,0 +1,298 @@
+"""Emotion classifier: an SSL encoder with the head of Hugging Face's models.
+
+The head is that of `Wav2Vec2ForSequenceClassification`, so a trained classifier
+is stored as a plain Hugging Face folder that opens without this package, and
+any such folder (for example a teacher of one's own) opens here.
+"""
+
+import functools
+import hashlib
+from collections import namedtuple
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForAudioClassification
+
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import atomic_path
+from mlkd_lobes.models.encoder import SSLEncoder
+from speechbrain.dataio.dataio import length_to_mask
+
+Classified = namedtuple("Classified", ["logits", "encoded"])
+Classified.__doc__ = """`logits` [batch, classes] and the encoder's outputs."""
+
+
+class EmotionHead(nn.Module):
+    """Linear, mean over the valid frames, linear.
+
+    Arguments
+    ---------
+    width : int
+        Dimension of the hidden states.
+    n_classes : int
+        Number of emotions.
+    projection : int
+        Dimension between the two linear maps.
+
+    Example
+    -------
+    >>> head = EmotionHead(16, 4)
+    >>> head(torch.rand(2, 9, 16), torch.tensor([9, 5])).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, width, n_classes, projection=256):
+        super().__init__()
+        self.projector = nn.Linear(width, projection)
+        self.classifier = nn.Linear(projection, n_classes)
+
+    def forward(self, hidden, n_frames):
+        """Classifies utterances.
+
+        Arguments
+        ---------
+        hidden : torch.Tensor
+            Hidden states [batch, frames, width].
+        n_frames : torch.Tensor
+            True frames [batch].
+
+        Returns
+        -------
+        torch.Tensor
+            Logits [batch, classes].
+        """
+        # In float32 under autocast too: bfloat16 rounds 257 frames to 256.
+        projected = self.projector(hidden).float()
+        mask = length_to_mask(n_frames, hidden.shape[1], dtype=projected.dtype)
+        total = (projected * mask[:, :, None]).sum(1)
+        return self.classifier(total / n_frames[:, None])
+
+
+class EmotionClassifier(nn.Module):
+    """An encoder with an emotion head.
+
+    Arguments
+    ---------
+    encoder : mlkd_lobes.models.encoder.SSLEncoder
+        Any encoder with `width` and the same call.
+    labels : sequence of str
+        The emotions, in the order of the logits.
+    projection : int
+        Inner dimension of the head.
+    """
+
+    def __init__(self, encoder, labels, projection=256):
+        super().__init__()
+        self.encoder = encoder
+        self.labels = list(labels)
+        self.head = EmotionHead(encoder.width, len(self.labels), projection)
+
+    def forward(self, wavs, wav_lens=None, levels=()):
+        """Classifies a batch of waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms [batch, time] at 16 kHz.
+        wav_lens : torch.Tensor, optional
+            True lengths [batch] relative to the longest.
+        levels : sequence of int
+            Encoder levels to return.
+
+        Returns
+        -------
+        Classified
+            `logits` [batch, classes] and `encoded`.
+        """
+        encoded = self.encoder(wavs, wav_lens, levels)
+        logits = self.head(encoded.last_hidden, encoded.n_frames)
+        return Classified(logits, encoded)
+
+    def save_pretrained(self, folder):
+        """Stores the native Hugging Face model atomically.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            Destination: config.json, model.safetensors,
+            preprocessor_config.json. An existing folder is replaced.
+        """
+        native = self.native()
+        with atomic_path(folder) as temporary:
+            native.save_pretrained(temporary)
+            self.encoder.feature_extractor.save_pretrained(temporary)
+
+    def native(self):
+        """The same model as Hugging Face builds it.
+
+        Returns
+        -------
+        transformers.PreTrainedModel
+            A `*ForSequenceClassification` model with these weights.
+        """
+        config = AutoConfig.for_model(**self.encoder.model.config.to_dict())
+        config.id2label = dict(enumerate(self.labels))
+        config.label2id = {label: i for i, label in enumerate(self.labels)}
+        config.classifier_proj_size = self.head.projector.out_features
+        config.use_weighted_layer_sum = False
+        native = AutoModelForAudioClassification.from_config(config)
+        native.base_model.load_state_dict(self.encoder.model.state_dict())
+        native.projector.load_state_dict(self.head.projector.state_dict())
+        native.classifier.load_state_dict(self.head.classifier.state_dict())
+        return native
+
+
+def load_classifier(folder, encoder_factory, labels):
+    """Opens a Hugging Face audio classifier.
+
+    Arguments
+    ---------
+    folder : str
+        Folder or hub name of a `*ForSequenceClassification` model.
+    encoder_factory : callable
+        Builds the encoder from `source=folder`; it decides how many layers
+        are kept, which is how a student is made from its teacher.
+    labels : sequence of str
+        The emotions expected, in order.
+
+    Returns
+    -------
+    EmotionClassifier
+        With the folder's encoder and head.
+
+    Raises
+    ------
+    InputError
+        If it has no trained head, other labels, or a head that mixes layers.
+    """
+    folder = str(folder)
+    encoder = encoder_factory(source=folder)
+    # Without trust_remote_code, transformers would prompt on a terminal.
+    native, loading = AutoModelForAudioClassification.from_pretrained(
+        folder,
+        output_loading_info=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+    )
+    missing = sorted(
+        name
+        for name in loading["missing_keys"]
+        if name.startswith(("projector", "classifier"))
+    )
+    if missing:
+        raise InputError(
+            f"{folder}: is not a trained classifier; it has no weights for "
+            f"{', '.join(missing)}"
+        )
+    found = [native.config.id2label[i] for i in range(native.config.num_labels)]
+    if found != list(labels):
+        raise InputError(
+            f"{folder}: its labels are {found}, expected {list(labels)}"
+        )
+    if getattr(native.config, "use_weighted_layer_sum", False):
+        raise InputError(
+            f"{folder}: its head takes a weighted sum of layers; expected one "
+            "on the last layer (use_weighted_layer_sum: false)"
+        )
+    size = native.config.classifier_proj_size
+    model = EmotionClassifier(encoder, labels, size)
+    model.head.projector.load_state_dict(native.projector.state_dict())
+    model.head.classifier.load_state_dict(native.classifier.state_dict())
+    return model
+
+
+def open_classifier(folder):
+    """Opens a finished Hugging Face audio classifier, whatever its labels.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Folder of a `*ForSequenceClassification` model.
+
+    Returns
+    -------
+    EmotionClassifier
+        With the labels that its configuration names.
+    """
+    folder = str(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    factory = functools.partial(SSLEncoder, save_path=folder)
+    return load_classifier(folder, factory, labels)
+
+
+class FrozenTeacher(nn.Module):
+    """A classifier that stays frozen and in evaluation mode.
+
+    `Brain.fit` calls `train()` on all modules after `on_stage_start`, which
+    would give a frozen teacher its dropout back.
+
+    Arguments
+    ---------
+    classifier : EmotionClassifier
+        The finished teacher.
+    levels : sequence of int
+        Levels that serve as targets.
+    """
+
+    def __init__(self, classifier, levels):
+        super().__init__()
+        self.classifier = classifier.requires_grad_(False)
+        self.levels = tuple(levels)
+        self.eval()
+
+    def train(self, mode=True):
+        """Ignores the mode.
+
+        Arguments
+        ---------
+        mode : bool
+            Without effect.
+
+        Returns
+        -------
+        FrozenTeacher
+            Itself, in evaluation mode.
+        """
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, wavs, wav_lens=None):
+        """Targets from clean speech.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Clean waveforms [batch, time].
+        wav_lens : torch.Tensor, optional
+            True lengths [batch] relative to the longest.
+
+        Returns
+        -------
+        features : torch.Tensor
+            Hidden states [levels, batch, frames, width].
+        logits : torch.Tensor
+            Logits [batch, classes].
+        """
+        logits, encoded = self.classifier(wavs, wav_lens, self.levels)
+        return torch.stack(encoded.levels), logits
+
+
+def state_sha256(module):
+    """Hash of a module's parameters and buffers, names included.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,303 @@
+"""Multi-level distillation: the projection of the student, and the losses.
+
+Several layers of the teacher supervise the student's single last hidden state:
+one small head per teacher level maps it to that level's hidden states of the
+clean signal. The heads are dropped after training.
+
+Every loss is a module with the same call, `loss(student, targets)`, returning one
+value per utterance and a mask of the utterances it applies to. So the loss of an
+utterance depends neither on padding nor on the rest of the batch.
+"""
+
+from collections import namedtuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlkd_lobes.errors import InputError
+from speechbrain.dataio.dataio import length_to_mask
+
+Student = namedtuple("Student", ["logits", "features", "n_frames"])
+Student.__doc__ = """Student outputs for noisy speech.
+
+`logits` [batch, classes]; `features` [levels, batch, frames, teacher width],
+its projections, or None; `n_frames` [batch].
+"""
+
+Targets = namedtuple("Targets", ["labels", "features", "logits"])
+Targets.__doc__ = """Training targets.
+
+`labels` [batch], -1 where unknown; `features` like the student's and `logits`
+[batch, classes] from the teacher on clean speech, or None.
+"""
+
+# Losses that need a teacher, and no label.
+DISTILLATION = ("features", "logits")
+
+
+def needs_teacher(weights):
+    """Whether a loss needs a teacher.
+
+    Arguments
+    ---------
+    weights : dict
+        Weight of each named loss.
+
+    Returns
+    -------
+    bool
+        True if one of `DISTILLATION` has a weight.
+    """
+    return any(weights.get(name) for name in DISTILLATION)
+
+
+class MultiLevelProjection(nn.Module):
+    """One head per teacher level: p_l = W_l GELU(V_l h).
+
+    Arguments
+    ---------
+    student_width : int
+        Dimension of the student's hidden states.
+    teacher_width : int
+        Dimension of the teacher's.
+    levels : sequence of int
+        The teacher's levels.
+
+    Example
+    -------
+    >>> projection = MultiLevelProjection(16, 24, levels=[4, 8, 12])
+    >>> projection(torch.rand(2, 9, 16)).shape
+    torch.Size([3, 2, 9, 24])
+    """
+
+    def __init__(self, student_width, teacher_width, levels):
+        super().__init__()
+        self.heads = nn.ModuleDict(
+            {
+                str(level): nn.Sequential(
+                    nn.Linear(student_width, student_width),
+                    nn.GELU(),
+                    nn.Linear(student_width, teacher_width),
+                )
+                for level in levels
+            }
+        )
+
+    def forward(self, hidden):
+        """Projects the student's last hidden state to each level.
+
+        Arguments
+        ---------
+        hidden : torch.Tensor
+            Hidden states [batch, frames, student width].
+
+        Returns
+        -------
+        torch.Tensor
+            Predictions [levels, batch, frames, teacher width].
+        """
+        return torch.stack([head(hidden) for head in self.heads.values()])
+
+
+def mean_over_frames(values, n_frames):
+    """Mean over each utterance's valid frames.
+
+    Arguments
+    ---------
+    values : torch.Tensor
+        One value per frame [..., batch, frames].
+    n_frames : torch.Tensor
+        True frames [batch].
+
+    Returns
+    -------
+    torch.Tensor
+        Means [..., batch].
+
+    Example
+    -------
+    >>> values = torch.tensor([[1.0, 3.0], [5.0, 100.0]])
+    >>> mean_over_frames(values, torch.tensor([2, 1]))
+    tensor([2., 5.])
+    """
+    mask = length_to_mask(n_frames, values.shape[-1], dtype=values.dtype)
+    return (values * mask).sum(-1) / n_frames.to(values.dtype)
+
+
+class EmotionLoss(nn.Module):
+    """Cross-entropy with the labels; label -1 is ignored."""
+
+    def forward(self, student, targets):
+        """Loss per utterance.
+
+        Arguments
+        ---------
+        student : Student
+            Its `logits` are used.
+        targets : Targets
+            Its `labels` are used.
+
+        Returns
+        -------
+        loss : torch.Tensor
+            Values [batch], 0 where there is no label.
+        known : torch.Tensor
+            Booleans [batch].
+        """
+        loss = F.cross_entropy(
+            student.logits.float(),
+            targets.labels,
+            ignore_index=-1,
+            reduction="none",
+        )
+        return loss, targets.labels >= 0
+
+
+class FeatureLoss(nn.Module):
+    """Distance of the projections from the teacher's hidden states.
+
+    Per frame and level mean|p - z| - w log sigmoid(cos(p, z)), the loss of
+    DistilHuBERT (arXiv 2110.01900): L1 averaged over the dimensions, levels
+    weighted equally, raw targets.
+
+    Arguments
+    ---------
+    cosine_weight : float
+        The weight w.
+    """
+
+    def __init__(self, cosine_weight=1.0):
+        super().__init__()
+        self.cosine_weight = cosine_weight
+
+    def forward(self, student, targets):
+        """Loss per utterance.
+
+        Arguments
+        ---------
+        student : Student
+            Its `features` and `n_frames` are used.
+        targets : Targets
+            Its `features` are used.
+
+        Returns
+        -------
+        loss : torch.Tensor
+            Values [batch].
+        known : torch.Tensor
+            Booleans [batch], all true.
+        """
+        predicted, wanted = student.features.float(), targets.features.float()
+        distance = (predicted - wanted).abs().mean(-1)
+        cosine = F.cosine_similarity(predicted, wanted, dim=-1)
+        per_frame = distance - self.cosine_weight * F.logsigmoid(cosine)
+        loss = mean_over_frames(per_frame, student.n_frames).mean(0)
+        return loss, torch.ones_like(loss, dtype=torch.bool)
+
+
+class LogitLoss(nn.Module):
+    """T^2 KL(teacher || student) of softened posteriors (Hinton et al., 2015).
+
+    Arguments
+    ---------
+    temperature : float
+        The temperature T, above 0.
+    """
+
+    def __init__(self, temperature=2.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student, targets):
+        """Loss per utterance.
+
+        Arguments
+        ---------
+        student : Student
+            Its `logits` are used.
+        targets : Targets
+            Its `logits` are used.
+
+        Returns
+        -------
+        loss : torch.Tensor
+            Values [batch].
+        known : torch.Tensor
+            Booleans [batch], all true.
+        """
+        predicted = F.log_softmax(student.logits.float() / self.temperature, -1)
+        wanted = F.log_softmax(targets.logits.float() / self.temperature, -1)
+        divergence = F.kl_div(
+            predicted, wanted, reduction="none", log_target=True
+        )
+        loss = self.temperature**2 * divergence.sum(-1)
+        return loss, torch.ones_like(loss, dtype=torch.bool)
+
+
+class WeightedLosses(nn.Module):
+    """The sum of named losses, each times its weight.
+
+    Arguments
+    ---------
+    losses : dict of str to torch.nn.Module
+        The known losses.
+    weights : dict of str to float
+        Their weights; a loss without one, or with 0, is not computed.
+
+    Example
+    -------
+    >>> losses = WeightedLosses({"emotion": EmotionLoss()}, {"emotion": 1.0})
+    >>> student = Student(torch.zeros(2, 4), None, torch.tensor([9, 5]))
+    >>> total, terms = losses(student, Targets(torch.tensor([0, -1]), None, None))
+    >>> round(terms["emotion"].item(), 3)
+    1.386
+    """
+
+    def __init__(self, losses, weights):
+        super().__init__()
+        self.losses = nn.ModuleDict(losses)
+        for name in weights:
+            if name not in losses:
+                raise InputError(
+                    f"loss_weights: no loss '{name}'; the known ones are: "
+                    f"{', '.join(losses)}"
+                )
+        self.weights = dict(weights)
+        if not self.active:
+            raise InputError("loss_weights: every weight is 0")
+
+    @property
+    def active(self):
+        """Names of the losses with a weight."""
+        return [name for name in self.losses if self.weights.get(name)]
+
+    def forward(self, student, targets, only=None):
+        """The weighted sum, and its terms.
+
+        Arguments
+        ---------
+        student : Student
+            Student outputs.
+        targets : Targets
+            Training targets.
+        only : collection of str, optional
+            Names to restrict the sum to (first stage of two).
+
+        Returns
+        -------
+        total : torch.Tensor
+            A scalar.
+        terms : dict of str to torch.Tensor
+            Each loss, without weight and gradient, mean over the utterances
+            it applies to.
+        """
+        total, terms = student.logits.sum() * 0.0, {}
+        for name in self.active:
+            if only is not None and name not in only:
+                continue
+            values, known = self.losses[name](student, targets)
+            term = (values * known).sum() / known.sum().clamp(min=1)
+            total = total + self.weights[name] * term
+            terms[name] = term.detach()
+        return total, terms

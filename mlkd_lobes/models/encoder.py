@@ -1,0 +1,434 @@
+"""Self-supervised encoders whose features do not depend on the padding.
+
+In a padded batch, Hugging Face's wav2vec 2.0 mixes padding into the features in
+three places. Here each works on the true length alone:
+
+1. the waveform's normalisation (mean and variance over the true samples, with
+   the feature extractor's formula);
+2. the first convolution's GroupNorm of "base" models (statistics over the true
+   frames);
+3. self-attention (masked, for every model).
+
+So the features of an utterance in a batch equal its features alone, up to
+floating-point error. Parameter names stay Hugging Face's.
+"""
+
+import logging
+import os
+from collections import namedtuple
+
+import torch
+import torch.nn.functional as F
+from transformers import AutoConfig
+
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import sampled_sha256, text_sha256
+from mlkd_lobes.models.length_exact import (
+    normalize_waveforms,
+    normalized_convolution,
+)
+from speechbrain.dataio.dataio import length_to_mask
+from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
+
+# What `transformers` calls the three families that share one layout.
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm")
+SAMPLE_RATE = 16000
+# What configurations call the dropouts of the transformer and its input.
+DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout")
+DROPOUTS += ("feat_proj_dropout",)
+
+Encoded = namedtuple("Encoded", ["last_hidden", "levels", "n_frames"])
+Encoded.__doc__ = """Encoder outputs of a batch.
+
+`last_hidden` [batch, frames, width]; `levels`, a tuple of such tensors, one per
+requested level; `n_frames` [batch], the true frames of each utterance.
+"""
+
+
+def _is_shown(record):
+    """Drops reports of unused weights: a student has fewer layers than its
+    teacher, an encoder no head. Missing weights are still reported."""
+    text = record.getMessage()
+    missing = "MISSING" in text or "MISMATCH" in text
+    return "LOAD REPORT" not in text or missing
+
+
+logging.getLogger("transformers.modeling_utils").addFilter(_is_shown)
+
+
+def default_levels(n_layers):
+    """The levels that supervise a student when none are chosen.
+
+    Arguments
+    ---------
+    n_layers : int
+        Transformer layers of the teacher.
+
+    Returns
+    -------
+    list of int
+        A third, two thirds and all of the layers.
+
+    Example
+    -------
+    >>> default_levels(12)
+    [4, 8, 12]
+    >>> default_levels(2)
+    [1, 2]
+    """
+    thirds = (round(n_layers / 3), round(2 * n_layers / 3), n_layers)
+    return sorted({max(1, level) for level in thirds})
+
+
+def check_levels(levels, n_layers):
+    """Turns requested levels into layer numbers.
+
+    Arguments
+    ---------
+    levels : list of int, or None
+        Level l is the output of transformer layer l, 0 what enters layer 1;
+        negative ones count from the end (-1 is the last); None: the defaults.
+    n_layers : int
+        Transformer layers of the teacher.
+
+    Returns
+    -------
+    list of int
+        Levels in [0, n_layers], as ordered by the user.
+
+    Raises
+    ------
+    InputError
+        If a level does not exist or comes twice.
+
+    Example
+    -------
+    >>> check_levels([-1], 12)
+    [12]
+    """
+    if levels is None:
+        return default_levels(n_layers)
+    known = f"this encoder has levels 0 to {n_layers} (-1 is the last)"
+    if not isinstance(levels, (list, tuple)) or not levels:
+        raise InputError(f"kd_levels: {levels!r} is not a list; {known}")
+    for level in levels:
+        if not isinstance(level, int) or not -n_layers <= level <= n_layers:
+            raise InputError(f"kd_levels: no level {level!r}; {known}")
+    levels = [n_layers + 1 + lv if lv < 0 else lv for lv in levels]
+    if len(set(levels)) < len(levels):
+        raise InputError(f"kd_levels: {levels} names a level twice; {known}")
+    return levels
+
+
+def check_depth(n_layers, of_teacher):
+    """Raises if a student has more layers than its teacher.
+
+    Arguments
+    ---------
+    n_layers : int
+        Transformer layers of the student.
+    of_teacher : int
+        Those of the teacher; the student keeps the first ones.
+
+    Raises
+    ------
+    InputError
+        If there are none, or more than the teacher has.
+    """
+    if not 1 <= n_layers <= of_teacher:
+        raise InputError(
+            f"student_layers: {n_layers} is not between 1 and the teacher's "
+            f"{of_teacher} layers"
+        )
+
+
+def source_layers(source, save_path):
+    """Number of transformer layers of an encoder, without loading it.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder.
+    save_path : str
+        Where a download is kept.
+
+    Returns
+    -------
+    int
+        Number of transformer layers.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    InputError
+        If its kind is unknown, or it cannot be opened.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source, cache_dir=save_path)
+    # ValueError: an unknown architecture.
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source}: cannot be opened ({error})")
+    _check_kind(config)
+    return config.num_hidden_layers
+
+
+class SSLEncoder(Wav2Vec2):
+    """SpeechBrain's `Wav2Vec2`, length-exact, with levels by layer number.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder of a wav2vec 2.0, HuBERT or WavLM model.
+    save_path : str
+        Where a download is kept.
+    n_layers : int, optional
+        Keep only the first transformer layers (a student of its teacher).
+    freeze_feature_extractor : bool
+        Whether the convolutional front end stays as it is.
+    dropout : float, optional
+        Of all parts of the transformer, instead of those of the source's
+        configuration.
+
+    Example
+    -------
+    >>> from transformers import Wav2Vec2Config, Wav2Vec2Model
+    >>> from transformers import Wav2Vec2FeatureExtractor
+    >>> folder = str(getfixture("tmp_path"))
+    >>> config = Wav2Vec2Config(
+    ...     hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+    ...     intermediate_size=32, conv_dim=[8] * 7,
+    ...     num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+    ... )
+    >>> Wav2Vec2Model(config).save_pretrained(folder)
+    >>> _ = Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    >>> encoder = SSLEncoder(folder, folder)
+    >>> out = encoder(torch.rand(2, 16000), torch.tensor([1.0, 0.5]), (1, 3))
+    >>> out.last_hidden.shape, out.n_frames.tolist(), len(out.levels)
+    (torch.Size([2, 49, 16]), [49, 24], 2)
+    """
+
+    def __init__(
+        self,
+        source,
+        save_path,
+        n_layers=None,
+        freeze_feature_extractor=True,
+        dropout=None,
+    ):
+        # `override_config` needs them, and is called by the base class.
+        self.keep_layers, self.dropout = n_layers, dropout
+        try:
+            super().__init__(
+                source=source,
+                save_path=save_path,
+                freeze_feature_extractor=freeze_feature_extractor,
+                # Also where the source is stored in half precision.
+                dtype=torch.float32,
+            )
+        # A name unknown to the hub, no network, or another kind of model.
+        except (OSError, ValueError) as error:
+            raise InputError(f"{source}: cannot be opened ({error})")
+        rate = getattr(self.feature_extractor, "sampling_rate", SAMPLE_RATE)
+        if rate != SAMPLE_RATE:
+            raise InputError(
+                f"{source}: expects speech at {rate} Hz instead of "
+                f"{SAMPLE_RATE} Hz"
+            )
+        # Without SpecAugment it never gets a gradient, which DDP refuses.
+        if hasattr(self.model, "masked_spec_embed"):
+            self.model.masked_spec_embed.requires_grad_(False)
+
+    @property
+    def n_layers(self):
+        """Number of transformer layers."""
+        return self.config.num_hidden_layers
+
+    @property
+    def width(self):
+        """Dimension of the hidden states."""
+        return self.config.hidden_size
+
+    @property
+    def receptive_field(self):
+        """Samples per frame (400 for all known models)."""
+        field = 1
+        shape = zip(self.config.conv_kernel, self.config.conv_stride)
+        for kernel, stride in reversed(list(shape)):
+            field = (field - 1) * stride + kernel
+        return field
+
+    def override_config(self, config):
+        """Shrinks the model and switches off what shifts levels.
+
+        Arguments
+        ---------
+        config : transformers.PretrainedConfig
+            The source's configuration.
+
+        Returns
+        -------
+        transformers.PretrainedConfig
+            The one to build.
+        """
+        _check_kind(config)
+        if getattr(config, "conv_pos_batch_norm", False):
+            raise InputError(
+                "a positional convolution with batch norm (HuBERT's "
+                "conv_pos_batch_norm) sees the padding and is not supported"
+            )
+        # Hidden states are counted by layer: none may be skipped at random.
+        config.layerdrop = 0.0
+        # An adapter follows the last layer; it is neither a level nor a head.
+        config.add_adapter = False
+        if self.dropout is not None:
+            for name in DROPOUTS:
+                setattr(config, name, self.dropout)
+        if self.keep_layers is not None:
+            check_depth(self.keep_layers, config.num_hidden_layers)
+            config.num_hidden_layers = self.keep_layers
+        return config
+
+    def frame_counts(self, n_samples):
+        """True frames of utterances, floor((L - k) / s) + 1 layer by layer.
+
+        Arguments
+        ---------
+        n_samples : torch.Tensor
+            True samples [batch], at least `receptive_field`.
+
+        Returns
+        -------
+        torch.Tensor
+            True frames [batch].
+        """
+        for kernel, stride in zip(
+            self.config.conv_kernel, self.config.conv_stride
+        ):
+            n_samples = _n_windows(n_samples, kernel, stride)
+        return n_samples
+
+    def forward(self, wav, wav_lens=None, levels=()):
+        """Encodes a batch of waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms [batch, time] at 16 kHz. Shorter than one frame's
+            receptive field (25 ms): padded with zeros.
+        wav_lens : torch.Tensor, optional
+            True lengths [batch] relative to the longest, SpeechBrain's way.
+        levels : sequence of int
+            Levels whose hidden states to return beside the last ones.
+
+        Returns
+        -------
+        Encoded
+            `last_hidden`, `levels`, `n_frames`.
+        """
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wav), device=wav.device)
+        n_samples = torch.round(wav_lens * wav.shape[1]).long()
+        if self.normalize_wav:
+            wav = normalize_waveforms(wav, n_samples)
+        else:
+            wav = wav * length_to_mask(n_samples, wav.shape[1], dtype=wav.dtype)
+        missing = self.receptive_field - wav.shape[1]
+        wav = F.pad(wav, (0, max(0, missing)))
+        n_samples = n_samples.clamp(min=self.receptive_field)
+        n_frames = self.frame_counts(n_samples)
+        hidden = self._project(self._convolve(wav, n_samples))
+        mask = length_to_mask(n_frames, hidden.shape[1]).bool()
+        return self._transform(hidden, mask, n_frames, tuple(levels))
+
+    def _convolve(self, wav, n_samples):
+        """Front end: waveforms [batch, time] to [batch, frames, channels]."""
+        layers = self.model.feature_extractor.conv_layers
+        trainable = not self.freeze_feature_extractor
+        with torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
+            if self.config.feat_extract_norm == "group":
+                hidden = self._first_layer(layers[0], wav, n_samples)
+                layers = layers[1:]
+            else:
+                hidden = wav[:, None]
+            for layer in layers:
+                hidden = layer(hidden)
+        return hidden.transpose(1, 2)
+
+    def _first_layer(self, layer, wav, n_samples):
+        kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
+        n_frames = _n_windows(n_samples, kernel, stride)
+        hidden = normalized_convolution(
+            wav, n_frames, layer.conv, layer.layer_norm
+        )
+        return layer.activation(hidden)
+
+    def _project(self, features):
+        projected = self.model.feature_projection(features)
+        # HuBERT returns the projection alone, the others a pair.
+        return projected[0] if isinstance(projected, tuple) else projected
+
+    def _transform(self, hidden, mask, n_frames, levels):
+        """Transformer: collects the levels with hooks on the layers."""
+        caught = {}
+        hooks = [self._hook(level, caught) for level in levels]
+        try:
+            out = self.model.encoder(hidden, attention_mask=mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        last = out.last_hidden_state
+        # Layer-norm models have a final LayerNorm; the last level is its output.
+        caught[self.n_layers] = last
+        return Encoded(last, tuple(caught[level] for level in levels), n_frames)
+
+    def _hook(self, level, caught):
+        layers = self.model.encoder.layers
+
+        def catch_input(module, args):
+            """Stores the input of a layer."""
+            caught[0] = args[0]
+
+        def catch_output(module, args, output):
+            """Stores the output of a layer."""
+            hidden = output[0] if isinstance(output, tuple) else output
+            caught[level] = hidden
+
+        if level == 0:
+            return layers[0].register_forward_pre_hook(catch_input)
+        return layers[level - 1].register_forward_hook(catch_output)
+
+
+def _n_windows(n_samples, kernel, stride):
+    return torch.div(n_samples - kernel, stride, rounding_mode="floor") + 1
+
+
+def source_fingerprint(source):
+    """Identifies the source of an encoder, independent of its path.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder.
+
+    Returns
+    -------
+    str
+        The hub name, or a hash of the folder's configuration and weights.
+    """
+    if not os.path.isdir(source):
+        return source
+    names = sorted(os.listdir(source))
+    names = [n for n in names if n.endswith((".json", ".safetensors", ".bin"))]
+    return text_sha256(
+        [[name, sampled_sha256(os.path.join(source, name))] for name in names]
+    )
+
+
+def _check_kind(config):
+    """Raises for architectures with another layout."""
+    if config.model_type not in MODEL_TYPES:
+        raise InputError(
+            f"model type '{config.model_type}' is none of the known "
+            f"encoders: {', '.join(MODEL_TYPES)}"
+        )

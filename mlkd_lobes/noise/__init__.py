@@ -1,0 +1,1 @@
+"""Noise: recordings of noise corpora, generated noise, mixing."""

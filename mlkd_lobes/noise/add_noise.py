@@ -1,0 +1,450 @@
+"""Noise whose draws are keyed, not in sequence.
+
+`KeyedAddNoise` is SpeechBrain's `AddNoise` with another choice of recordings:
+called per unpadded utterance, it draws noise type, recording, position and SNR
+from a generator seeded by (seed, epoch, utterance) in training and by (noise
+type, utterance) in evaluation. So the noise does not depend on the number of
+workers, the order of batches or the process, and in evaluation not on the
+system, seed or SNR. AddNoise does the mixing.
+"""
+
+import csv
+import functools
+import math
+import os
+from collections import OrderedDict, namedtuple
+
+import torch
+
+from mlkd_lobes.data.audio import audible_segments, audio_info, read_frames
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import sampled_sha256, stable_seed, text_sha256
+from speechbrain.augment.time_domain import AddNoise
+from speechbrain.dataio.legacy import load_sb_extended_csv
+
+UNSEEN_PREFIX = "unseen-"
+
+Segment = namedtuple("Segment", ["path", "start", "stop", "rate", "origin"])
+Segment.__doc__ = """A part of a recording, in frames; `origin` if generated."""
+
+Draw = namedtuple("Draw", ["noise", "snr"])
+Draw.__doc__ = """Noise [time] and an SNR in dB; (None, None): clean."""
+
+Condition = namedtuple("Condition", ["noise", "snr_db"])
+Condition.__doc__ = """A noise type and an SNR in dB, or ("clean", None)."""
+
+CLEAN = Condition("clean", None)
+
+# What splits must not share, see `noise_sources`.
+NOISE_KEYS = ("noise recording", "noise recording of the same content")
+# A draw of silence is repeated this often before it is an error.
+MAX_DRAWS = 20
+# Below this RMS (-100 dBFS) a stretch of noise is silence.
+SILENCE = 1e-5
+
+
+def read_noise_csv(csv_file, replacements=None):
+    """Reads a SpeechBrain noise CSV.
+
+    Arguments
+    ---------
+    csv_file : str
+        Columns ID, duration, wav, wav_format, wav_opts, as for AddNoise. The
+        options may hold "start:N stop:M" in frames of the file (without them,
+        the audible segments of the file are searched), and "origin:X", what a
+        generated file was made from. A further triplet noise_type,
+        noise_type_format, noise_type_opts names the type (without it every row
+        is of type "noise").
+    replacements : dict, optional
+        Values of `$name` in the paths.
+
+    Returns
+    -------
+    dict
+        Per noise type a dict of recording path to its segments, both ordered.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the CSV does not exist.
+    InputError
+        If the CSV is malformed or empty, or a file in it is silent or cannot be
+        used.
+    """
+    if not os.path.isfile(csv_file):
+        raise FileNotFoundError(f"{csv_file}: no such noise CSV")
+    try:
+        rows, _, names = load_sb_extended_csv(csv_file, replacements or {})
+    except (LookupError, ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{csv_file}: not a SpeechBrain noise CSV ({error})")
+    if not rows or "wav" not in names:
+        raise InputError(f"{csv_file}: has no rows with a 'wav'")
+    types, info_of = {}, functools.lru_cache(maxsize=None)(audio_info)
+    for row_id, row in rows.items():
+        kind = "noise"
+        if "noise_type_data" in row:
+            kind = row["noise_type_data"].data.strip()
+        where = f"{csv_file}, row {row_id}"
+        for segment in _segments(row["wav_data"], where, info_of):
+            recordings = types.setdefault(kind, OrderedDict())
+            recordings.setdefault(segment.path, []).append(segment)
+    return OrderedDict(sorted(types.items()))
+
+
+def _segments(item, where, info_of):
+    """The segments of a CSV entry."""
+    if None in item:
+        raise InputError(f"{where}: fewer fields than the header")
+    path = item.data.strip()
+    try:
+        info = info_of(path)
+        options = dict(part.split(":") for part in item.opts.split())
+        start = int(options.get("start", 0))
+        bounds = [(start, int(options.get("stop", info.frames)))]
+        if not {"start", "stop"} & {*options}:
+            bounds = audible_segments(path)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}")
+    if not bounds:
+        raise InputError(f"{where}: {path} is silent; leave it out")
+    for start, stop in bounds:
+        if not 0 <= start < stop <= info.frames:
+            raise InputError(
+                f"{where}: start {start} and stop {stop} are not within "
+                f"{path}, which has {info.frames} frames"
+            )
+        origin = options.get("origin")
+        yield Segment(path, start, stop, info.sample_rate, origin)
+
+
+def noise_fingerprint(types):
+    """Hash of types, segments and audio of a noise CSV, not of its paths.
+
+    Arguments
+    ---------
+    types : dict
+        From `read_noise_csv`.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    return text_sha256(
+        [
+            [
+                kind,
+                segments[0].origin or sampled_sha256(path),
+                [s[1:] for s in segments],
+            ]
+            for kind, recordings in types.items()
+            for path, segments in recordings.items()
+        ]
+    )
+
+
+def noise_sources(splits):
+    """Recordings per split, by path and by content, to compare splits.
+
+    Arguments
+    ---------
+    splits : dict of str to dict
+        Split to types, from `read_noise_csv`.
+
+    Returns
+    -------
+    dict of str to list of dict
+        Entries with the keys of `NOISE_KEYS`; a content is named by the first
+        path of it.
+    """
+    first, found = {}, {}
+    for split, types in splits.items():
+        found[split] = []
+        for path in (path for paths in types.values() for path in paths):
+            content = first.setdefault(sampled_sha256(path), path)
+            values = os.path.realpath(path), content
+            found[split].append(dict(zip(NOISE_KEYS, values)))
+    return found
+
+
+def conditions(noise_types, snrs):
+    """The grid a system is evaluated on: clean, then every type at every SNR.
+
+    Arguments
+    ---------
+    noise_types : sequence of str
+        Noise types.
+    snrs : sequence of float
+        SNRs in dB.
+
+    Returns
+    -------
+    list of Condition
+        In a fixed order.
+
+    Example
+    -------
+    >>> [tuple(c) for c in conditions(["rain"], [0, 10])]
+    [('clean', None), ('rain', 0), ('rain', 10)]
+    """
+    noisy = [Condition(kind, snr) for kind in noise_types for snr in snrs]
+    return [CLEAN] + noisy
+
+
+class KeyedAddNoise(AddNoise):
+    """AddNoise with draws keyed by seed, epoch and utterance.
+
+    Arguments
+    ---------
+    csv_file : str
+        See `read_noise_csv`; read on first use.
+    snr_low : float
+        Lowest SNR in dB of a training draw.
+    snr_high : float
+        Highest SNR in dB; drawn uniformly in between.
+    clean_share : float
+        Share of training draws without noise; all types are equally likely.
+    seed : int
+        Part of the key of every training draw.
+    replacements : dict
+        Values of `$name` in the CSV's paths.
+    sample_rate : int
+        Of the speech, in Hz; noise of any rate is resampled to it.
+    """
+
+    def __init__(
+        self,
+        csv_file,
+        snr_low=0,
+        snr_high=0,
+        clean_share=0.0,
+        seed=0,
+        replacements={},
+        sample_rate=16000,
+    ):
+        super().__init__(
+            csv_file=csv_file,
+            snr_low=snr_low,
+            snr_high=snr_high,
+            replacements=replacements,
+            clean_sample_rate=sample_rate,
+        )
+        if snr_low > snr_high:
+            raise InputError(f"snr_low {snr_low} is above snr_high {snr_high}")
+        self.clean_share = clean_share
+        self.seed = seed
+        self.epoch = 0
+
+    @functools.cached_property
+    def types(self):
+        """Per noise type its recordings; read once, on first use."""
+        return read_noise_csv(self.csv_file, self.replacements)
+
+    def set_epoch(self, epoch):
+        """Sets the epoch of the draws; call it before loaders start.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch that begins.
+        """
+        self.epoch = epoch
+
+    def draw(self, utterance, n_samples):
+        """Draws noise [n_samples] and SNR in the current epoch, or neither.
+
+        Arguments
+        ---------
+        utterance : str
+            Its ID.
+        n_samples : int
+            Its length.
+
+        Returns
+        -------
+        Draw
+            Noise and SNR, or (None, None).
+        """
+        generator = _generator("train", self.seed, self.epoch, utterance)
+        # Always the same numbers in the same order, used or not, so that
+        # changing one setting leaves the draws of the others unchanged.
+        clean, level = torch.rand(2, generator=generator).tolist()
+        if clean < self.clean_share:
+            return Draw(None, None)
+        kinds = list(self.types)
+        kind = kinds[_pick(len(kinds), generator)]
+        noise = self._draw_noise(kind, n_samples, generator)
+        snr = self.snr_low + level * (self.snr_high - self.snr_low)
+        return Draw(noise, snr)
+
+    def corrupt(self, wav, utterance):
+        """Adds noise to a training utterance, as drawn for the current epoch.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Clean waveform [time], unpadded.
+        utterance : str
+            Its ID.
+
+        Returns
+        -------
+        wav : torch.Tensor
+            Noisy waveform [time].
+        snr : float
+            The SNR measured on it, in dB; infinite without noise.
+        """
+        drawn = self.draw(utterance, len(wav))
+        if drawn.noise is None:
+            return wav, math.inf
+        noisy = mix(wav, drawn.noise, [drawn.snr])[0]
+        return noisy, measured_snr(wav, noisy, drawn.snr)
+
+    def apply_conditions(self, wav, utterance, wanted):
+        """An evaluation utterance under several conditions.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Clean waveform [time], unpadded.
+        utterance : str
+            Its ID.
+        wanted : sequence of Condition
+            The conditions.
+
+        Returns
+        -------
+        torch.Tensor
+            Waveforms [conditions, time].
+        """
+        out = wav.expand(len(wanted), -1).clone()
+        for kind in {c.noise for c in wanted} - {CLEAN.noise}:
+            rows = [i for i, c in enumerate(wanted) if c.noise == kind]
+            generator = _generator("evaluation", kind, utterance)
+            noise = self._draw_noise(kind, len(wav), generator)
+            snrs = [wanted[i].snr_db for i in rows]
+            out[rows] = mix(wav, noise, snrs)
+        return out
+
+    def forward(self, waveforms, lengths):
+        """AddNoise's call: draws follow torch's global generator.
+
+        Arguments
+        ---------
+        waveforms : torch.Tensor
+            Waveforms [batch, time].
+        lengths : torch.Tensor
+            True lengths [batch] relative to the longest.
+
+        Returns
+        -------
+        torch.Tensor
+            Noisy waveforms [batch, time], silent where padded.
+        """
+        noisy = torch.zeros_like(waveforms)
+        for i, wav in enumerate(waveforms):
+            n = int(torch.round(lengths[i] * waveforms.shape[1]))
+            key = str(torch.randint(2**62, ()).item())
+            noisy[i, :n] = self.corrupt(wav[:n], key)[0]
+        return noisy
+
+    def _draw_noise(self, kind, n_samples, generator):
+        """Noise [n_samples] of a type, at a random place of a recording."""
+        recordings = self.types[kind]
+        for _ in range(MAX_DRAWS):
+            path = list(recordings)[_pick(len(recordings), generator)]
+            segment = _pick_segment(recordings[path], generator)
+            noise = self._read(segment, n_samples, generator)
+            if noise.square().mean().sqrt() > SILENCE:
+                return noise
+        raise InputError(
+            f"{path}: silent in {MAX_DRAWS} draws; leave it out of "
+            f"{self.csv_file}"
+        )
+
+    def _read(self, segment, n_samples, generator):
+        """A stretch of a segment, repeated where it is too short."""
+        rate = self.clean_sample_rate
+        needed = math.ceil(n_samples * segment.rate / rate) + 1
+        length = segment.stop - segment.start
+        position = torch.rand((), generator=generator).item()
+        offset = int(position * max(0, length - needed))
+        first = segment.start + offset
+        noise = read_frames(segment.path, first, min(needed, length), rate)
+        noise = torch.from_numpy(noise)
+        if len(noise) < n_samples:
+            noise = noise.repeat(math.ceil(n_samples / len(noise)))
+        return noise[:n_samples]
+
+
+def mix(wav, noise, snrs):
+    """Adds a noise to a waveform at given SNRs, by AddNoise itself.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Waveform [time].
+    noise : torch.Tensor
+        Noise [time].
+    snrs : sequence of float
+        SNRs in dB (RMS over the whole length).
+
+    Returns
+    -------
+    torch.Tensor
+        Waveforms [SNRs, time]. AddNoise scales speech and noise to a convex
+        sum: at 0 dB both are halved.
+
+    Example
+    -------
+    >>> wav, noise = torch.rand(2, 100) - 0.5
+    >>> round(measured_snr(wav, mix(wav, noise, [5.0])[0], 5.0), 3)
+    5.0
+    """
+    levels = torch.tensor(snrs, dtype=wav.dtype)[:, None]
+    adder = AddNoise(
+        snr_low=levels,
+        snr_high=levels,
+        noise_funct=lambda wavs: noise.expand_as(wavs).clone(),
+    )
+    return adder(wav.expand(len(snrs), -1), torch.ones(len(snrs)))
+
+
+def measured_snr(wav, noisy, snr):
+    """The realised SNR of a mixture.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Clean waveform [time].
+    noisy : torch.Tensor
+        The output of `mix` [time].
+    snr : float
+        The requested SNR; gives AddNoise's scale of the speech.
+
+    Returns
+    -------
+    float
+        Ratio of powers in dB; infinite without noise.
+    """
+    share = 1 / (10 ** (snr / 20) + 1)
+    speech = (1 - share) * wav.double()
+    noise = noisy.double() - speech
+    power = noise.square().sum().item()
+    if power == 0:
+        return math.inf
+    return 10 * math.log10(max(speech.square().sum().item() / power, 1e-30))
+
+
+def _generator(*key):
+    return torch.Generator().manual_seed(stable_seed(*key))
+
+
+def _pick(n, generator):
+    return torch.randint(n, (), generator=generator).item()
+
+
+def _pick_segment(segments, generator):
+    """A segment of a recording, long ones more often."""
+    lengths = torch.tensor([float(s.stop - s.start) for s in segments])
+    return segments[torch.multinomial(lengths, 1, generator=generator).item()]

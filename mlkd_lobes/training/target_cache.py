@@ -1,0 +1,122 @@
+"""A disk cache of the teacher's targets for clean speech.
+
+The teacher is frozen, so the targets of a clean signal never change: they are
+computed once and read from disk from then on, one file per signal, written
+atomically. Each signal is computed alone, so its targets do not depend on the
+batch. Files are in half precision, and so are targets that were just computed:
+all epochs use the same numbers.
+"""
+
+import hashlib
+import pathlib
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.nn.utils.rnn import pad_sequence
+
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import atomic_path, text_sha256
+
+
+class TargetCache:
+    """Targets of a teacher in a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where they are stored.
+    teacher_sha256 : str
+        Hash of the teacher's weights.
+    levels : sequence of int
+        The levels they come from.
+
+    Example
+    -------
+    >>> cache = TargetCache(getfixture("tmp_path"), "4f", [1, 2])
+    >>> computed = [(torch.rand(2, n, 16), torch.rand(4)) for n in (9, 5)]
+    >>> features, logits = cache.get(["a", "b"], lambda i: computed[i])
+    >>> features.shape, logits.shape
+    (torch.Size([2, 2, 9, 16]), torch.Size([2, 4]))
+    >>> again = cache.get(["a", "b"], lambda i: "not called")
+    >>> torch.equal(again[0], features)
+    True
+    """
+
+    def __init__(self, folder, teacher_sha256, levels):
+        # Other weights or levels mean another folder: a changed teacher never
+        # uses an old cache.
+        key = text_sha256([teacher_sha256, list(levels)])
+        self.folder = pathlib.Path(folder) / key[:16]
+        self.levels = levels
+
+    def get(self, ids, compute):
+        """Targets of a batch.
+
+        Arguments
+        ---------
+        ids : sequence of str
+            Names of clean signals.
+        compute : callable
+            Takes a place in the batch; for a signal that is missing or damaged,
+            gives its hidden states [levels, frames, width] and logits
+            [classes], which are stored.
+
+        Returns
+        -------
+        features : torch.Tensor
+            Hidden states [levels, batch, frames, width], 0 where padded, in
+            half precision.
+        logits : torch.Tensor
+            Logits [batch, classes] in half precision.
+        """
+        paths = [self._path(name) for name in ids]
+        return _batch(
+            [
+                _read(path) or self._write(path, *compute(i))
+                for i, path in enumerate(paths)
+            ]
+        )
+
+    def _write(self, path, features, logits):
+        """Stores the targets of a signal; returns them as they are read later."""
+        entry = {
+            name: tensor.detach().to("cpu", torch.float16).contiguous()
+            for name, tensor in (("features", features), ("logits", logits))
+        }
+        for level, states in zip(self.levels, entry["features"]):
+            if not states.isfinite().all():
+                raise InputError(
+                    f"kd_levels: the teacher's hidden states of level {level} "
+                    "are not finite, or beyond the range of half precision, in "
+                    "which they are stored; choose other levels"
+                )
+        with atomic_path(path) as temporary:
+            save_file(entry, temporary)
+        return entry
+
+    def _path(self, utterance):
+        # Names in a corpus may hold anything; hashes are safe file names.
+        name = hashlib.sha256(utterance.encode()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+
+def _read(path):
+    """Targets of a signal; None if they are missing or damaged."""
+    try:
+        return load_file(path) if path.exists() else None
+    except SafetensorError:
+        path.unlink()
+        return None
+
+
+# Under autocast a CPU cannot stack half precision.
+@torch.autocast("cpu", enabled=False)
+def _batch(entries):
+    """Features [levels, batch, frames, width] and logits of several signals."""
+    features = pad_sequence(
+        [entry["features"].transpose(0, 1) for entry in entries],
+        batch_first=True,
+    )
+    logits = torch.stack([entry["logits"] for entry in entries])
+    return features.permute(2, 0, 1, 3), logits

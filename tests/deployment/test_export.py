@@ -1,0 +1,510 @@
+"""An exported model opens everywhere, with equal outputs."""
+
+import copy
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import RECIPE, seeded, write_wav
+from ruamel.yaml import YAML
+
+from mlkd_lobes.cli import main
+from mlkd_lobes.deployment import (
+    export as exporting,
+    parity,
+)
+from mlkd_lobes.deployment.card import card_text
+from mlkd_lobes.deployment.models import OnnxModel, TorchModel, open_model
+from mlkd_lobes.deployment.run_speech import Utterance, describe_training
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.results import read_cost
+from mlkd_lobes.files import file_sha256, read_json
+
+LABELS = ["neu", "hap", "sad", "ang"]
+ROOT = RECIPE.parents[2]
+# Hides packages from a process, as if they had not been installed.
+HIDE = "import sys; sys.modules.update(dict.fromkeys({names}))\n"
+WITHOUT_OURS = HIDE.format(names=["mlkd_lobes"])
+ONNX_ONLY = HIDE.format(
+    names=["torch", "torchaudio", "transformers", "speechbrain", "onnx"]
+    + ["scipy", "sklearn", "pandas", "matplotlib", "hyperpyyaml", "ruamel"]
+)
+
+
+def run_python(code, folder, *arguments):
+    """A process of its own, started elsewhere; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run_folder(finished):
+    return finished.arguments["output_folder"] / "mlkd"
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        # Two epochs on seconds of speech: every answer is close to a draw.
+        patch.setattr(parity, "INT8_LIMIT", 1.0)
+        assert main(["export", str(run_folder), str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """Utterances as waveforms and as files of 16 kHz."""
+    folder = tmp_path_factory.mktemp("speech")
+    lengths = (16000, 399, 9000, 24001)
+    wavs = [0.1 * torch.randn(n, generator=seeded(n)) for n in lengths]
+    for i, wav in enumerate(wavs):
+        write_wav(folder / f"{i}.wav", wav)
+    return folder, [
+        soundfile.read(p, dtype="float32")[0] for p in sorted(folder.iterdir())
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(run_folder, speech):
+    return parity.in_batches(TorchModel.open(run_folder / "model"), speech[1])
+
+
+def test_export_summary_lists_files_and_labels(exported, run_folder):
+    summary = json.loads((exported / "export.json").read_text())
+    assert summary["labels"] == LABELS and summary["sample_rate"] == 16000
+    stage = json.loads((run_folder / "stage.json").read_text())
+    assert summary["model_sha256"] == stage["model_sha256"]
+    for name, file in summary["files"].items():
+        assert file_sha256(exported / name) == file["sha256"]
+    unlisted = {"export.json", "README.md"}
+    there = [p for p in exported.rglob("*") if p.is_file()]
+    names = {p.relative_to(exported).as_posix() for p in there}
+    assert names == {*summary["files"], *unlisted}
+    differences = summary["parity"]["largest_difference"]
+    assert set(differences) == {"torch", "huggingface", "speechbrain", "onnx"}
+    assert differences["onnx"]["padded batch"] < 1e-5
+    for part in ("clean", "noisy"):
+        assert 0 <= summary["int8"][part]["agreement"] <= 1
+    small = (exported / "onnx/model_int8.onnx").stat().st_size
+    assert small < (exported / "onnx/model.onnx").stat().st_size
+
+
+def test_the_card_holds_the_runs_figures(exported, finished):
+    text = (exported / "README.md").read_text()
+    clean, rain = finished.results["mlkd"]["conditions"][:2]
+    for name in ("UA", "WA", "F1"):
+        assert f"value: {clean[name]:.4f}" in text
+    assert f" {100 * rain['UA']:.1f} " in text
+    assert "16 labelled utterances of 2 speakers" in text
+    assert "rain, wind at -5 to 20 dB" in text
+    metadata = text.split("---\n")[1]
+    results = YAML().load(metadata)["model-index"][0]["results"]
+    assert len(results) == 3 and results[0]["dataset"]["type"] == "tiny"
+    assert "sad" in text and "{{" not in text and "None" not in text
+
+
+def test_export_holds_no_private_paths(exported, run_folder):
+    """Neither the run nor the code: paths name people and machines."""
+    places = [str(run_folder), str(run_folder.parents[1]), str(ROOT)]
+    for path in exported.rglob("*"):
+        if path.is_file() and path.suffix != ".py":
+            content = path.read_bytes()
+            found = [p for p in places if p.encode() in content]
+            assert not found, (path, found)
+
+
+@pytest.fixture
+def card(exported, run_folder, finished):
+    """Writes the card of a run with another description of its data."""
+    summary = json.loads((exported / "export.json").read_text())
+    measured = {
+        "parity": summary["parity"],
+        "int8": summary["int8"],
+        "sizes": {},
+        "shortest": 400,
+        "config": TorchModel.open(run_folder / "model").model.encoder.config,
+    }
+
+    def write(corpus="tiny", **changes):
+        about = {**finished.results["mlkd"], "corpus": corpus}
+        speech = types.SimpleNamespace(
+            manifests={"train": {}},
+            noise={"train": types.SimpleNamespace(types={"rain": {}})},
+            about={**read_json(run_folder / "data.json"), **changes},
+        )
+        training = describe_training(speech)
+        return card_text(about, read_cost(run_folder), training, **measured)
+
+    return write
+
+
+def test_card_describes_model_and_data(card):
+    usual = card(encoder="facebook/wav2vec2-base")
+    assert 'base_model: "facebook/wav2vec2-base"' in usual
+    assert "none of them used in training" in usual
+    given = card(teacher="/somewhere/my-hubert")
+    assert "base_model" not in given and "/somewhere" not in given
+    assert "from a given teacher, `my-hubert`" in given
+    unchecked = card(checked=False)
+    assert "none of them used" not in unchecked and "is unknown" in unchecked
+    unlabelled = "Unlabelled speech of the same speakers"
+    assert unlabelled in card(unlabelled=True)
+    assert unlabelled not in usual
+
+
+def test_card_is_valid_for_any_corpus_name(card):
+    metadata = YAML().load(card(corpus="my corpus: v2").split("---\n")[1])
+    assert metadata["model-index"][0]["name"] == "my corpus: v2-mlkd"
+
+
+def test_transformers_opens_the_export(exported, speech, expected, tmp_path):
+    code = WITHOUT_OURS + (
+        "import json, soundfile\n"
+        "from transformers import pipeline\n"
+        "ask = pipeline('audio-classification', sys.argv[1], top_k=None)\n"
+        "read = lambda path: soundfile.read(path, dtype='float32')[0]\n"
+        "print(json.dumps([ask(read(path)) for path in sys.argv[2:]]))\n"
+        "assert not [n for n in sys.modules if n.startswith('mlkd')\n"
+        "            and sys.modules[n] is not None]\n"
+    )
+    # Plain Hugging Face code needs 400 samples.
+    paths = [speech[0] / f"{i}.wav" for i in (0, 2, 3)]
+    answers = json.loads(
+        run_python(code, tmp_path, exported / "huggingface", *paths)
+    )
+    for answer, wanted in zip(answers, expected[[0, 2, 3]]):
+        found = {entry["label"]: entry["score"] for entry in answer}
+        assert [found[label] for label in LABELS] == pytest.approx(
+            wanted, abs=1e-4
+        )
+
+
+def test_speechbrain_opens_the_export(exported, speech, expected, tmp_path):
+    code = WITHOUT_OURS + (
+        "import json, torch\n"
+        "from speechbrain.inference.interfaces import foreign_class\n"
+        "r = foreign_class(source=sys.argv[1], pymodule_file='interface.py',\n"
+        "                  classname='EmotionRecognizer')\n"
+        "files = [r.classify_file(path) for path in sys.argv[2:]]\n"
+        "wavs = torch.zeros(2, 9000); wavs[0, :] = torch.linspace(-1, 1, 9000)\n"
+        "wavs[1, :5000] = wavs[0, :5000]\n"
+        "both = r.classify_batch(wavs, torch.tensor([1, 5000 / 9000]))[0]\n"
+        "alone = r.classify_batch(wavs[1, :5000])[0]\n"
+        "assert torch.equal(both[1:], alone) and not torch.equal(both[:1], alone)\n"
+        "again = type(r).from_hparams(source=sys.argv[1])\n"
+        "assert torch.equal(again.classify_batch(wavs)[0],\n"
+        "                   r.classify_batch(wavs)[0])\n"
+        "print(json.dumps([[p[0].tolist(), s.item(), i.item(), t[0]]\n"
+        "                  for p, s, i, t in files]))\n"
+    )
+    paths = sorted(speech[0].iterdir())
+    printed = run_python(code, tmp_path, exported / "speechbrain", *paths)
+    for answer, wanted in zip(json.loads(printed.splitlines()[-1]), expected):
+        probabilities, score, index, label = answer
+        assert probabilities == pytest.approx(wanted, abs=1e-4)
+        assert (score, label) == (max(probabilities), LABELS[index])
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_prediction_needs_no_torch(exported, speech, expected, tmp_path):
+    code = ONNX_ONLY + (
+        "import runpy\n"
+        "sys.argv = ['mlkd_lobes', 'predict', *sys.argv[1:]]\n"
+        "runpy.run_module('mlkd_lobes', run_name='__main__')\n"
+    )
+    out = tmp_path / "answers.csv"
+    run_python(
+        code, tmp_path, exported, speech[0], "--backend=onnx", f"--output={out}"
+    )
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [[float(row[f"p_{label}"]) for label in LABELS] for row in rows]
+    assert np.abs(np.array(found) - expected).max() < 1e-4
+    printed = [LABELS[i] for i in expected.argmax(-1)]
+    assert [row["emotion"] for row in rows] == printed
+    code = code.replace("runpy.run", "print('asked'); runpy.run")
+    requested = [sys.executable, "-c", code, str(exported), str(speech[0])]
+    done = subprocess.run(requested, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (
+        "torch is not installed; the backends are torch, onnx, int8"
+        in done.stderr
+    )
+
+
+def test_closed_pipe_ends_without_error(exported, speech, tmp_path):
+    # More lines than a pipe holds.
+    inputs = " ".join(40 * [str(speech[0])])
+    requested = f"{sys.executable} -m mlkd_lobes predict {exported} {inputs}"
+    command = f"{requested} --backend=onnx --window=0.1 | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("path,start") and not done.stderr
+
+
+def test_huggingface_and_onnx_exports_hold_no_code(exported):
+    names = [p.name for p in (exported / "huggingface").iterdir()]
+    assert {name.split(".")[-1] for name in names} == {"json", "safetensors"}
+    config = json.loads((exported / "huggingface/config.json").read_text())
+    assert "auto_map" not in config
+    import onnx
+
+    for name in ("model", "model_int8"):
+        graph = onnx.load(exported / f"onnx/{name}.onnx")
+        # Operators of the standard alone, and every weight inside the file.
+        used = {node.domain for node in graph.graph.node}
+        assert used <= {"", "ai.onnx"} and not graph.functions
+        assert not any(t.external_data for t in graph.graph.initializer)
+    assert "runs code" in (exported / "speechbrain/README.md").read_text()
+
+
+@pytest.mark.parametrize("model_type", ["wav2vec2", "theirs"])
+def test_remote_code_of_a_model_is_not_run(
+    exported, tmp_path, monkeypatch, model_type
+):
+    folder, seen = tmp_path / "model", tmp_path / "seen"
+    shutil.copytree(exported / "huggingface", folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["model_type"] = model_type
+    config["auto_map"] = {
+        "AutoConfig": "theirs.Config",
+        "AutoModel": "theirs.Model",
+        "AutoModelForAudioClassification": "theirs.Model",
+    }
+    path.write_text(json.dumps(config))
+    (folder / "theirs.py").write_text(f"open({str(seen)!r}, 'w').close()\n")
+    # A prompt on a terminal would be confirmed.
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    if model_type == "wav2vec2":
+        assert open_model(folder).labels == LABELS
+    else:
+        with pytest.raises(InputError, match="model: cannot be opened"):
+            open_model(folder)
+    assert not seen.exists()
+
+
+def test_half_an_hour_takes_no_more_memory(exported, tmp_path):
+    script = (
+        "import sys\n"
+        "from mlkd_lobes.cli import main\n"
+        "import re\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "status = open('/proc/self/status').read()\n"
+        "peak = int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) / 1024\n"
+        "print(peak, file=sys.stderr)\n"
+    )
+    found = {}
+    for minutes in (2, 30):
+        wav = tmp_path / f"{minutes}.wav"
+        minute = 0.1 * np.random.default_rng(0).standard_normal(16000 * 60)
+        with soundfile.SoundFile(wav, "w", 16000, 1) as file:
+            for _ in range(minutes):
+                file.write(minute)
+        arguments = ["predict", exported, wav, "--backend=onnx"]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1 + 4 * minutes
+        found[minutes] = float(done.stderr.split()[-1])
+    # As samples in float32 half an hour takes 110 MB.
+    assert found[30] < found[2] + 30
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx", "int8"])
+def test_predictions_do_not_depend_on_the_batch(exported, speech, backend):
+    opener = TorchModel.open if backend == "torch" else OnnxModel
+    names = {"torch": "huggingface", "onnx": "onnx/model.onnx"}
+    model = opener(exported / names.get(backend, "onnx/model_int8.onnx"))
+    alone = parity.in_batches(model, speech[1])
+    limit = 1e-4 if backend != "int8" else 1e-2
+    assert np.abs(model(speech[1]) - alone).max() < limit
+    assert alone.sum(-1) == pytest.approx(1, abs=1e-4)
+
+
+def test_predict_reads_any_folder(exported, tmp_path, capsys):
+    folder = tmp_path / "in"
+    wav = 0.1 * torch.randn(48000, generator=seeded(3))
+    write_wav(folder / "plain.wav", wav)
+    write_wav(folder / "telephone.wav", wav, 8000)
+    stereo = torch.stack([wav, wav]).T.numpy()
+    soundfile.write(folder / "stereo.flac", stereo, 48000)
+    soundfile.write(folder / "music.mp3", stereo, 44100)
+    write_wav(folder / "long.wav", wav.repeat(20))
+    (folder / "empty.wav").touch()
+    (folder / "noise.wav").write_bytes(b"RIFF and nothing else")
+    whole = (folder / "plain.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(whole[:5000])
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    out = tmp_path / "answers.jsonl"
+    arguments = ["predict", str(exported), str(folder), f"--output={out}"]
+    assert main([*arguments, "--backend=int8"]) == 1
+    printed = capsys.readouterr().err
+    for name in ("empty.wav", "noise.wav", "cut.wav"):
+        assert f"error: {folder / name}: " in printed
+    assert "3 of 8 recordings could not be read" in printed
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    counts = {p.name: 0 for p in before}
+    for row in rows:
+        counts[os.path.basename(row["path"])] += 1
+        assert row["emotion"] == max(LABELS, key=lambda n: row[f"p_{n}"])
+    assert {n: c for n, c in counts.items() if c} == {
+        "plain.wav": 1,
+        "telephone.wav": 1,
+        "stereo.flac": 1,
+        "music.mp3": 1,
+        "long.wav": 4,
+    }
+    assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+
+
+def test_a_teacher_is_exported_like_a_student(finished, tmp_path):
+    run = finished.arguments["output_folder"] / "teacher"
+    out = tmp_path / "out"
+    assert main(["export", str(run), str(out), "--without_int8"]) == 0
+    assert not (out / "onnx/model_int8.onnx").exists()
+    text = (out / "README.md").read_text()
+    assert "without noise" in text and "int8" not in text.lower()
+    assert len(OnnxModel(out / "onnx/model.onnx").labels) == 4
+
+
+def test_export_fails_if_outputs_differ(
+    run_folder, tmp_path, monkeypatch, capsys
+):
+    write_onnx = exporting.graph.write_onnx
+
+    def wrong(model, path):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.head.classifier.bias[0] += 0.01
+        write_onnx(other, path)
+
+    monkeypatch.setattr(exporting.graph, "write_onnx", wrong)
+    monkeypatch.setattr(exporting, "PARITY_UTTERANCES", 2)
+    out = tmp_path / "out"
+    assert main(["export", str(run_folder), str(out)]) == 1
+    assert (
+        "onnx, single files: probabilities differ by" in capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
+
+
+class StubGraph:
+    """Knows every label in float32, only the first in INT8."""
+
+    def __init__(self, path):
+        self.known = len(LABELS) if path.name == "model.onnx" else 1
+
+    def __call__(self, wavs):
+        printed = [int(wav[0]) if wav[0] < self.known else 0 for wav in wavs]
+        return np.eye(len(LABELS))[printed]
+
+
+def test_int8_is_measured_and_refused(monkeypatch, tmp_path):
+    # Two utterances per label, under three conditions.
+    utterances = [
+        Utterance(i % 4, np.full((3, 9), i % 4, np.float32)) for i in range(8)
+    ]
+    speech = types.SimpleNamespace(labels=LABELS, test=lambda: utterances)
+    monkeypatch.setattr(parity, "OnnxModel", StubGraph)
+    with pytest.raises(InputError, match="INT8 loses 75.00 points .* clean"):
+        parity.measure_int8(tmp_path, speech)
+    monkeypatch.setattr(parity, "INT8_LIMIT", 1.0)
+    found = parity.measure_int8(tmp_path, speech)
+    assert found["utterances"] == 8
+    for part in ("clean", "noisy"):
+        assert found[part]["agreement"] == 0.25
+        assert found[part]["UA_float32"] == 1
+        assert found[part]["UA_int8"] == 0.25
+
+
+def test_int8_may_lose_little():
+    kept = {"UA_float32": 0.7, "UA_int8": 0.71, "loss_allowed": 0.005}
+    parity.check_int8("clean", kept)
+    lost = {**kept, "UA_int8": 0.69}
+    with pytest.raises(InputError, match="loses 1.00 points of UA on noisy"):
+        parity.check_int8("noisy", lost)
+    parity.check_int8("clean", {**lost, "loss_allowed": 0.01})
+
+
+def test_unfit_runs_are_not_exported(run_folder, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").touch()
+    cases = {
+        (run_folder, tmp_path / "mine"): "exists and is no export",
+        (tmp_path / "mine", tmp_path / "out"): "results.json: no such file",
+    }
+    for (run, out), message in cases.items():
+        assert main(["export", str(run), str(out)]) == 1
+        assert message in capsys.readouterr().err
+    assert [p.name for p in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
+    out = str(tmp_path / "out")
+    gone = ["export", str(run_folder), out, f"--data_folder={tmp_path}"]
+    assert main(gone) == 1
+    assert "No such file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_onnx_file_without_labels_is_refused(tmp_path, exported):
+    import onnx
+
+    model = onnx.load(exported / "onnx/model.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="a.onnx: its metadata has no labels"):
+        OnnxModel(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="device tpu: this onnxruntime only"):
+        OnnxModel(exported / "onnx/model.onnx", device="tpu")
+
+
+BLOCKS = [
+    (page, number, block)
+    for page in ("README.md", "docs/deployment.md")
+    for number, block in enumerate(
+        re.findall(
+            r"^```python\n(.*?)^```",
+            (ROOT / page).read_text(encoding="utf-8"),
+            re.M | re.S,
+        )
+    )
+]
+
+
+@pytest.mark.parametrize(
+    "block", [b for *_, b in BLOCKS], ids=[f"{p}-{n}" for p, n, _ in BLOCKS]
+)
+def test_python_on_pages_runs_as_written(exported, speech, tmp_path, block):
+    (tmp_path / "exported").symlink_to(exported)
+    for name in ("speech.wav", "a.wav"):
+        shutil.copy(speech[0] / "0.wav", tmp_path / name)
+    soundfile.write(tmp_path / "b.mp3", speech[1][0], 16000, format="MP3")
+    done = subprocess.run(
+        [sys.executable, "-c", block],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert any(label in done.stdout for label in LABELS)

@@ -1,0 +1,206 @@
+"""Input that the report refuses or accepts."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from fake_runs import GRID, rewrite, write
+
+from mlkd_lobes.cli import main
+from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.comparison import find_runs, pool
+from mlkd_lobes.evaluation.report import setting
+from mlkd_lobes.evaluation.results import prediction_table, read_results
+
+
+def test_folds_are_chosen_by_number(tmp_path, capsys):
+    for fold in (1, 2):
+        write(tmp_path, "mlkd", fold, 1, 8)
+    assert main(["report", str(tmp_path), "--folds=2"]) == 0
+    assert "fold(s) 2:" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path), "--folds=two"])
+    assert "argument --folds: invalid" in capsys.readouterr().err
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, capsys):
+    write(tmp_path / "a", "mlkd", 1, 1, 8)
+    other = tmp_path / "b"
+    for header, message in (
+        ({"protocol": "x"}, "protocol x, but groups"),
+        ({}, "fold 1, seed 1 of mlkd is given twice"),
+        ({"grid": GRID[:3]}, "other conditions"),
+    ):
+        write(other, "mlkd", 1, 1, 8, **header)
+        assert main(["report", str(tmp_path)]) == 1
+        assert message in capsys.readouterr().err
+    shutil.rmtree(other)
+    write(other, "other", 2, 1, 8)
+    assert main(["report", str(tmp_path)]) == 0
+    assert "left out, so that all" in capsys.readouterr().out.lower()
+    assert main(["report", str(tmp_path / "nowhere")]) == 1
+    (other / "other-2-1/results.json").write_text('{"schema": 1, ')
+    assert main(["report", str(tmp_path)]) == 1
+    assert "results.json: is not valid JSON" in capsys.readouterr().err
+
+
+def test_comparisons_of_the_command_line_win(tmp_path, capsys):
+    for system, right in (("mlkd", 8), ("kd_last", 7)):
+        write(tmp_path, system, 1, 1, right)
+    assert main(["report", str(tmp_path)]) == 0
+    assert "kd_last −" not in capsys.readouterr().out
+    assert main(["report", str(tmp_path), "--compare=kd_last - mlkd"]) == 0
+    assert "| kd_last − mlkd" in capsys.readouterr().out
+    assert main(["report", str(tmp_path), "--compare=kd_last"]) == 1
+    assert "not of the form 'one - other'" in capsys.readouterr().err
+
+
+def test_impossible_options_are_refused(tmp_path, capsys):
+    write(tmp_path, "mlkd", 1, 1, 8)
+    cases = {
+        "--figure=ua.xyz": "'ua.xyz' ends in none of svg, png, pdf",
+        "--figure=ua": "'ua' ends in none of svg, png, pdf",
+        "--systems=best": "no results of system best there; of: mlkd",
+    }
+    for option, message in cases.items():
+        assert main(["report", str(tmp_path), option]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_the_command_writes_figure_and_tables(tmp_path, capsys):
+    write(tmp_path / "runs", "mlkd", 1, 1, 8)
+    figure = tmp_path / "ua.svg"
+    command = ["report", str(tmp_path / "runs"), f"--figure={figure}"]
+    assert main(command) == 0
+    assert "60.0" in capsys.readouterr().out
+    assert figure.stat().st_size > 5000
+
+
+def test_runs_tested_on_other_noise_do_not_compare(tmp_path):
+    for system, seed, test in (
+        ("mlkd", 1, "a"),
+        ("student_noisy", 1, "a"),
+        ("student_noisy", 2, "a"),
+    ):
+        write(tmp_path, system, 1, seed, 9, test_sha256=test)
+    assert len(pool(find_runs([tmp_path])).systems) == 2
+    write(tmp_path, "kd_last", 1, 1, 9)  # made before results printed it
+    assert len(pool(find_runs([tmp_path])).systems) == 3
+    for seed in (2, 3):  # tests do not depend on it
+        place = write(tmp_path, "mlkd", 1, seed, 9, test_sha256="b")
+        with pytest.raises(InputError, match="other speech or noise.*evaluate"):
+            pool(find_runs([tmp_path]))
+        shutil.rmtree(place)
+
+
+def test_trainings_with_other_settings_do_not_pool(tmp_path):
+    """Half of the folds with other epochs would look like one experiment."""
+    write(tmp_path, "mlkd", 1, 1, 9)  # made before results printed it
+    for fold, settings in (
+        (2, {"student_epochs": 20}),
+        (3, {"student_epochs": 20, "added_later": 1}),
+    ):
+        write(tmp_path, "mlkd", fold, 1, 9, settings=settings)
+    assert len(pool(find_runs([tmp_path])).systems) == 1
+    write(tmp_path, "mlkd", 4, 1, 9, settings={"student_epochs": 40})
+    with pytest.raises(
+        InputError, match="trained with student_epochs 40, but 20 in.*mlkd-2"
+    ):
+        pool(find_runs([tmp_path]))
+
+
+def test_every_folder_has_runs(tmp_path, capsys):
+    """A mistyped one would leave speakers out without a word."""
+    for fold in (1, 2):
+        write(tmp_path / f"fold_{fold}", "mlkd", fold, 1, 8)
+    folders = [str(tmp_path / name) for name in ("fold_1", "fold_22")]
+    assert main(["report", *folders]) == 1
+    assert "no results.json in" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--folds=1,9"]) == 1
+    printed = capsys.readouterr().err
+    assert "no results of fold 9 there; of: 1, 2" in printed
+
+
+def test_files_are_written_before_a_closed_pipe(tmp_path):
+    write(tmp_path / "runs", "mlkd", 1, 1, 8)
+    page, (reader, writer) = tmp_path / "page.html", os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "mlkd_lobes", "report"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "runs"), f"--html={page}"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writer)
+    assert done.returncode == 1 and not done.stderr
+    assert page.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_equal_figures_are_equal_files(tmp_path, suffix, monkeypatch):
+    # A dollar sign is no formula.
+    write(tmp_path / "runs", r"$\own$", 1, 1, 8)
+    made = []
+    for day in ("1000000000", "1100000000"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", day)
+        figure = tmp_path / f"{day}.{suffix}"
+        command = ["report", str(tmp_path / "runs"), f"--figure={figure}"]
+        assert main(command) == 0
+        made.append(figure.read_bytes())
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_logits_are_refused(value):
+    logits = torch.zeros(len(GRID), 4)
+    logits[1, 2] = value
+    with pytest.raises(InputError, match="u7: the network's output is NaN"):
+        prediction_table([("u7", "s", 0, GRID, logits)], "abcd")
+
+
+@pytest.mark.parametrize(
+    "key,value,message",
+    [
+        ("labels", None, "its results are damaged"),
+        ("confusion", None, "its results are damaged"),
+    ],
+)
+def test_results_of_the_wrong_kind_are_named(
+    tmp_path, capsys, key, value, message
+):
+    place = write(tmp_path, "mlkd", 1, 1, 8)
+    results = read_results(place)
+    (results if key in results else results["conditions"][0])[key] = value
+    (place / "results.json").write_text(json.dumps(results))
+    assert main(["report", str(tmp_path)]) == 1
+    printed = capsys.readouterr().err
+    assert "mlkd-1-1" in printed and message in printed
+
+
+def test_a_class_of_few_speakers_is_reported(tmp_path):
+    """Many draws of speakers have none of it."""
+    for fold in range(1, 6):
+        write(tmp_path, "mlkd", fold, 1, 8)
+    warning = "fewer than 8 speakers were tested on ang."
+    assert warning not in setting(pool(find_runs([tmp_path])))
+    for fold in range(2, 6):
+        place = tmp_path / f"mlkd-{fold}-1"
+        rewrite(place, lambda table: table[table["true"] == "neu"])
+    assert setting(pool(find_runs([tmp_path]))).endswith(warning)
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.99])
+def test_damaged_archives_are_named(tmp_path, place, capsys):
+    write(tmp_path / "a", "mlkd", 1, 1, 8)
+    archive = shutil.make_archive(tmp_path / "packed", "zip", tmp_path, "a")
+    content = bytearray(pathlib.Path(archive).read_bytes())
+    at = int(place * len(content))
+    content[at : at + 20] = bytes(20)
+    pathlib.Path(archive).write_bytes(content)
+    assert main(["report", archive]) == 1
+    assert "packed.zip" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""The classifier is Hugging Face's own, and a frozen teacher stays frozen."""
+
+import pytest
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from mlkd_lobes.models.classifier import (
+    EmotionClassifier,
+    FrozenTeacher,
+    load_classifier,
+    state_sha256,
+)
+from mlkd_lobes.models.encoder import SSLEncoder
+
+LABELS = ["neu", "hap", "sad", "ang"]
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "wavlm"])
+def test_saved_model_opens_without_this_package(make_encoder, kind, tmp_path):
+    model = EmotionClassifier(make_encoder(kind), LABELS).eval()
+    model.save_pretrained(tmp_path / "model")
+    native = AutoModelForAudioClassification.from_pretrained(tmp_path / "model")
+    assert [native.config.id2label[i] for i in range(4)] == LABELS
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "model")
+    wav = torch.randn(7000)
+    inputs = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        expected = native(inputs.input_values).logits
+        found = model(wav[None]).logits
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_saved_and_loaded_is_the_same(make_encoder, tmp_path):
+    model = EmotionClassifier(make_encoder(), LABELS)
+    model.save_pretrained(tmp_path / "model")
+
+    def factory(source, n_layers=None):
+        return SSLEncoder(source, str(tmp_path), n_layers)
+
+    loaded = load_classifier(tmp_path / "model", factory, LABELS)
+    assert state_sha256(loaded) == state_sha256(model)
+    student = load_classifier(
+        tmp_path / "model", lambda source: factory(source, 2), LABELS
+    )
+    assert student.encoder.n_layers == 2
+    assert state_sha256(student.head) == state_sha256(model.head)
+    with pytest.raises(ValueError, match="its labels are"):
+        load_classifier(tmp_path / "model", factory, LABELS[::-1])
+
+
+def test_weighted_layer_sum_is_refused(make_encoder, tmp_path):
+    model = EmotionClassifier(make_encoder(), LABELS)
+    native = model.native()
+    native.config.use_weighted_layer_sum = True
+    rebuilt = AutoModelForAudioClassification.from_config(native.config)
+    rebuilt.save_pretrained(tmp_path)
+    model.encoder.feature_extractor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="weighted sum of layers"):
+        load_classifier(tmp_path, lambda source: model.encoder, LABELS)
+
+
+def test_logits_do_not_depend_on_padding(make_encoder):
+    model = EmotionClassifier(make_encoder(), LABELS).eval()
+    wavs = torch.randn(2, 9000)
+    with torch.no_grad():
+        together = model(wavs, torch.tensor([0.5, 1.0])).logits
+        alone = model(wavs[:1, :4500]).logits
+    assert torch.allclose(together[:1], alone, atol=1e-4)
+
+
+def test_teacher_ignores_train_and_gives_repeatable_targets(make_encoder):
+    encoder = make_encoder(hidden_dropout=0.5, attention_dropout=0.5)
+    teacher = FrozenTeacher(EmotionClassifier(encoder, LABELS), [1, 4])
+    modules = torch.nn.ModuleDict({"teacher": teacher}).train()
+    assert not any(module.training for module in teacher.modules())
+    assert not any(p.requires_grad for p in teacher.parameters())
+    wavs, lengths = torch.randn(2, 8000), torch.ones(2)
+    first, second = modules["teacher"](wavs, lengths), teacher(wavs, lengths)
+    assert torch.equal(first[0], second[0])
+    assert first[0].shape == (2, 2, 24, 24)
+    assert not first[0].requires_grad
+
+
+def test_teachers_in_half_precision_are_opened_in_single(
+    make_encoder, tmp_path
+):
+    model = EmotionClassifier(make_encoder(), LABELS)
+    model.save_pretrained(tmp_path)
+    native = AutoModelForAudioClassification.from_pretrained(tmp_path)
+    native.to(torch.bfloat16).save_pretrained(tmp_path)
+    loaded = load_classifier(
+        tmp_path, lambda source: SSLEncoder(source, source), LABELS
+    )
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert {p.dtype for p in loaded.native().parameters()} == {torch.float32}
+    assert state_sha256(loaded) != state_sha256(model)
+
+
+def test_an_adapter_of_the_source_is_left_out(make_encoder, tmp_path):
+    """It has no place in the head: training would end without a model."""
+    encoder = make_encoder(add_adapter=True, num_adapter_layers=1)
+    model = EmotionClassifier(encoder, LABELS)
+    assert encoder.model.adapter is None
+    model.save_pretrained(tmp_path / "model")
+    native = AutoModelForAudioClassification.from_pretrained(tmp_path / "model")
+    assert native.config.add_adapter is False

@@ -1,0 +1,133 @@
+"""Benchmarks run, and return what they promise."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+from helpers import tiny_config
+
+from mlkd_lobes.data.batches import torch_threads
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def load(name):
+    path = ROOT / f"benchmarks/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def inference():
+    return load("inference")
+
+
+@pytest.mark.slow
+def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
+    monkeypatch.setattr(inference, "matmul_gflops", lambda threads: 100.0)
+    # It must not appear in the memory of the measured processes.
+    held = np.ones(8 * 10**7)
+    # Sizes are given in tenths of a megabyte.
+    config = tiny_config(hidden_size=128, intermediate_size=512)
+    result = inference.benchmark(config, [1], [1], rounds=3)
+    rows = {row["name"]: row for row in result["variants"]}
+    assert list(rows)[0] == result["baseline"] and len(rows) == 5
+    assert rows[result["baseline"]]["ratio"] == 1
+    onnx = rows["student, ONNX fp32"]["peak_memory_mb"]
+    assert onnx < rows[result["baseline"]]["peak_memory_mb"]
+    assert onnx < held.nbytes / 2**20
+    for row in rows.values():
+        assert row["latency_ms"] > 0 and row["peak_memory_mb"] > 0
+        assert row["real_time_factor"] == pytest.approx(
+            row["latency_ms"] / 1000, abs=1e-3
+        )
+    small = rows["student, ONNX static INT8"]["file_mb"]
+    assert small < rows["student, ONNX fp32"]["file_mb"]
+
+
+def test_rounds_are_taken_in_turn(inference, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        inference,
+        "open_variant",
+        lambda path, threads: lambda wavs: calls.append(path),
+    )
+    found = inference.time_variants({"a": 1, "b": 2}, 1, 1, rounds=2)
+    assert calls == [1, 2, 1, 2, 1, 2]
+    assert {name: len(times) for name, times in found.items()} == {
+        "a": 2,
+        "b": 2,
+    }
+
+
+@pytest.fixture(scope="module")
+def training():
+    return load("training")
+
+
+def test_training_is_measured_beside_a_straightforward_loop(
+    training, monkeypatch, tmp_path
+):
+    for name, value in {"UTTERANCES": 12, "FEW": 20, "MANY": 24}.items():
+        monkeypatch.setattr(training, name, value)
+    # Processes of their own could not find a module loaded from a path.
+    monkeypatch.setattr(training, "in_own_process", lambda f, *args: f(*args))
+    training.write_inputs(tmp_path, tiny_config())
+    result = training.variants(tmp_path, training.FROZEN)
+    rows = {row["name"].rsplit(",", 1)[0]: row for row in result["variants"]}
+    assert rows[training.STRAIGHTFORWARD]["ratio"] == 1
+    for row in rows.values():
+        assert row["utterances_per_second"] > 0 and row["peak_memory_mb"] > 0
+    later, total = rows[training.LATER], rows["ours, 20 epochs"]
+    first = rows[training.FIRST]
+    speeds = [1 / row["utterances_per_second"] for row in (first, later)]
+    assert 1 / total["utterances_per_second"] == pytest.approx(
+        (speeds[0] + 19 * speeds[1]) / 20, rel=1e-2
+    )
+    # The cache changes when targets are computed, not what is learned.
+    differences = result["largest_loss_difference"]
+    assert differences["cache read or filled"] == 0
+    assert differences["cache or none"] < 1e-2
+    assert training.waiting(tmp_path)["steps"] > 0
+    assert training.scaling(tmp_path)["ratio"] > 0
+    with torch_threads(1):
+        assert training.mixing(tmp_path, rounds=1)["ratio"] > 0
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return load("gpu")
+
+
+def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "SHARE", 200)
+    evaluate = gpu.train.evaluate
+    result = gpu.benchmark(tmp_path, tiny_config(), "cpu")
+    assert gpu.train.evaluate is evaluate
+    for network in result["networks"].values():
+        assert len(network["epoch_seconds"]) == gpu.EPOCHS
+        assert min(network["epoch_seconds"]) > 0 and network["test_seconds"] > 0
+        assert network["peak_memory_mb"] > 0
+    speech = result["seconds_of_speech"]
+    assert speech["train"] > speech["valid"] > 0 and speech["test"] > 0
+    found = result["largest_logit_differences"]
+    assert found["cpu and device"] == 0 < found["largest logit"]
+    assert found["alone and in a batch"] < 1e-5
+    assert result["hours_all_folds"] > 0
+
+
+def test_hours_count_every_epoch_of_every_fold(gpu, monkeypatch):
+    for name, value in {"UTTERANCES": 100, "SECONDS": 3, "FOLDS": 4}.items():
+        monkeypatch.setattr(gpu, name, value)
+    networks = {
+        "teacher": {"epoch_seconds": [10, 4]},
+        "mlkd": {"epoch_seconds": [20, 6], "test_seconds": 8},
+    }
+    # Speech of a third: 10 + 2 x 4 and 20 + 4 x 6 and 8 seconds, thrice.
+    speech = {"train": 60, "valid": 20, "test": 20}
+    hours = gpu.hours_all_folds(networks, speech, {"teacher": 3, "mlkd": 5})
+    assert hours == pytest.approx(4 * 3 * (18 + 44 + 8) / 3600)

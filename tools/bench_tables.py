@@ -1,0 +1,104 @@
+"""Tables of the figures in results/bench, for docs/performance.md."""
+
+import json
+import pathlib
+
+from mlkd_lobes.evaluation.metrics import markdown
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = "results/bench"
+THREADS, SECONDS = 1, 5
+
+
+def read(name):
+    """A benchmark's results."""
+    return json.loads((ROOT / FOLDER / f"{name}.json").read_text())
+
+
+def inference_table(result):
+    """One length of audio on one thread."""
+    header = [f"{SECONDS} s of audio, {THREADS} thread"]
+    header += ["ms", "speed", "peak MB", "file MB"]
+    rows = [
+        [
+            row["name"],
+            f"{row['latency_ms']:.0f}",
+            f"{row['ratio']:.1f} x",
+            f"{row['peak_memory_mb']}",
+            f"{row['file_mb']:.0f}",
+        ]
+        for row in result["variants"]
+        if (row["threads"], row["seconds"]) == (THREADS, SECONDS)
+    ]
+    return markdown(header, rows)
+
+
+def training_table(result):
+    """Every loop, with the student's CNN frozen and trained."""
+    header = ["training", "utterances/s", "speed", "peak MB"]
+    rows = [
+        [
+            row["name"],
+            f"{row['utterances_per_second']:.2f}",
+            f"{row['ratio']:.1f} x",
+            f"{row['peak_memory_mb']}",
+        ]
+        for row in result["variants"]
+    ]
+    return markdown(header, rows)
+
+
+def loading(training, preparation):
+    """What is measured besides, in sentences."""
+    epochs = preparation["loading"]
+    memory = [e["peak_memory_of_a_worker_mb"] for e in epochs]
+    mixing, waiting = training["mixing"], training["waiting_for_data"]
+    return (
+        f"Mixing noise: {mixing['ours_seconds_per_second']} seconds of audio per "
+        f"second on one thread, {mixing['ratio']:.1f} times as many as with "
+        f"`AddNoise`. With a small encoder (12 layers, 128 wide) "
+        f"{100 * waiting['share']:.0f} % of a step are spent waiting for one "
+        f"worker. A corpus of IEMOCAP's size ({preparation['turns']} turns) is "
+        f"prepared in {preparation['seconds']:.0f} s, {preparation['noise_hours']:.0f} "
+        f"hours of noise in {preparation['noise_seconds']:.0f} s; an epoch's "
+        f"{epochs[0]['utterances']} utterances are loaded and mixed in "
+        f"{epochs[-1]['seconds']:.0f} s by {epochs[0]['workers']} workers, each with "
+        f"at most {memory[0]} MB by the end of the first epoch and "
+        f"{memory[-1]} MB by that of epoch {len(memory)}."
+    )
+
+
+def on_gpu(result):
+    """What was measured on a GPU, in sentences."""
+    networks, speech = result["networks"], result["seconds_of_speech"]
+    teacher, mlkd = networks["teacher"], networks["mlkd"]
+    first = [n["epoch_seconds"][0] for n in (teacher, mlkd)]
+    later = [n["epoch_seconds"][-1] for n in (teacher, mlkd)]
+    memory = [n["peak_memory_mb"] / 1024 for n in (teacher, mlkd)]
+    return (
+        f"On one {result['device']} with {result['cores']} cores "
+        f"({result['precision']}, {result['workers']} workers, batches of "
+        f"{result['batch_seconds']} s), on {sum(speech.values()) / 3600:.1f} "
+        f"hours of random speech, lengths like IEMOCAP's, three of five speakers "
+        f"for training: an epoch and its validation take {later[0]:.0f} s for the "
+        f"teacher and {later[1]:.0f} s for `mlkd`, the first one {first[0]:.0f} s "
+        f"and, filling the cache, {first[1]:.0f} s; the test takes "
+        f"{teacher['test_seconds']:.0f} and {mlkd['test_seconds']:.0f} s. At most "
+        f"{memory[0]:.1f} and {memory[1]:.1f} GB are allocated, validation and "
+        f"test in single precision included. Scaled from this speech to "
+        f"that of IEMOCAP, the epochs of teacher and `mlkd` and the test of `mlkd` "
+        f"take about {result['hours_all_folds']:.0f} hours for all five folds."
+    )
+
+
+def bench_text():
+    """All of it."""
+    inference, training = read("inference"), read("training")
+    return "\n\n".join(
+        [
+            inference_table(inference),
+            training_table(training),
+            loading(training, read("preparation")),
+            on_gpu(read("gpu")),
+        ]
+    )

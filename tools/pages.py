@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Writes the machine-made tables of README.md and docs/ from the committed results.
+
+> python tools/pages.py
+
+Each stands between <!-- report: NAME --> and <!-- end of report -->; a test compares
+them with the files. `make report` also draws the figures.
+"""
+
+import functools
+import pathlib
+import re
+
+import pandas as pd
+from bench_tables import bench_text
+
+from mlkd_lobes.evaluation import report
+from mlkd_lobes.evaluation.comparison import comparisons, find_runs, pool
+from mlkd_lobes.evaluation.metrics import markdown
+from mlkd_lobes.evaluation.statistics import seeds_interval
+from mlkd_lobes.noise.add_noise import CLEAN
+
+END = "<!-- end of report -->"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+TABLE, TABLE_40 = "ravdess/table.zip", "ravdess/table_40.zip"
+EMODB = "emodb/table.zip"
+# Folds on whose test speakers no setting was chosen.
+UNSEARCHED = (4, 5, 6)
+COMPARED = [
+    "mlkd - student_noisy",
+    "mlkd_semi - student_noisy",
+    "kd_last - student_noisy",
+    "teacher_noisy - student_noisy",
+    "mlkd_semi - mlkd",
+    "mlkd - kd_last",
+    "mlkd - teacher",
+    "mlkd - teacher, clean",
+    "mlkd - student_noisy, clean",
+    "mlkd - student_noisy, unseen noise",
+]
+# Title, system, the other one, results, epochs.
+ANSWERS = [
+    ("Does multi-level distillation help in noise?", COMPARED[0], TABLE_40, 40),
+    ("The same, half as long", COMPARED[0], TABLE, 20),
+    ("Does unlabelled speech help as well?", COMPARED[1], TABLE, 20),
+    ("Are several levels better than the last?", COMPARED[5], TABLE, 20),
+]
+SEARCHES = {
+    "second search": ("search_seeds.csv", "student_noisy"),
+    "fourth search": ("search_fourth.csv", "mlkd"),
+}
+# Trained twice as long, hence compared with these.
+OTHER_REFERENCE = {
+    "two_stage": "long",
+    "cnn_40": "long",
+    "noisy_cnn_40": "student_noisy_40",
+}
+
+
+@functools.cache
+def pooled(name, folds=None):
+    """The systems of a committed table."""
+    return pool(find_runs([RESULTS / name], folds))
+
+
+def answers():
+    """The questions, each with the difference that answers it."""
+    rows = []
+    for question, compared, name, epochs in ANSWERS:
+        (found,) = comparisons(pooled(name).systems, [compared])
+        difference = found.found
+        rows.append(
+            [
+                f"{question} (`{compared}`, {epochs} epochs)",
+                f"{100 * difference.mean:+.1f}",
+                report.between(difference.low, difference.high, "+.1f"),
+                report.between(*seeds_interval(difference.per_seed), "+.1f"),
+                f"{sum(x > 0 for x in found.per_run)} of {len(found.per_run)}",
+            ]
+        )
+    header = ["noisy UA on RAVDESS, points", "difference", "over speakers"]
+    return markdown([*header, "over seeds", "runs better"], rows)
+
+
+def unsearched():
+    """The main difference on the folds where nothing was chosen."""
+    rows = []
+    for name, epochs in ((TABLE_40, 40), (TABLE, 20)):
+        systems = pooled(name, UNSEARCHED).systems
+        (found,) = comparisons(systems, COMPARED[:1])
+        over_seeds = seeds_interval(found.found.per_seed)
+        rows.append(
+            [
+                str(epochs),
+                f"{100 * found.found.mean:+.1f}",
+                report.between(found.found.low, found.found.high, "+.1f"),
+                report.between(*over_seeds, "+.1f"),
+            ]
+        )
+    header = ["epochs", "difference", "over speakers", "over seeds"]
+    return markdown(header, rows)
+
+
+def aims():
+    """What was aimed at, and what was reached."""
+    teacher = next(s for s in pooled(TABLE).systems if s.name == "teacher")
+    rows = []
+    for name, system, epochs in (
+        (TABLE, "mlkd", 20),
+        (TABLE, "mlkd_semi", 20),
+        (TABLE_40, "mlkd", 40),
+    ):
+        systems = {s.name: s for s in pooled(name).systems}
+        student = systems[system]
+        text = f"{system} - student_noisy"
+        (found,) = comparisons(systems.values(), [text])
+        seeds = seeds_interval(found.found.per_seed)
+        clean = student.score([CLEAN]) / teacher.score([CLEAN])
+        kept = student.score(student.conditions(snr=20), "consistency")
+        rows.append(
+            [
+                f"`{system}`, {epochs} epochs",
+                f"{100 * found.found.mean:+.1f}",
+                "yes" if found.found.low > 0 else "no",
+                "yes" if seeds[0] > 0 else "no",
+                f"{100 * clean:.1f} %",
+                f"{100 * kept:.1f} %",
+            ]
+        )
+    header = ["system", "gain (aim 2.0)", "above 0 over speakers"]
+    header += ["over seeds", "clean UA of the teacher's (aim 95 %)"]
+    return markdown([*header, "unchanged at 20 dB (aim 90 %)"], rows)
+
+
+def search_table(file, reference):
+    """Validation scores of a search: mean of the last five epochs, in percent."""
+    found = pd.read_csv(RESULTS / "ravdess" / file)
+    index = ["fold", "seed"]
+    scores = 100 * found.pivot(index=index, columns="system", values="last_UA")
+    rows = []
+    for name in scores:
+        other = OTHER_REFERENCE.get(name, reference)
+        gains = (scores[name] - scores[other]).dropna()
+        each = "; ".join(
+            ", ".join(f"{gain:+.1f}" for gain in fold)
+            for _, fold in gains.groupby("fold")
+        )
+        mean = f"{scores[name].mean():.1f}"
+        if name == other:
+            rows.append([f"`{name}`", str(len(gains)), mean, "–", "–", "–"])
+            continue
+        gain = f"{gains.mean():+.1f}"
+        rows.append(
+            [f"`{name}`", str(len(gains)), mean, f"`{other}`", gain, each]
+        )
+    header = ["system", "runs", "last_UA (%)", "against", "gain"]
+    return markdown([*header, "each run's: fold 1; fold 2"], rows)
+
+
+def update_text(text, name, block):
+    """Replaces the report between two marks in a page.
+
+    >>> old = "<!-- report: x -->\\nold\\n<!-- end of report -->"
+    >>> print(update_text(old, "x", "new"))
+    <!-- report: x -->
+    new
+    <!-- end of report -->
+    """
+    begin = f"<!-- report: {name} -->"
+    # Never across another report, if an end mark is missing.
+    within = r"\n(?:(?!<!-- report:).)*?"
+    pattern = re.escape(begin) + within + re.escape(END)
+    found = re.findall(pattern, text, flags=re.DOTALL)
+    if len(found) != 1:
+        raise SystemExit(f"expected one '{begin} … {END}', found {len(found)}")
+    return text.replace(found[0], f"{begin}\n{block}\n{END}")
+
+
+def blocks():
+    """Every page's machine-made blocks by name."""
+    long = {
+        "table of 20 epochs": pooled(TABLE),
+        "table of 40 epochs": pooled(TABLE_40),
+        "EmoDB": pooled(EMODB),
+    }
+    results = {
+        name: report.report_text(found, COMPARED, short=True)
+        for name, found in long.items()
+    }
+    searches = {n: search_table(*search) for n, search in SEARCHES.items()}
+    results |= {
+        "answers": answers(),
+        "aims": aims(),
+        "folds 4 to 6": unsearched(),
+    }
+    return {
+        "README.md": {"answers": answers()},
+        "docs/results.md": results,
+        "docs/searches.md": searches,
+        "docs/performance.md": {"results/bench": bench_text()},
+    }
+
+
+def updated(page, found):
+    """A page with its blocks renewed."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, block in found.items():
+        text = update_text(text, name, block)
+    return text
+
+
+if __name__ == "__main__":
+    for page, found in blocks().items():
+        (ROOT / page).write_text(updated(page, found), encoding="utf-8")
