@@ -68,6 +68,7 @@ def training():
     return load("training")
 
 
+@pytest.mark.slow
 def test_training_is_measured_beside_a_straightforward_loop(
     training, monkeypatch, tmp_path
 ):
@@ -103,6 +104,7 @@ def gpu(monkeypatch):
     return load("gpu")
 
 
+@pytest.mark.slow
 def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "SHARE", 200)
     evaluate = gpu.train.evaluate

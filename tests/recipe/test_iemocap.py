@@ -39,7 +39,11 @@ def iemocap(experiment, release, tmp_path):
 
 @pytest.mark.parametrize(
     "protocol,fold,n",
-    [("loso5", 2, 16), ("s3prl", 5, 16), ("speaker10", 10, 8)],
+    [
+        ("loso5", 2, 16),
+        pytest.param("s3prl", 5, 16, marks=pytest.mark.slow),
+        pytest.param("speaker10", 10, 8, marks=pytest.mark.slow),
+    ],
 )
 def test_protocols_with_musan(iemocap, tmp_path, protocol, fold, n):
     musan = write_musan(tmp_path / "musan")
