@@ -113,7 +113,7 @@ def lay_files(checkout):
 def print_size(checkout, laid):
     """The contribution's size beside SpeechBrain's largest task folder."""
     own = [path for path in laid if path.suffix == ".py"]
-    recipe = [path for path in own if RECIPE.name in path.parts[-2]]
+    recipe = [path for path in own if path.parent == checkout / RECIPE]
     folders = {}
     for path in checkout.glob("recipes/*/*/**/*.py"):
         place = path.relative_to(checkout).parts[:3]
