@@ -38,6 +38,7 @@ from mlkd_lobes.files import write_csv, write_json  # noqa: E402
 from mlkd_lobes.models.classifier import (  # noqa: E402
     EmotionClassifier,
     load_classifier,
+    state_sha256,
 )
 from mlkd_lobes.models.distillation import Student, Targets  # noqa: E402
 from mlkd_lobes.models.encoder import SSLEncoder  # noqa: E402
@@ -178,7 +179,7 @@ def make_brain(name, root, teacher, speech, **changes):
     factory = hparams["teacher_encoder"]
     classifier = load_classifier(hparams["teacher_folder"], factory, LABELS)
     folder = pathlib.Path(hparams["output_folder"], hparams["system"])
-    source = hparams["teacher_folder"], classifier
+    source = hparams["teacher_folder"], classifier, state_sha256(classifier)
     prepared = train.prepare_fit(hparams, run_opts, folder, *source)
     brain, loader, _ = prepared
     if name == WITHOUT_CACHE:

@@ -120,8 +120,7 @@ def doctor(options) -> int:
     print(doctor_text(found))
     if options.json:
         write_json(options.json, found)
-    levels = {finding["level"] for finding in found["findings"]}
-    return int("error" in levels)
+    return int(any(f["level"] == "error" for f in found["findings"]))
 
 
 def export(options) -> int:

@@ -222,7 +222,7 @@ BREAKAGES = [
     Breakage(
         "noise-trained systems are validated in noise",
         "train.py",
-        'if hparams["speech"] != "noisy":',
+        'if speech != "noisy":',
         "if True:",
         "test_yaml.py",
     ),

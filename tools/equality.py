@@ -20,7 +20,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 
 import pandas as pd
 
@@ -33,12 +32,14 @@ SYSTEMS = [*SYSTEMS.split(), "mlkd", "mlkd_semi"]
 TREES = """
 import pathlib, sys
 import numpy, soundfile
+from experiment import SETTINGS
 from helpers import save_encoder, tiny_config, write_corpus, write_noise
 from iemocap_tree import write_iemocap
 trees = pathlib.Path(sys.argv[1])
 counts = dict.fromkeys(["neu", "hap", "sad", "ang"], 4)
 write_iemocap(trees / "iemocap", {f"Session{n}": counts for n in range(1, 6)})
 write_corpus(trees / "csv")
+(trees / "tiny.yaml").write_text(SETTINGS)
 save_encoder(trees / "encoder", tiny_config())
 
 def noise(path, rate=16000):
@@ -75,25 +76,6 @@ for rate in (48000, 44100):
         times = numpy.arange(int(len(samples) * rate / 16000)) * 16000 / rate
         again = numpy.interp(times, numpy.arange(len(samples)), samples)
         soundfile.write(target / "audio" / path.name, again, rate)
-"""
-TINY = """
-    corpus: csv
-    corpus_name: tiny
-    protocol: groups
-    n_folds: 3
-    label_map: {neutral: neu, happy: hap, sad: sad, angry: ang, surprised: unlabelled}
-    noise_corpus: folder
-    noise_types: [rain, wind]
-    precision: fp32
-    teacher_epochs: 2
-    student_epochs: 2
-    teacher_lr: 0.003
-    student_lr: 0.003
-    max_batch_length: 3
-    num_buckets: 2
-    test_snrs: [0, 10]
-    num_workers: 0
-    speeds: [90, 100, 110]
 """
 
 
@@ -232,7 +214,6 @@ def main(argv):
             env={**os.environ, "PYTHONPATH": tests},
             check=True,
         )
-        (work / "trees/tiny.yaml").write_text(textwrap.dedent(TINY))
     jobs = [
         *preparation_jobs(work / "trees"),
         *training_jobs(work / "trees"),

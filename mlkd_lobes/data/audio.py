@@ -234,14 +234,14 @@ def to_seconds(value, where):
     Arguments
     ---------
     value : float, str or None
-        Seconds, or their text.
+        Seconds, or their text; None or "": not given.
     where : str
         Of the value, for a message.
 
     Returns
     -------
     float or None
-        The time; None stays.
+        The time; None if there is none.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def to_seconds(value, where):
     >>> to_seconds("1.5", "start")
     1.5
     """
-    if value is None:
+    if value in (None, ""):
         return None
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)

@@ -181,8 +181,8 @@ def _entry(row, label, where):
         raise InputError(f"{where}: path and speaker must not be empty")
     return {
         "wav": manifests.relative_wav(row["path"]),
-        "start": audio.to_seconds(row.get("start") or None, f"{where}: start"),
-        "stop": audio.to_seconds(row.get("end") or None, f"{where}: end"),
+        "start": audio.to_seconds(row.get("start"), f"{where}: start"),
+        "stop": audio.to_seconds(row.get("end"), f"{where}: end"),
         "length": None,
         "emo": None if label == UNLABELLED else label,
         "speaker": row["speaker"],

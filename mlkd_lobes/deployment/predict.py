@@ -48,7 +48,7 @@ def _listed(path):
     for row in read_csv(path, ["path"]):
         where = f"{path}, {row['path']}"
         start = audio.to_seconds(row.get("start") or 0, f"{where}: start")
-        stop = audio.to_seconds(row.get("end") or None, f"{where}: end")
+        stop = audio.to_seconds(row.get("end"), f"{where}: end")
         yield Part(path.parent / row["path"], start, stop)
 
 

@@ -338,6 +338,7 @@ def compare(one: System, other: System, under=NOISY, snr=None):
 
 
 def _mean_ua(results, conditions):
-    """UA of a single run, mean over conditions."""
-    values = [metrics.metric(results, c, "UA") for c in conditions]
-    return float(np.mean(values))
+    """UA of a single run, mean over conditions, from its confusions."""
+    counts = [metrics.metric(results, c, "confusion") for c in conditions]
+    counts = np.array(counts)
+    return float(statistics.ua(np.diagonal(counts, 0, 1, 2), counts.sum(2)))

@@ -33,9 +33,8 @@ from mlkd_lobes.files import read_csv, read_json
 SPEECH_KEYS = ("speaker", "session", "wav", "audio")
 # Below this RMS (-80 dBFS) a file is silent; from this peak a sample is clipped.
 SILENT, CLIPPED = 1e-4, 0.999
-MOST_CLIPPED = 0.01
+MOST_CLIPPED, MOST_IMBALANCE = 0.01, 5
 SHORT, LONG = 0.5, 30.0
-MOST_IMBALANCE = 5
 # Read at a time, in seconds.
 BLOCK_SECONDS = 60.0
 
@@ -57,7 +56,7 @@ def examine(target, data_folder=None) -> dict:
     findings += split_findings(speech) + overlap_findings(splits, declared)
     findings.sort(key=lambda finding: finding.level)
     return {
-        "schema": 1,
+        "schema": 2,
         "speech": speech,
         "findings": [finding._asdict() for finding in findings],
     }
@@ -152,7 +151,7 @@ def examine_split(split, entries) -> tuple[dict, list[Finding]]:
         place = f"{split}: {entry['wav']}"
         bounds = entry.get("start"), entry.get("stop", entry.get("end"))
         try:
-            bounds = [audio.to_seconds(t or None, "time") for t in bounds]
+            bounds = [audio.to_seconds(t, "time") for t in bounds]
             facts = examine_audio(entry["wav"], *bounds)
         except InputError as error:
             text = str(error).replace(f"{entry['wav']}: ", "")

@@ -102,10 +102,10 @@ def mean_ua(counts: SpeakerCounts) -> np.ndarray:
     >>> mean_ua(SpeakerCounts(correct, total, ["a", "b"])).tolist()
     [0.75]
     """
-    return _ua(counts.correct.sum(1), counts.total.sum(0))
+    return ua(counts.correct.sum(1), counts.total.sum(0))
 
 
-def _ua(correct, total):
+def ua(correct, total):
     """Mean recall over classes, then over conditions: [..., conditions, K]."""
     with np.errstate(invalid="ignore"):
         recall = correct / total
@@ -161,7 +161,7 @@ def _resampled_ua(counts, seed):
         np.tensordot(weights, part, axes=1)
         for part in (counts.correct.mean(0), counts.total)
     ]
-    return _ua(*resampled)
+    return ua(*resampled)
 
 
 def _bounds(values, n_speakers):

@@ -15,19 +15,16 @@ import pytest
 import soundfile
 import torch
 from helpers import RECIPE, seeded, write_wav
-from ruamel.yaml import YAML
 
 from mlkd_lobes.cli import main
 from mlkd_lobes.deployment import (
     export as exporting,
     parity,
 )
-from mlkd_lobes.deployment.card import card_text
 from mlkd_lobes.deployment.models import OnnxModel, TorchModel, open_model
-from mlkd_lobes.deployment.run_speech import Utterance, describe_training
+from mlkd_lobes.deployment.run_speech import Utterance
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.results import read_cost
-from mlkd_lobes.files import file_sha256, read_json
+from mlkd_lobes.files import file_sha256
 
 LABELS = ["neu", "hap", "sad", "ang"]
 ROOT = RECIPE.parents[2]
@@ -55,34 +52,6 @@ def run_python(code, folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def run_folder(finished):
-    return finished.arguments["output_folder"] / "mlkd"
-
-
-@pytest.fixture(scope="module")
-def exported(run_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("export") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        # Two epochs on seconds of speech: every answer is close to a draw.
-        patch.setattr(parity, "INT8_LIMIT", 1.0)
-        assert main(["export", str(run_folder), str(out)]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory):
-    """Utterances as waveforms and as files of 16 kHz."""
-    folder = tmp_path_factory.mktemp("speech")
-    lengths = (16000, 399, 9000, 24001)
-    wavs = [0.1 * torch.randn(n, generator=seeded(n)) for n in lengths]
-    for i, wav in enumerate(wavs):
-        write_wav(folder / f"{i}.wav", wav)
-    return folder, [
-        soundfile.read(p, dtype="float32")[0] for p in sorted(folder.iterdir())
-    ]
-
-
-@pytest.fixture(scope="module")
 def expected(run_folder, speech):
     return parity.in_batches(TorchModel.open(run_folder / "model"), speech[1])
 
@@ -107,20 +76,6 @@ def test_export_summary_lists_files_and_labels(exported, run_folder):
     assert small < (exported / "onnx/model.onnx").stat().st_size
 
 
-def test_the_card_holds_the_runs_figures(exported, finished):
-    text = (exported / "README.md").read_text()
-    clean, rain = finished.results["mlkd"]["conditions"][:2]
-    for name in ("UA", "WA", "F1"):
-        assert f"value: {clean[name]:.4f}" in text
-    assert f" {100 * rain['UA']:.1f} " in text
-    assert "16 labelled utterances of 2 speakers" in text
-    assert "rain, wind at -5 to 20 dB" in text
-    metadata = text.split("---\n")[1]
-    results = YAML().load(metadata)["model-index"][0]["results"]
-    assert len(results) == 3 and results[0]["dataset"]["type"] == "tiny"
-    assert "sad" in text and "{{" not in text and "None" not in text
-
-
 def test_export_holds_no_private_paths(exported, run_folder):
     """Neither the run nor the code: paths name people and machines."""
     places = [str(run_folder), str(run_folder.parents[1]), str(ROOT)]
@@ -129,50 +84,6 @@ def test_export_holds_no_private_paths(exported, run_folder):
             content = path.read_bytes()
             found = [p for p in places if p.encode() in content]
             assert not found, (path, found)
-
-
-@pytest.fixture
-def card(exported, run_folder, finished):
-    """Writes the card of a run with another description of its data."""
-    summary = json.loads((exported / "export.json").read_text())
-    measured = {
-        "parity": summary["parity"],
-        "int8": summary["int8"],
-        "sizes": {},
-        "shortest": 400,
-        "config": TorchModel.open(run_folder / "model").model.encoder.config,
-    }
-
-    def write(corpus="tiny", **changes):
-        about = {**finished.results["mlkd"], "corpus": corpus}
-        speech = types.SimpleNamespace(
-            manifests={"train": {}},
-            noise={"train": types.SimpleNamespace(types={"rain": {}})},
-            about={**read_json(run_folder / "data.json"), **changes},
-        )
-        training = describe_training(speech)
-        return card_text(about, read_cost(run_folder), training, **measured)
-
-    return write
-
-
-def test_card_describes_model_and_data(card):
-    usual = card(encoder="facebook/wav2vec2-base")
-    assert 'base_model: "facebook/wav2vec2-base"' in usual
-    assert "none of them used in training" in usual
-    given = card(teacher="/somewhere/my-hubert")
-    assert "base_model" not in given and "/somewhere" not in given
-    assert "from a given teacher, `my-hubert`" in given
-    unchecked = card(checked=False)
-    assert "none of them used" not in unchecked and "is unknown" in unchecked
-    unlabelled = "Unlabelled speech of the same speakers"
-    assert unlabelled in card(unlabelled=True)
-    assert unlabelled not in usual
-
-
-def test_card_is_valid_for_any_corpus_name(card):
-    metadata = YAML().load(card(corpus="my corpus: v2").split("---\n")[1])
-    assert metadata["model-index"][0]["name"] == "my corpus: v2-mlkd"
 
 
 def test_transformers_opens_the_export(exported, speech, expected, tmp_path):

@@ -114,11 +114,9 @@ def test_noise_trained_systems_are_validated_in_noise():
     class Noise:
         types = {"rain": {}, "wind": {}}
 
-    hparams = {"valid_noise": Noise, "valid_snrs": [0, 5], "speech": "noisy"}
     grid = [Condition(k, s) for k in Noise.types for s in (0, 5)]
-    assert train.validation_grid(hparams) == grid
-    hparams["speech"] = "clean"
-    assert train.validation_grid(hparams) == [CLEAN]
+    assert train.validation_grid("noisy", Noise, [0, 5]) == grid
+    assert train.validation_grid("clean", Noise, [0, 5]) == [CLEAN]
 
 
 def test_head_and_front_end_follow_their_keys(finished, experiment):

@@ -152,7 +152,8 @@ def find_release(data_folder):
         raise FileNotFoundError(f"{root}: no such folder")
     if any((root / session).is_dir() for session in SESSIONS):
         return root
-    inner = [str(p.parent) for p in sorted(root.glob("**/Session[1-5]"))]
+    below = [*root.glob("*/Session[1-5]"), *root.glob("*/*/Session[1-5]")]
+    inner = [str(path.parent) for path in sorted(below)]
     raise InputError(
         f"{root}: is not IEMOCAP: expected the folders Session1 to Session5 "
         f"in it; such folders are in: {', '.join(inner[:1]) or 'none below it'}"

@@ -318,12 +318,11 @@ def evaluation_set(hparams, split, grid):
     return data
 
 
-def validation_grid(hparams):
+def validation_grid(speech, noise, snrs):
     """Conditions that choose the epoch: clean or noisy, as in training."""
-    if hparams["speech"] != "noisy":
+    if speech != "noisy":
         return [add_noise.CLEAN]
-    types = list(hparams["valid_noise"].types)
-    return add_noise.conditions(types, hparams["valid_snrs"])[1:]
+    return add_noise.conditions(list(noise.types), snrs)[1:]
 
 
 def loader_options(hparams):
@@ -388,16 +387,18 @@ def train_network(hparams, run_opts, record, folder, teacher_folder=None):
         if run_folder.read_stage(folder):
             logger.info(f"{folder.name}: trained already.")
             return
-        source = teacher_folder, teacher
+        source = teacher_folder, teacher, teacher_sha256
         prepared = prepare_fit(hparams, run_opts, folder, *source)
         arguments = [folder, *fit(hparams, *prepared), teacher_sha256]
         run_on_main(run_folder.finish_stage, args=arguments)
 
 
-def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher):
+def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     """A Brain ready to train, its training batches and validation set."""
     modules = build_modules(hparams, teacher_folder, teacher)
-    data, grid = training_set(hparams), validation_grid(hparams)
+    data, speech = training_set(hparams), hparams["speech"]
+    noise, snrs = hparams["valid_noise"], hparams["valid_snrs"]
+    validation = validation_grid(speech, noise, snrs)
     limits = hparams["max_batch_length"], hparams["num_buckets"]
     sampler = batches.TrainingBatchSampler(data, *limits, hparams["seed"])
     options = table.run_options(hparams, run_opts)
@@ -408,7 +409,6 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher):
     brain_class = EmotionBrain
     if "teacher" in modules:
         brain_class, levels = MLKDBrain, modules["teacher"].levels
-        sha256 = classifier.state_sha256(teacher)
         own["cache"] = TargetCache(folder / "targets", sha256, levels)
     checkpointer = hparams["checkpointer"](folder / "save")
     brain = brain_class(modules, {**hparams, **own}, run_opts, checkpointer)
@@ -416,7 +416,7 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher):
     loader = brain.make_dataloader(data, sb.Stage.TRAIN, None, **options)
     # Without DDP, Brain does not set the epoch of a batch sampler.
     brain.train_sampler = brain.train_sampler or sampler
-    return brain, loader, evaluation_set(hparams, "valid", grid)
+    return brain, loader, evaluation_set(hparams, "valid", validation)
 
 
 def fit(hparams, brain, loader, validation):
@@ -488,8 +488,6 @@ def describe_data(hparams):
 
 def load(hparams_file, settings):
     """Hyperparameters of a system, its objects built."""
-    if settings.values["settings"]:
-        logger.info(f"Settings of {settings.values['settings']}")
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, settings.overrides)
     hparams["student_weights"] = hparams["loss_weights"]
@@ -512,6 +510,8 @@ def check_distillation(hparams):
 def run(hparams_file, run_opts, command_line):
     """Preparation, teacher, student and evaluation of one fold."""
     settings = overrides.read_settings(hparams_file, command_line)
+    if settings.values["settings"]:
+        logger.info(f"Settings files: {settings.values['settings']}")
     hparams = load(hparams_file, settings)
     folder = pathlib.Path(hparams["output_folder"], hparams["system"])
     if run_opts["test_only"] and not run_folder.read_stage(folder):

@@ -1,0 +1,71 @@
+"""The model card of an export."""
+
+import json
+import types
+
+import pytest
+from ruamel.yaml import YAML
+
+from mlkd_lobes.deployment.card import card_text
+from mlkd_lobes.deployment.models import TorchModel
+from mlkd_lobes.deployment.run_speech import describe_training
+from mlkd_lobes.evaluation.results import read_cost
+from mlkd_lobes.files import read_json
+
+
+def test_the_card_holds_the_runs_figures(exported, finished):
+    text = (exported / "README.md").read_text()
+    clean, rain = finished.results["mlkd"]["conditions"][:2]
+    for name in ("UA", "WA", "F1"):
+        assert f"value: {clean[name]:.4f}" in text
+    assert f" {100 * rain['UA']:.1f} " in text
+    assert "16 labelled utterances of 2 speakers" in text
+    assert "rain, wind at -5 to 20 dB" in text
+    metadata = text.split("---\n")[1]
+    results = YAML().load(metadata)["model-index"][0]["results"]
+    assert len(results) == 3 and results[0]["dataset"]["type"] == "tiny"
+    assert "sad" in text and "{{" not in text and "None" not in text
+
+
+@pytest.fixture
+def card(exported, run_folder, finished):
+    """Writes the card of a run with another description of its data."""
+    summary = json.loads((exported / "export.json").read_text())
+    measured = {
+        "parity": summary["parity"],
+        "int8": summary["int8"],
+        "sizes": {},
+        "shortest": 400,
+        "config": TorchModel.open(run_folder / "model").model.encoder.config,
+    }
+
+    def write(corpus="tiny", **changes):
+        about = {**finished.results["mlkd"], "corpus": corpus}
+        speech = types.SimpleNamespace(
+            manifests={"train": {}},
+            noise={"train": types.SimpleNamespace(types={"rain": {}})},
+            about={**read_json(run_folder / "data.json"), **changes},
+        )
+        training = describe_training(speech)
+        return card_text(about, read_cost(run_folder), training, **measured)
+
+    return write
+
+
+def test_card_describes_model_and_data(card):
+    usual = card(encoder="facebook/wav2vec2-base")
+    assert 'base_model: "facebook/wav2vec2-base"' in usual
+    assert "none of them used in training" in usual
+    given = card(teacher="/somewhere/my-hubert")
+    assert "base_model" not in given and "/somewhere" not in given
+    assert "from a given teacher, `my-hubert`" in given
+    unchecked = card(checked=False)
+    assert "none of them used" not in unchecked and "is unknown" in unchecked
+    unlabelled = "Unlabelled speech of the same speakers"
+    assert unlabelled in card(unlabelled=True)
+    assert unlabelled not in usual
+
+
+def test_card_is_valid_for_any_corpus_name(card):
+    metadata = YAML().load(card(corpus="my corpus: v2").split("---\n")[1])
+    assert metadata["model-index"][0]["name"] == "my corpus: v2-mlkd"
