@@ -13,7 +13,7 @@ from hypothesis import (
     given,
     strategies as st,
 )
-from sklearn.metrics import accuracy_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from mlkd_lobes.evaluation import metrics, results
 from mlkd_lobes.evaluation.comparison import find_runs
@@ -36,6 +36,10 @@ def test_metrics_are_those_of_their_definitions(pairs):
         true, predicted, labels=present, average=None, zero_division=0
     )
     assert found["UA"] == pytest.approx(recall.mean())
+    f1 = f1_score(
+        true, predicted, labels=present, average="macro", zero_division=0
+    )
+    assert found["F1"] == pytest.approx(f1)
     for label, value in zip(present, recall):
         assert found["recall"][label] == pytest.approx(value)
     assert {k for k, v in found["recall"].items() if v is not None} == set(true)
