@@ -14,7 +14,7 @@ from mlkd_lobes.models.classifier import EmotionClassifier
 KINDS = [
     ("wav2vec2", "group"),
     ("wav2vec2", "layer"),
-    ("hubert", "group"),
+    pytest.param("hubert", "group", marks=pytest.mark.slow),
     ("wavlm", "group"),
 ]
 LENGTHS = (9000, 400, 100, 24000, 9000)

@@ -21,6 +21,14 @@ from mlkd_lobes.noise.add_noise import noise_fingerprint, read_noise_csv
 from mlkd_lobes.noise.generated import read_talkers
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Few and short recordings."""
+    counts = {"train": 2, "valid": 1, "test": 1}
+    monkeypatch.setattr(generated, "GENERATED", counts)
+    monkeypatch.setattr(generated, "GENERATED_SECONDS", 2)
+
+
 def test_babble_has_talkers_of_its_own_split(noise_corpus, tmp_path):
     speech = write_corpus(tmp_path / "speech")
     kinds = ["rain", "babble", "white"]
@@ -67,7 +75,9 @@ def test_speakers_of_the_corpus_are_refused_for_babble(noise_corpus, tmp_path):
         prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(two))
 
 
-def test_other_audio_of_the_same_name_is_other_noise(noise_corpus, tmp_path):
+def test_other_audio_of_the_same_name_is_other_noise(
+    noise_corpus, tmp_path, few
+):
     prints = []
     for name in ("one", "two"):
         speech = tmp_path / name
@@ -104,7 +114,7 @@ def test_generated_noise_is_identified_by_its_sources(noise_corpus, tmp_path):
     assert noise_fingerprint(read_noise_csv(csv)) != before
 
 
-def test_other_babble_is_written_beside_the_old(noise_corpus, tmp_path):
+def test_other_babble_is_written_beside_the_old(noise_corpus, tmp_path, few):
     received = []
     for seed in (1, 2, 1):
         speech = tmp_path / str(seed)

@@ -269,7 +269,10 @@ def interrupts():
 
 @pytest.mark.parametrize(
     "options",
-    [["--systems=random"], ["--jobs=2", "--systems=teacher,mlkd"]],
+    [
+        ["--jobs=2", "--systems=teacher,mlkd"],
+        pytest.param(["--systems=random"], marks=pytest.mark.slow),
+    ],
 )
 def test_nothing_starts_after_an_interrupt(command, root, interrupts, options):
     process = start([*command, "--folds=1,2,3", *options])
