@@ -21,8 +21,8 @@ from ruamel.yaml import YAML
 from mlkd_lobes.evaluation.metrics import macs_per_second
 from mlkd_lobes.files import write_json
 from mlkd_lobes.models.classifier import EmotionClassifier
-from mlkd_lobes.models.distillation import MultiLevelProjection
-from mlkd_lobes.models.encoder import SSLEncoder, default_levels
+from mlkd_lobes.models.distillation import MultiLevelProjection, default_levels
+from mlkd_lobes.models.encoder import SSLEncoder
 
 ROOT = pathlib.Path(__file__).parents[1]
 LABELS = ["neu", "hap", "sad", "ang"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import pathlib
 import sys
@@ -17,8 +18,8 @@ import sys
 from tqdm import tqdm
 
 from mlkd_lobes.deployment import BACKENDS
-from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import atomic_path, write_json
+from mlkd_lobes.errors import InputError, run_command
+from mlkd_lobes.files import atomic_path, expand_home, write_json
 
 # Longest window and batch, and shortest, in seconds.
 LONGEST, SHORTEST = 3600, 0.1
@@ -82,6 +83,8 @@ def report(options) -> int:
     )
     from mlkd_lobes.evaluation.comparison import find_runs, pool
 
+    for option in ("figure", "html"):
+        _check_output(option, getattr(options, option), options.folders)
     suffix = pathlib.Path(options.figure or "a.svg").suffix[1:]
     if suffix not in figures.FORMATS:
         raise InputError(
@@ -116,6 +119,9 @@ def doctor(options) -> int:
     """Prints facts and findings; 1 if there is an error among them."""
     from mlkd_lobes.evaluation.doctor import doctor_text, examine
 
+    target = pathlib.Path(options.target)
+    inputs = [target / "manifest.csv", *target.glob("manifests/*.json")]
+    _check_output("json", options.json, inputs)
     found = examine(options.target, options.data_folder)
     print(doctor_text(found))
     if options.json:
@@ -146,6 +152,9 @@ def predict(options) -> int:
 
     _check_predict(options)
     parts = tools.find_parts(options.audio)
+    inputs = [options.model, *pathlib.Path(options.model).rglob("*")]
+    inputs += [*options.audio, *(part.path for part in parts)]
+    _check_output("output", options.output, inputs)
     model = open_model(options.model, options.backend, options.device)
     unreadable = []
 
@@ -179,9 +188,19 @@ def _check_predict(options):
                 f"--{name}: {value:g} is not between {SHORTEST} and {LONGEST} "
                 "seconds"
             )
-    # Before everything is computed.
-    if options.output and os.path.isdir(options.output):
-        raise InputError(f"--output: {options.output} is a folder")
+
+
+def _check_output(option, path, inputs):
+    """Raises, before all is computed, for an output that would spoil something."""
+    from mlkd_lobes.data.audio import AUDIO_SUFFIXES
+
+    if path is None:
+        return
+    if os.path.isdir(path):
+        raise InputError(f"--{option}: {path} is a folder")
+    taken = {os.path.realpath(name) for name in inputs}
+    if os.path.realpath(path) in taken or path.lower().endswith(AUDIO_SUFFIXES):
+        raise InputError(f"--{option}: {path} is an input of it, or audio")
 
 
 @contextlib.contextmanager
@@ -201,12 +220,7 @@ COMMANDS = {f.__name__: f for f in (report, doctor, export, predict)}
 def main(argv) -> int:
     """Runs a command; the exit code is 1 for unexpected input."""
     options = build_parser().parse_args(argv)
-    try:
-        return COMMANDS[options.command](options)
-    except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    # Also a folder where a file is expected, or one that may not be written.
-    except (OSError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    return 1
+    for name, value in vars(options).items():
+        setattr(options, name, expand_home(value))
+    command = COMMANDS[options.command]
+    return run_command(functools.partial(command, options))

@@ -1,4 +1,7 @@
-"""The error that is shown to users as one line."""
+"""The error that is shown to users as one line, and how commands end."""
+
+import os
+import sys
 
 
 class InputError(ValueError):
@@ -6,6 +9,10 @@ class InputError(ValueError):
 
     Commands print the message without a traceback and exit with code 1.
     """
+
+
+# Most messages of one kind that an error lists.
+MOST_LISTED = 10
 
 
 def check_choice(key, value, known):
@@ -29,3 +36,64 @@ def check_choice(key, value, known):
         raise InputError(
             f"{key}: no {key} '{value}'; the known ones are: {', '.join(known)}"
         )
+
+
+def listing(title, problems, most=MOST_LISTED):
+    """A count and the first of many messages.
+
+    Arguments
+    ---------
+    title : str
+        What the messages have in common.
+    problems : sequence of str
+        The messages.
+    most : int
+        How many are shown.
+
+    Returns
+    -------
+    str
+        Text of several lines.
+    """
+    lines = [f"{len(problems)} {title}:"]
+    lines += [f"  {problem}" for problem in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  … and {len(problems) - most} more")
+    return "\n".join(lines)
+
+
+def run_command(command, report=None):
+    """Runs a command line; an error that a user can mend ends in one line.
+
+    Arguments
+    ---------
+    command : callable
+        Returns the exit code, or None for 0.
+    report : callable, optional
+        Takes the message of an error; default: to the standard error.
+
+    Returns
+    -------
+    int
+        The exit code: 1 for such an error, 130 after Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Names may hold what the terminal's encoding cannot show.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    report = report or (lambda message: print(message, file=sys.stderr))
+    try:
+        code = command()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code or 0
+    except BrokenPipeError:
+        # The reader has closed the pipe, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        report("interrupted; repeat the command to continue")
+        return 130
+    # Also a full disk, or a package that a YAML file of one's own needs.
+    except (OSError, ImportError, InputError) as error:
+        report(f"error: {error}")
+    return 1

@@ -12,11 +12,13 @@ import os
 import pathlib
 import shutil
 import tempfile
+import unicodedata
 import uuid
 
 from mlkd_lobes.errors import InputError
 
 PARTIAL_PREFIX = ".partial-"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # With less free space than this, in bytes, a disk counts as full.
 LEAST_FREE_BYTES = 1 << 16
 
@@ -109,6 +111,27 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
+def refuse_lfs_pointer(path):
+    """Raises if a file is a pointer that Git LFS has not replaced yet.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        Naming it, and what to do.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(
+                f"{path}: is a Git LFS pointer, not the file itself; run "
+                "`git lfs pull` in its folder"
+            )
+
+
 def write_json(path, content):
     """Writes JSON atomically, keys in the order given.
 
@@ -148,6 +171,8 @@ def read_json(path, kind=None):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
+        if isinstance(path, pathlib.Path):
+            refuse_lfs_pointer(path)
         raise InputError(f"{path}: is not valid JSON ({error}); delete it")
     if kind and not isinstance(content, kind):
         raise InputError(f"{path}: expected a JSON {kind.__name__}; delete it")
@@ -168,9 +193,113 @@ def write_csv(path, header, rows):
     """
     with atomic_path(path) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
+            write_row = csv_writer(file)
+            for row in [header, *rows]:
+                write_row(row)
+
+
+def csv_writer(file):
+    """A function that writes a row of values as CSV.
+
+    Arguments
+    ---------
+    file : io.TextIOBase
+        Open for writing.
+
+    Returns
+    -------
+    callable
+        Takes a sequence of values.
+
+    Example
+    -------
+    >>> import sys
+    >>> csv_writer(sys.stdout)(["a", 1])
+    a,1
+    """
+    plain, quoted = (
+        csv.writer(file, lineterminator="\n", quoting=quoting)
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
+
+    def write_row(row):
+        """Writes a row; a carriage return needs quotes, too."""
+        has_return = any("\r" in str(value) for value in row)
+        (quoted if has_return else plain).writerow(row)
+
+    return write_row
+
+
+def spelled(folder, name):
+    """The name of a file as on disk, its Unicode composed or decomposed.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder of a table.
+    name : str
+        The file's path in the table.
+
+    Returns
+    -------
+    str
+        Of the file that exists, else unchanged.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "e\u0301.wav").touch()
+    >>> spelled(folder, "\u00e9.wav") == "e\u0301.wav"
+    True
+    """
+    if name.isascii():
+        return name
+    forms = [name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))]
+    found = (f for f in forms if os.path.exists(os.path.join(folder, f)))
+    return next(found, name)
+
+
+def expand_home(value):
+    """A setting or option with "~/" replaced by the user's folder.
+
+    Arguments
+    ---------
+    value : object
+        Text, or a list or dict that holds some.
+
+    Returns
+    -------
+    object
+        The same with other texts.
+    """
+    if isinstance(value, str) and value.startswith("~"):
+        return os.path.expanduser(value)
+    if isinstance(value, list):
+        return [expand_home(item) for item in value]
+    if isinstance(value, dict):
+        return {key: expand_home(item) for key, item in value.items()}
+    return value
+
+
+def composed(text):
+    """A name in composed Unicode (NFC), so that both spellings are one.
+
+    Arguments
+    ---------
+    text : str or None
+        Of a speaker, a session, an emotion, a noise type.
+
+    Returns
+    -------
+    str or None
+        Composed; None stays None.
+
+    Example
+    -------
+    >>> composed("e\u0301") == "\u00e9"
+    True
+    """
+    return text and unicodedata.normalize("NFC", text)
 
 
 def read_csv(path, required=()):
@@ -198,6 +327,7 @@ def read_csv(path, required=()):
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
+    refuse_lfs_pointer(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             return _read_rows(path, file, required)

@@ -51,12 +51,20 @@ class Experiment:
         options = [f"--{key}={value}" for key, value in arguments.items()]
         return [YAML, *options, "--noprogressbar", "--device=cpu", *flags]
 
-    def run(self, system, *flags, **changes):
-        """In this process; returns the results."""
+    def train(self, system, *flags, **changes):
+        """In this process; raises what a user would read."""
         import train
 
         command = self.command(system, *flags, **changes)
         train.run(*sb.parse_arguments(command))
+
+    def prepare(self, *flags, **changes):
+        """Prepares manifests and noise alone."""
+        self.train("random", "--prepare_only=True", *flags, **changes)
+
+    def run(self, system, *flags, **changes):
+        """In this process; returns the results."""
+        self.train(system, *flags, **changes)
         out = changes.get("output_folder", self.arguments["output_folder"])
         return json.loads((out / system / "results.json").read_text())
 

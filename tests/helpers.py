@@ -100,7 +100,14 @@ def prepare_types(
 
     kinds = kinds and list(kinds)
     prepare_noise(corpus, str(folder), out, kinds, **options)
-    return {s: read_noise_csv(str(out / f"{s}.csv")) for s in SPLITS}
+    places = {"noise_folder": str(folder)}
+    places["unseen_noise"] = options.get("unseen_noise", {})
+    return {s: read_noise_csv(str(out / f"{s}.csv"), places) for s in SPLITS}
+
+
+def beside(folder):
+    """A folder for output, which must not lie where noise is searched."""
+    return folder.with_name(f"{folder.name}-out")
 
 
 def recordings(split, kind):

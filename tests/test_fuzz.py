@@ -131,11 +131,13 @@ def test_recordings(place, chosen, changes, whole):
     info = audio_info(path)
     assert np.isfinite(wav).all() and wav.ndim == 1
     assert wav.size == pytest.approx(info.duration * 16000, abs=2)
+    assert np.array_equal(read_frames(path, 0, info.frames), wav)
+    if suffix == "mp3":
+        return  # soundfile trusts a frame count that was mutated
     expected, rate = soundfile.read(path, dtype="float32", always_2d=True)
     assert (len(expected), rate) == (info.frames, info.sample_rate)
     if rate == 16000:
         assert np.allclose(wav, expected.mean(1), atol=1e-6)
-    assert np.array_equal(read_frames(path, 0, info.frames), wav)
 
 
 TURN = "[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]"

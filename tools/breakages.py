@@ -110,8 +110,8 @@ BREAKAGES = [
     Breakage(
         "a truncated file is refused",
         "audio.py",
-        "return left < size and not piped",
-        "return False",
+        "if claimed > found and not",
+        "if False and not",
         "test_audio.py",
     ),
     Breakage(
@@ -201,8 +201,8 @@ BREAKAGES = [
     Breakage(
         "UA is the mean of the recalls",
         "metrics.py",
-        "ua = metrics.balanced_accuracy_score(true, predicted)",
-        "ua = metrics.accuracy_score(true, predicted)",
+        "float(recall[present].mean())",
+        "float(hits.sum() / counts.sum())",
         "test_results.py",
     ),
     Breakage(

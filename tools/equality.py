@@ -170,15 +170,18 @@ def run_all(checkout, jobs, work):
 
 
 def hashes(folder):
-    """Manifests and noise CSVs below a folder."""
+    """Manifests and noise CSVs below a folder; of paths the name counts."""
     paths = [*folder.rglob("manifests/*.json"), *folder.rglob("noise/*.csv")]
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
-        for path in sorted(paths)
-        if path.name != "preparation.json"
-    }
+    found = {}
+    for path in sorted(paths):
+        content = path.read_bytes()
+        if path.suffix == ".csv":
+            # CSVs name their folders in full, or as `$noise_folder`.
+            content = re.sub(rb"[^,\n]*/", b"", content)
+        if path.name != "preparation.json":
+            name = str(path.relative_to(folder))
+            found[name] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 def compare_predictions(old, new):

@@ -4,33 +4,45 @@ Needs NumPy, soundfile and soxr, but not PyTorch, so that exported models run
 without it. Every error names the file.
 """
 
+import contextlib
 import functools
+import io
 import logging
 import math
 import os
 import pathlib
-import struct
+import re
 from collections import namedtuple
 
 import numpy as np
 import soundfile
 import soxr
 
+from mlkd_lobes.data import mp3
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import refuse_lfs_pointer
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
-# What counts as audio in a folder. The last three cannot be read; they are
-# named in an error rather than skipped.
+# What counts as audio in a folder. Those of the second line cannot be read; they
+# are named in an error rather than skipped.
 AUDIO_SUFFIXES = tuple(
-    ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .w64 .rf64 .sph "
-    ".nist .caf .m4a .aac .wma".split()  # codespell:ignore caf
+    (
+        ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .w64 .rf64 "
+        ".sph .nist .caf .voc "  # codespell:ignore caf
+        ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .avi .3gp .amr .ac3 .ape "
+        ".wv .spx"
+    ).split()
 )
+# Marks folders of manifests and noise that were prepared here.
+OWN_OUTPUT = "preparation.json"
 # libsndfile's number of frames where a header gives none.
 UNKNOWN = 2**62
 # From telephones to measurement microphones, in Hz.
 LOWEST_RATE, HIGHEST_RATE = 4000, 384000
+# Full scale is 1; programs that store integers as floats reach 2^31.
+LARGEST_SAMPLE = 1e10
 # Even silence needs more than a byte for so many samples in any format.
 MOST_PER_BYTE = 2**16
 # A given end may lie so far behind the end of the file, in seconds: tables round.
@@ -50,7 +62,9 @@ AudioInfo.__doc__ = """Header of an audio file; `duration` in seconds."""
 
 
 def list_audio(folder):
-    """All audio files below a folder, sorted, hidden ones (`._*`) left out.
+    """All audio files below a folder, sorted.
+
+    Hidden files (`._*`) and the noise of prepared runs are left out.
 
     Arguments
     ---------
@@ -80,6 +94,9 @@ def list_audio(folder):
     for place, folders, names in os.walk(
         folder, onerror=warn, followlinks=True
     ):
+        if OWN_OUTPUT in names:
+            folders[:] = []
+            continue
         kept = []
         for name in folders:
             path = os.path.join(place, name)
@@ -118,45 +135,74 @@ def audio_info(path):
         If the file is missing, empty, truncated, not audio, or its sampling
         rate is out of range.
     """
+    with _open(path) as (sound, size):
+        if not 0 < sound.frames <= UNKNOWN:
+            raise InputError(f"{path}: its header gives no length; convert it")
+        most = MOST_PER_BYTE * size
+        if sound.frames * sound.channels > most or _is_cut(sound, path, size):
+            raise InputError(f"{path}: truncated, shorter than in its header")
+        frames, rate = sound.frames, sound.samplerate
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise InputError(
+                f"{path}: has a sampling rate of {rate} Hz, expected "
+                f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
+            )
+        return AudioInfo(frames, rate, sound.channels, frames / rate)
+
+
+@contextlib.contextmanager
+def _open(path):
+    """A file as libsndfile opens it, and its size in bytes."""
     try:
-        size = os.path.getsize(path)
+        # By its handle: by its name, `._name` beside it would be opened as well.
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            with _sound(path, file, size) as sound:
+                yield sound, size
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}")
+    except UnicodeError:
+        raise InputError(
+            f"{ascii(str(path))}: its name is not UTF-8; rename it"
+        )
+
+
+def _sound(path, file, size):
+    """An open file as a SoundFile."""
+    str(path).encode()  # what cannot be written to a table
     if size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes)")
+    source, start = file.fileno(), file.read(3)
+    if mp3.is_mp3(start):
+        counted = mp3.with_frame_count(path, (size, os.path.getmtime(path)))
+        source = io.BytesIO(counted) if counted else source
+    file.seek(0)
     try:
-        info = soundfile.info(str(path))
-    except (RuntimeError, UnicodeError) as error:
-        raise InputError(f"{path}: not readable as audio ({error})")
-    if not 0 < info.frames <= UNKNOWN:
-        raise InputError(f"{path}: its header gives no length; convert it")
-    cut = info.format == "WAV" and _is_cut(path)
-    if cut or info.frames * info.channels > MOST_PER_BYTE * size:
-        raise InputError(f"{path}: truncated, shorter than in its header")
-    if not LOWEST_RATE <= info.samplerate <= HIGHEST_RATE:
-        raise InputError(
-            f"{path}: has a sampling rate of {info.samplerate} Hz, expected "
-            f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
-        )
-    return AudioInfo(info.frames, info.samplerate, info.channels, info.duration)
+        return soundfile.SoundFile(source, closefd=False)
+    except RuntimeError as error:
+        refuse_lfs_pointer(path)
+        reason = getattr(error, "error_string", error)
+        raise InputError(f"{path}: not readable as audio ({reason})")
 
 
-def _is_cut(path):
-    """Whether a WAV file ends before its data do; libsndfile ignores it."""
-    with open(path, "rb") as file:
-        if file.read(12)[:4] != b"RIFF":
-            return False
-        while True:
-            chunk = file.read(8)
-            if len(chunk) < 8:
-                return False
-            name, size = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                # Programs that write to a pipe leave a size of 2 GiB, or 4.
-                left = os.path.getsize(path) - file.tell()
-                piped = 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFFEFFF
-                return left < size and not piped
-            file.seek(size + size % 2, 1)
+def _is_cut(sound, path, size):
+    """Whether a file ends before its data do, which libsndfile only logs."""
+    if sound.format == "NIST":
+        with open(path, "rb") as file:
+            count = re.search(rb"sample_count -i (\d+)", file.read(1024))
+        return bool(count) and sound.frames < int(count[1])
+    claims = re.findall(
+        r"^\s*(?:data|SSND|Data [sS]ize) *: (\d+)(?: \(should be (\d+))?",
+        sound.extra_info,
+        re.MULTILINE,
+    )
+    for claimed, found in claims:
+        claimed, found = int(claimed), int(found or size)
+        # Programs that write to a pipe leave a size of 2 GiB, or 4.
+        piped = 0x7FFF0000 <= claimed <= 0x80000000
+        if claimed > found and not (piped or 0 <= 0xFFFFFFFF - claimed < 4096):
+            return True
+    return False
 
 
 def read_frames(path, start, n_frames, sample_rate=SAMPLE_RATE):
@@ -183,22 +229,27 @@ def read_frames(path, start, n_frames, sample_rate=SAMPLE_RATE):
     InputError
         If the file cannot be decoded, ends early, or holds NaN or infinity.
     """
-    try:
-        wav, rate = soundfile.read(
-            str(path), n_frames, start, dtype="float32", always_2d=True
-        )
-    except RuntimeError as error:
-        audio_info(path)  # more precise where the file itself is at fault
-        raise InputError(f"{path}: cannot be decoded ({error})")
+    with _open(path) as (sound, _):
+        rate = sound.samplerate
+        try:
+            if start and sound.seekable():
+                sound.seek(start)
+            elif start:  # formats of telephones
+                sound.read(start)
+            wav = sound.read(n_frames, dtype="float32", always_2d=True)
+        except RuntimeError as error:
+            audio_info(path)  # more precise where the file itself is at fault
+            raise InputError(f"{path}: cannot be decoded ({error})")
     if len(wav) < max(1, n_frames):
         raise InputError(
             f"{path}: truncated, {len(wav)} of {n_frames} frames can be read"
         )
-    wav = wav.mean(1)
-    # A sum is finite if its terms are, and faster than testing each.
-    if not math.isfinite(wav.sum(dtype=np.float64)):
-        raise InputError(f"{path}: holds NaN or infinite samples")
-    return resample(wav, rate, sample_rate)
+    # Not `>`, which is false for NaN.
+    if not max(wav.max(), -wav.min()) <= LARGEST_SAMPLE:
+        raise InputError(
+            f"{path}: holds NaN, infinite or absurdly large samples"
+        )
+    return resample(wav.mean(1), rate, sample_rate)
 
 
 def resample(wav, rate, sample_rate):

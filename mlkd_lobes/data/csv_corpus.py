@@ -12,9 +12,9 @@ import pathlib
 from collections import Counter
 
 from mlkd_lobes.data import audio, manifests
-from mlkd_lobes.data.manifests import SPLITS, UNLABELLED, Protocol, listing
-from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import file_sha256, read_csv
+from mlkd_lobes.data.manifests import SPLITS, UNLABELLED, Protocol
+from mlkd_lobes.errors import InputError, listing
+from mlkd_lobes.files import composed, file_sha256, read_csv, spelled
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -82,7 +82,9 @@ def prepare_csv(
     for entry in used.values():
         del entry["split"]  # shown by the files
     manifests.measure(used, data_folder)
-    manifests.write_manifests(save_folder, splits, labels, stamp)
+    manifests.write_manifests(
+        save_folder, splits, labels, stamp, refuse_copies=True
+    )
 
 
 def _by_groups(entries, fold, n_folds):
@@ -142,6 +144,10 @@ def _read_rows(manifest, columns):
             f"{manifest}: column {', '.join(missing)} is missing; it has: "
             f"{', '.join(rows[0])} (rename with the key columns)"
         )
+    for row in rows:
+        row["path"] = spelled(manifest.parent, row["path"])
+        for name in {"speaker", "session", "emotion"} & {*row}:
+            row[name] = composed(row[name])
     return rows
 
 
@@ -149,7 +155,9 @@ def _label(rows, labels, label_map, manifest):
     """Entries by ID, with emotions mapped and those mapped to null left out."""
     manifests.check_label_map(label_map, labels)
     # YAML reads an emotion called 1 as a number.
-    label_map = {str(emotion): label for emotion, label in label_map.items()}
+    label_map = {
+        composed(str(emotion)): label for emotion, label in label_map.items()
+    }
     unknown = Counter(
         r["emotion"] for r in rows if r["emotion"] not in label_map
     )
@@ -195,7 +203,7 @@ def _entry(row, label, where):
 
 def _identity(entry, path, taken):
     """An ID: the path without suffix, with the times where they are given."""
-    name = str(pathlib.PurePosixPath(os.path.splitext(path)[0]))
+    name = composed(str(pathlib.PurePosixPath(os.path.splitext(path)[0])))
     if entry["start"] is None and entry["stop"] is None:
         return name
     start, stop = entry["start"] or 0.0, entry["stop"] or 0.0

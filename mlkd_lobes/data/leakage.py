@@ -6,12 +6,18 @@ declares so; between training and test nothing may be shared.
 """
 
 import itertools
-from collections import namedtuple
+import os
+from collections import defaultdict, namedtuple
 
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.errors import InputError, listing
+from mlkd_lobes.files import sampled_sha256
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
+
+# What splits must not share; for noise see `noise_sources`.
+SPEECH_KEYS = ("speaker", "session", "wav")
+NOISE_KEYS = ("noise recording", "noise recording of the same content")
 
 Overlap = namedtuple("Overlap", ["key", "splits", "shared"])
 Overlap.__doc__ = """What two splits share: a key, their names, the values."""
@@ -97,6 +103,67 @@ def refuse_overlaps(splits, keys, declared=()):
         logger.warning("Leakage: " + describe_overlaps(found))
     elif found:
         raise InputError(describe_overlaps(found))
+
+
+def noise_sources(splits):
+    """Recordings per split, by path and by content, to compare splits.
+
+    Arguments
+    ---------
+    splits : dict of str to dict
+        Split to types, from `mlkd_lobes.noise.add_noise.read_noise_csv`.
+
+    Returns
+    -------
+    dict of str to list of dict
+        Entries with the keys of `NOISE_KEYS`; a content is named by the first
+        path of it.
+    """
+    first, found = {}, {}
+    for split, types in splits.items():
+        found[split] = []
+        for path in (path for paths in types.values() for path in paths):
+            content = first.setdefault(sampled_sha256(path), path)
+            values = os.path.realpath(path), content
+            found[split].append(dict(zip(NOISE_KEYS, values)))
+    return found
+
+
+def check_copies(splits, refuse):
+    """Warns of recordings that come more than once, under other names.
+
+    Arguments
+    ---------
+    splits : dict of str to list of dict
+        Entries per split: `wav`, its `sha256`, and `speaker`.
+    refuse : bool
+        Whether one of two speakers in two splits is an error.
+
+    Raises
+    ------
+    InputError
+        Naming the files.
+    """
+    places = defaultdict(dict)
+    for split, entries in splits.items():
+        for entry in entries:
+            # Parts of one file are no copies.
+            place = split, entry["speaker"], entry["wav"]
+            places[entry["sha256"]].setdefault(entry["wav"], place)
+    copies = {"warn": [], "refuse": []}
+    for found in (p.values() for p in places.values() if len(p) > 1):
+        several = [len(set(column)) > 1 for column in zip(*found)]
+        text = " = ".join(
+            f"{wav} ({split}, {who})" for split, who, wav in found
+        )
+        spoiled = refuse and all(several[:2])
+        copies["refuse" if spoiled else "warn"].append(text)
+    if copies["refuse"]:
+        title = "recordings of one content, of two speakers in two splits"
+        raise InputError(listing(title, copies["refuse"]))
+    if copies["warn"]:
+        title = "recordings come more than once under other names"
+        logger.warning(listing(title, copies["warn"]))
 
 
 def describe_overlaps(overlaps):

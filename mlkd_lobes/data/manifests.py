@@ -15,17 +15,15 @@ from collections import Counter, namedtuple
 
 from mlkd_lobes import files
 from mlkd_lobes.data import audio
-from mlkd_lobes.data.leakage import refuse_overlaps
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.data.leakage import SPEECH_KEYS, check_copies, refuse_overlaps
+from mlkd_lobes.errors import InputError, listing
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
 SPLITS = ("train", "valid", "test")
 UNLABELLED = "unlabelled"
-STAMP = "preparation.json"
-# Most messages of one kind that an error lists.
-MOST_LISTED = 10
+STAMP = audio.OWN_OUTPUT
 
 
 Protocol = namedtuple("Protocol", ["split", "declared", "n_folds"])
@@ -170,30 +168,6 @@ def relative_wav(path):
     return escaped if os.path.isabs(path) else "{data_root}/" + escaped
 
 
-def listing(title, problems, most=MOST_LISTED):
-    """A count and the first of many messages.
-
-    Arguments
-    ---------
-    title : str
-        What the messages have in common.
-    problems : sequence of str
-        The messages.
-    most : int
-        How many are shown.
-
-    Returns
-    -------
-    str
-        Text of several lines.
-    """
-    lines = [f"{len(problems)} {title}:"]
-    lines += [f"  {problem}" for problem in problems[:most]]
-    if len(problems) > most:
-        lines.append(f"  … and {len(problems) - most} more")
-    return "\n".join(lines)
-
-
 def check_label_map(label_map, labels):
     """Raises if an emotion is mapped to an unknown class.
 
@@ -272,7 +246,9 @@ def split_entries(entries, group, test, valid=None):
     return splits
 
 
-def write_manifests(save_folder, splits, labels, stamp, declared=()):
+def write_manifests(
+    save_folder, splits, labels, stamp, declared=(), refuse_copies=False
+):
     """Checks the splits and writes them, the stamp last.
 
     Arguments
@@ -287,12 +263,15 @@ def write_manifests(save_folder, splits, labels, stamp, declared=()):
         What the splits were made from.
     declared : collection of (str, str, str)
         Overlaps that the protocol declares, see `Protocol`.
+    refuse_copies : bool
+        Whether two speakers of two splits may not share a recording; for
+        corpora that users put together.
 
     Raises
     ------
     InputError
         If a split is empty, a class is missing from training, or splits share
-        speakers, sessions or files they must not.
+        speakers, sessions, files or recordings they must not.
     """
     entries = {name: list(splits[name].values()) for name in SPLITS}
     for name, rows in entries.items():
@@ -303,7 +282,8 @@ def write_manifests(save_folder, splits, labels, stamp, declared=()):
         raise InputError(
             f"no training utterance is labelled {', '.join(sorted(missing))}"
         )
-    refuse_overlaps(entries, ["speaker", "session", "wav"], declared)
+    refuse_overlaps(entries, SPEECH_KEYS, declared)
+    check_copies(entries, refuse_copies)
     folder = pathlib.Path(save_folder)
     (folder / STAMP).unlink(missing_ok=True)
     for name in SPLITS:
@@ -360,4 +340,7 @@ def read_entries(path):
             )
         if not isinstance(entry.get("wav"), str):
             raise InputError(f"{where} has {entry.get('wav')!r} as 'wav'")
+        for key in ("speaker", "session", "emo"):
+            if isinstance(entry.get(key), str):
+                entry[key] = files.composed(entry[key])
     return entries

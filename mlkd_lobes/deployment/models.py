@@ -12,6 +12,7 @@ import numpy as np
 
 from mlkd_lobes.deployment import BACKENDS, find_model
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.files import refuse_lfs_pointer
 
 
 def pad(wavs) -> tuple[np.ndarray, np.ndarray]:
@@ -46,17 +47,7 @@ class TorchModel:
         """Opens a Hugging Face `*ForSequenceClassification` folder."""
         from mlkd_lobes.models.classifier import open_classifier
 
-        try:
-            model = open_classifier(folder)
-        except (ImportError, InputError):
-            raise
-        # Damaged files raise errors of half a dozen libraries.
-        except Exception as error:
-            raise InputError(
-                f"{folder}: cannot be opened as a Hugging Face audio "
-                f"classifier ({_line(error)})"
-            )
-        return cls(model, device)
+        return cls(open_classifier(folder), device)
 
     def __call__(self, wavs) -> np.ndarray:
         waveforms, lengths = map(self.torch.from_numpy, pad(wavs))
@@ -91,9 +82,9 @@ class OnnxModel:
             )
         # onnxruntime's errors have no common class.
         except Exception as error:
-            raise InputError(
-                f"{path}: cannot be opened as ONNX ({_line(error)})"
-            )
+            refuse_lfs_pointer(path)
+            text = " ".join(str(error).split())[:300]
+            raise InputError(f"{path}: cannot be opened as ONNX ({text})")
         # If a GPU fails to start, onnxruntime silently falls back.
         if name not in self.session.get_providers():
             raise InputError(f"device {device}: onnxruntime cannot use it")
@@ -109,11 +100,6 @@ class OnnxModel:
         waveforms, lengths = pad(wavs)
         inputs = {"waveforms": waveforms, "lengths": lengths}
         return self.session.run(["probabilities"], inputs)[0]
-
-
-def _line(error):
-    """An error's message as one short line."""
-    return " ".join(str(error).split())[:300]
 
 
 def open_model(source, backend=None, device="cpu") -> TorchModel | OnnxModel:

@@ -6,7 +6,6 @@ grow with their length or number. One that cannot be read is named and left out.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import pathlib
@@ -14,7 +13,7 @@ from collections import namedtuple
 
 from mlkd_lobes.data import audio
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import read_csv
+from mlkd_lobes.files import csv_writer, read_csv, spelled
 
 Part = namedtuple("Part", ["path", "start", "stop"])
 Part.__doc__ = """A part of a recording, in seconds; stop None: its end."""
@@ -49,7 +48,7 @@ def _listed(path):
         where = f"{path}, {row['path']}"
         start = audio.to_seconds(row.get("start") or 0, f"{where}: start")
         stop = audio.to_seconds(row.get("end"), f"{where}: end")
-        yield Part(path.parent / row["path"], start, stop)
+        yield Part(path.parent / spelled(path.parent, row["path"]), start, stop)
 
 
 def windows(part: Part, longest: float):
@@ -98,9 +97,9 @@ def write_predictions(predictions, labels, file, lines=False) -> None:
     """Writes predictions as they come, as CSV or JSON lines."""
     names = ["path", "start", "end", "emotion"]
     names += [f"p_{label}" for label in labels]
-    writer = csv.writer(file, lineterminator="\n")
+    write_row = csv_writer(file)
     if not lines:
-        writer.writerow(names)
+        write_row(names)
     for part, probabilities in predictions:
         row = [str(part.path), round(part.start, 3), round(part.stop, 3)]
         row.append(labels[probabilities.argmax()])
@@ -108,4 +107,4 @@ def write_predictions(predictions, labels, file, lines=False) -> None:
         if lines:
             file.write(json.dumps(dict(zip(names, row))) + "\n")
         else:
-            writer.writerow(row)
+            write_row(row)

@@ -35,19 +35,20 @@ class RunSpeech:
         run, self.labels = pathlib.Path(run), list(labels)
         self.about = about = read_json(run / DATA, dict)
         self.data_folder = data_folder or about["data_folder"]
-        noise_folder = noise_folder or about["noise_folder"]
+        noise = {"noise_folder": noise_folder or about["noise_folder"]}
+        noise["unseen_noise"] = about.get("unseen_noise") or {}
         self.manifests, self.noise = {}, {}
         for split in ("train", "test"):
-            entries = read_entries(_find(run, about[split]["manifest"]))
+            entries = read_entries(run / about[split]["manifest"])
             self.manifests[split] = {
                 k: e for k, e in entries.items() if e["emo"]
             }
             self.noise[split] = KeyedAddNoise(
-                str(_find(run, about[split]["noise"])),
+                str(run / about[split]["noise"]),
                 snr_low=about["snr_low"],
                 snr_high=about["snr_high"],
                 clean_share=0.5,
-                replacements={"noise_folder": noise_folder},
+                replacements=noise,
             )
         kinds = self.noise["test"].types
         used = [k for k in kinds if not k.startswith(UNSEEN_PREFIX)]
@@ -80,14 +81,6 @@ class RunSpeech:
         path = wav_path(entry["wav"], self.data_folder, where)
         wav = read_audio(path, entry.get("start"), entry.get("stop"))
         return torch.from_numpy(wav)
-
-
-def _find(run, path):
-    """A file of the run; in a moved run it is found beside its folder."""
-    path = pathlib.Path(path)
-    if path.is_file():
-        return path
-    return run.parent / path.parent.name / path.name
 
 
 def describe_training(speech: RunSpeech) -> dict:

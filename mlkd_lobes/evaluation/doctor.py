@@ -16,21 +16,15 @@ import numpy as np
 
 from mlkd_lobes.data import audio
 from mlkd_lobes.data.leakage import (
+    SPEECH_KEYS,
     describe_overlaps,
     find_overlaps,
     is_declared,
 )
-from mlkd_lobes.data.manifests import (
-    SPLITS,
-    STAMP,
-    listing,
-    read_entries,
-    wav_path,
-)
-from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import read_csv, read_json
+from mlkd_lobes.data.manifests import SPLITS, STAMP, read_entries, wav_path
+from mlkd_lobes.errors import InputError, listing
+from mlkd_lobes.files import composed, read_csv, read_json, spelled
 
-SPEECH_KEYS = ("speaker", "session", "wav", "audio")
 # Below this RMS (-80 dBFS) a file is silent; from this peak a sample is clipped.
 SILENT, CLIPPED = 1e-4, 0.999
 MOST_CLIPPED, MOST_IMBALANCE = 0.01, 5
@@ -54,6 +48,7 @@ def examine(target, data_folder=None) -> dict:
         speech[split], found = examine_split(split, entries)
         findings += found
     findings += split_findings(speech) + overlap_findings(splits, declared)
+    findings += copy_findings(splits)
     findings.sort(key=lambda finding: finding.level)
     return {
         "schema": 2,
@@ -76,7 +71,11 @@ def _read_splits(target, data_folder):
     if (target / "manifest.csv").is_file():
         rows = read_csv(target / "manifest.csv", required=["path"])
         entries = {
-            f"line {number}": {**row, "wav": str(target / row["path"])}
+            f"line {number}": {
+                **row,
+                "wav": str(target / spelled(target, row["path"])),
+                "speaker": composed(row.get("speaker")),
+            }
             for number, row in enumerate(rows, start=2)
         }
         return {"all": entries}, []
@@ -212,7 +211,7 @@ def overlap_findings(splits, declared) -> list[Finding]:
     """What splits share: an error, or a warning if the protocol declares it."""
     listed = {split: entries.values() for split, entries in splits.items()}
     found = []
-    for overlap in find_overlaps(listed, SPEECH_KEYS):
+    for overlap in find_overlaps(listed, (*SPEECH_KEYS, "audio")):
         allowed = is_declared(overlap, declared)
         text = describe_overlaps([overlap])
         text += " (declared by the protocol)" if allowed else ""
@@ -231,6 +230,21 @@ def overlap_findings(splits, declared) -> list[Finding]:
         text = f"{n} of {len(tested)} test utterances have a text that also "
         text += f"occurs in training ({len(shared)} texts)"
         found.append(Finding("warning", "train and test", text))
+    return found
+
+
+def copy_findings(splits) -> list[Finding]:
+    """Recordings that come more than once in a split, under other names."""
+    found = []
+    for split, entries in splits.items():
+        names = defaultdict(list)
+        for entry in entries.values():
+            names[entry.get("audio")].append(entry["wav"])
+        names.pop(None, None)  # unreadable
+        copies = [" = ".join(wavs) for wavs in names.values() if len(wavs) > 1]
+        if copies:
+            text = listing("recordings come more than once", copies)
+            found.append(Finding("warning", split, text))
     return found
 
 

@@ -250,6 +250,8 @@ def read_predictions(folder):
             dtype={name: str for name in ROW if name != "snr_db"},
             keep_default_na=False,
             na_values={"snr_db": [""]},
+            # A name may hold a carriage return.
+            lineterminator="\n",
         )
     except (*DAMAGED, KeyError) as error:
         raise InputError(f"{path}: cannot be read ({error})")

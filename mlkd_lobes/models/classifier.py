@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path
-from mlkd_lobes.models.encoder import SSLEncoder
+from mlkd_lobes.models.encoder import SSLEncoder, is_needed, opening
 from speechbrain.dataio.dataio import length_to_mask
 
 Classified = namedtuple("Classified", ["logits", "encoded"])
@@ -168,21 +168,18 @@ def load_classifier(folder, encoder_factory, labels):
     folder = str(folder)
     encoder = encoder_factory(source=folder)
     # Without trust_remote_code, transformers would prompt on a terminal.
-    native, loading = AutoModelForAudioClassification.from_pretrained(
-        folder,
-        output_loading_info=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-    )
-    missing = sorted(
-        name
-        for name in loading["missing_keys"]
-        if name.startswith(("projector", "classifier"))
-    )
+    with opening(folder):
+        native, loading = AutoModelForAudioClassification.from_pretrained(
+            folder,
+            output_loading_info=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+        )
+    missing = sorted(filter(is_needed, loading["missing_keys"]))
     if missing:
         raise InputError(
             f"{folder}: is not a trained classifier; it has no weights for "
-            f"{', '.join(missing)}"
+            f"{', '.join(missing[:4])}"
         )
     found = [native.config.id2label[i] for i in range(native.config.num_labels)]
     if found != list(labels):
@@ -215,7 +212,8 @@ def open_classifier(folder):
         With the labels that its configuration names.
     """
     folder = str(folder)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with opening(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     labels = [config.id2label[i] for i in range(config.num_labels)]
     factory = functools.partial(SSLEncoder, save_path=folder)
     return load_classifier(folder, factory, labels)

@@ -52,6 +52,70 @@ def needs_teacher(weights):
     return any(weights.get(name) for name in DISTILLATION)
 
 
+def default_levels(n_layers):
+    """The levels that supervise a student when none are chosen.
+
+    Arguments
+    ---------
+    n_layers : int
+        Transformer layers of the teacher.
+
+    Returns
+    -------
+    list of int
+        A third, two thirds and all of the layers.
+
+    Example
+    -------
+    >>> default_levels(12)
+    [4, 8, 12]
+    >>> default_levels(2)
+    [1, 2]
+    """
+    thirds = (round(n_layers / 3), round(2 * n_layers / 3), n_layers)
+    return sorted({max(1, level) for level in thirds})
+
+
+def check_levels(levels, n_layers):
+    """Turns requested levels into layer numbers.
+
+    Arguments
+    ---------
+    levels : list of int, or None
+        Level l is the output of transformer layer l, 0 what enters layer 1;
+        negative ones count from the end (-1 is the last); None: the defaults.
+    n_layers : int
+        Transformer layers of the teacher.
+
+    Returns
+    -------
+    list of int
+        Levels in [0, n_layers], as ordered by the user.
+
+    Raises
+    ------
+    InputError
+        If a level does not exist or comes twice.
+
+    Example
+    -------
+    >>> check_levels([-1], 12)
+    [12]
+    """
+    if levels is None:
+        return default_levels(n_layers)
+    known = f"this encoder has levels 0 to {n_layers} (-1 is the last)"
+    if not isinstance(levels, (list, tuple)) or not levels:
+        raise InputError(f"kd_levels: {levels!r} is not a list; {known}")
+    for level in levels:
+        if not isinstance(level, int) or not -n_layers <= level <= n_layers:
+            raise InputError(f"kd_levels: no level {level!r}; {known}")
+    levels = [n_layers + 1 + lv if lv < 0 else lv for lv in levels]
+    if len(set(levels)) < len(levels):
+        raise InputError(f"kd_levels: {levels} names a level twice; {known}")
+    return levels
+
+
 class MultiLevelProjection(nn.Module):
     """One head per teacher level: p_l = W_l GELU(V_l h).
 

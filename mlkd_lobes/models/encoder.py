@@ -13,16 +13,17 @@ So the features of an utterance in a batch equal its features alone, up to
 floating-point error. Parameter names stay Hugging Face's.
 """
 
+import contextlib
 import logging
 import os
 from collections import namedtuple
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import sampled_sha256, text_sha256
+from mlkd_lobes.files import refuse_lfs_pointer, sampled_sha256, text_sha256
 from mlkd_lobes.models.length_exact import (
     normalize_waveforms,
     normalized_convolution,
@@ -56,70 +57,6 @@ def _is_shown(record):
 logging.getLogger("transformers.modeling_utils").addFilter(_is_shown)
 
 
-def default_levels(n_layers):
-    """The levels that supervise a student when none are chosen.
-
-    Arguments
-    ---------
-    n_layers : int
-        Transformer layers of the teacher.
-
-    Returns
-    -------
-    list of int
-        A third, two thirds and all of the layers.
-
-    Example
-    -------
-    >>> default_levels(12)
-    [4, 8, 12]
-    >>> default_levels(2)
-    [1, 2]
-    """
-    thirds = (round(n_layers / 3), round(2 * n_layers / 3), n_layers)
-    return sorted({max(1, level) for level in thirds})
-
-
-def check_levels(levels, n_layers):
-    """Turns requested levels into layer numbers.
-
-    Arguments
-    ---------
-    levels : list of int, or None
-        Level l is the output of transformer layer l, 0 what enters layer 1;
-        negative ones count from the end (-1 is the last); None: the defaults.
-    n_layers : int
-        Transformer layers of the teacher.
-
-    Returns
-    -------
-    list of int
-        Levels in [0, n_layers], as ordered by the user.
-
-    Raises
-    ------
-    InputError
-        If a level does not exist or comes twice.
-
-    Example
-    -------
-    >>> check_levels([-1], 12)
-    [12]
-    """
-    if levels is None:
-        return default_levels(n_layers)
-    known = f"this encoder has levels 0 to {n_layers} (-1 is the last)"
-    if not isinstance(levels, (list, tuple)) or not levels:
-        raise InputError(f"kd_levels: {levels!r} is not a list; {known}")
-    for level in levels:
-        if not isinstance(level, int) or not -n_layers <= level <= n_layers:
-            raise InputError(f"kd_levels: no level {level!r}; {known}")
-    levels = [n_layers + 1 + lv if lv < 0 else lv for lv in levels]
-    if len(set(levels)) < len(levels):
-        raise InputError(f"kd_levels: {levels} names a level twice; {known}")
-    return levels
-
-
 def check_depth(n_layers, of_teacher):
     """Raises if a student has more layers than its teacher.
 
@@ -142,8 +79,51 @@ def check_depth(n_layers, of_teacher):
         )
 
 
-def source_layers(source, save_path):
-    """Number of transformer layers of an encoder, without loading it.
+@contextlib.contextmanager
+def opening(source):
+    """Turns any error of opening a model into one line.
+
+    Arguments
+    ---------
+    source : str
+        Hub name or folder.
+
+    Raises
+    ------
+    InputError
+        If the block fails: no network, a damaged file, another kind of model.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    # Damaged files raise errors of half a dozen libraries.
+    except Exception as error:
+        if os.path.isdir(source):
+            for file in filter(os.DirEntry.is_file, os.scandir(source)):
+                refuse_lfs_pointer(file.path)
+        text = " ".join(str(error).split())[:300]
+        raise InputError(f"{source}: cannot be opened ({text})")
+
+
+def is_needed(name):
+    """Whether a model cannot be opened without these weights.
+
+    Arguments
+    ---------
+    name : str
+        Of a parameter.
+
+    Returns
+    -------
+    bool
+        False for SpecAugment's embedding and adapters, which are not used.
+    """
+    return "masked_spec_embed" not in name and "adapter." not in name
+
+
+def check_source(source, save_path):
+    """Opens an encoder to see that it can be trained.
 
     Arguments
     ---------
@@ -159,17 +139,21 @@ def source_layers(source, save_path):
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such folder.
     InputError
-        If its kind is unknown, or it cannot be opened.
+        If its kind is unknown, it cannot be opened, or weights are missing.
     """
-    try:
+    with opening(source):
         config = AutoConfig.from_pretrained(source, cache_dir=save_path)
-    # ValueError: an unknown architecture.
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source}: cannot be opened ({error})")
-    _check_kind(config)
+        _check_kind(config)
+        _, report = AutoModel.from_pretrained(
+            source, cache_dir=save_path, output_loading_info=True
+        )
+    missing = [name for name in report["missing_keys"] if is_needed(name)]
+    if missing:
+        raise InputError(
+            f"{source}: its weights are another model's; {len(missing)} are "
+            f"missing, among them {min(missing)}"
+        )
     return config.num_hidden_layers
 
 
@@ -218,7 +202,7 @@ class SSLEncoder(Wav2Vec2):
     ):
         # `override_config` needs them, and is called by the base class.
         self.keep_layers, self.dropout = n_layers, dropout
-        try:
+        with opening(source):
             super().__init__(
                 source=source,
                 save_path=save_path,
@@ -226,9 +210,6 @@ class SSLEncoder(Wav2Vec2):
                 # Also where the source is stored in half precision.
                 dtype=torch.float32,
             )
-        # A name unknown to the hub, no network, or another kind of model.
-        except (OSError, ValueError) as error:
-            raise InputError(f"{source}: cannot be opened ({error})")
         rate = getattr(self.feature_extractor, "sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
             raise InputError(

@@ -8,7 +8,6 @@ workers, the order of batches or the process, and in evaluation not on the
 system, seed or SNR. AddNoise does the mixing.
 """
 
-import csv
 import functools
 import math
 import os
@@ -18,9 +17,14 @@ import torch
 
 from mlkd_lobes.data.audio import audible_segments, audio_info, read_frames
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import sampled_sha256, stable_seed, text_sha256
+from mlkd_lobes.files import (
+    composed,
+    read_csv,
+    sampled_sha256,
+    stable_seed,
+    text_sha256,
+)
 from speechbrain.augment.time_domain import AddNoise
-from speechbrain.dataio.legacy import load_sb_extended_csv
 
 UNSEEN_PREFIX = "unseen-"
 
@@ -35,15 +39,13 @@ Condition.__doc__ = """A noise type and an SNR in dB, or ("clean", None)."""
 
 CLEAN = Condition("clean", None)
 
-# What splits must not share, see `noise_sources`.
-NOISE_KEYS = ("noise recording", "noise recording of the same content")
 # A draw of silence is repeated this often before it is an error.
 MAX_DRAWS = 20
 # Below this RMS (-100 dBFS) a stretch of noise is silence.
 SILENCE = 1e-5
 
 
-def read_noise_csv(csv_file, replacements=None):
+def read_noise_csv(csv_file, places=None):
     """Reads a SpeechBrain noise CSV.
 
     Arguments
@@ -52,11 +54,12 @@ def read_noise_csv(csv_file, replacements=None):
         Columns ID, duration, wav, wav_format, wav_opts, as for AddNoise. The
         options may hold "start:N stop:M" in frames of the file (without them,
         the audible segments of the file are searched), and "origin:X", what a
-        generated file was made from. A further triplet noise_type,
-        noise_type_format, noise_type_opts names the type (without it every row
-        is of type "noise").
-    replacements : dict, optional
-        Values of `$name` in the paths.
+        generated file was made from. A further column noise_type names the
+        type (without it every row is of type "noise").
+    places : dict, optional
+        Folders, or dicts of them: a path may begin with the name of one,
+        "$noise_folder/…" or "$unseen_noise/rooms/…". "$csv_folder" is the CSV's
+        own.
 
     Returns
     -------
@@ -73,32 +76,43 @@ def read_noise_csv(csv_file, replacements=None):
     """
     if not os.path.isfile(csv_file):
         raise FileNotFoundError(f"{csv_file}: no such noise CSV")
-    try:
-        rows, _, names = load_sb_extended_csv(csv_file, replacements or {})
-    except (LookupError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{csv_file}: not a SpeechBrain noise CSV ({error})")
-    if not rows or "wav" not in names:
-        raise InputError(f"{csv_file}: has no rows with a 'wav'")
+    rows = read_csv(csv_file, required=["ID", "wav"])
+    if not rows:
+        raise InputError(f"{csv_file}: has no rows")
+    places = {**(places or {}), "csv_folder": os.path.dirname(csv_file) or "."}
     types, info_of = {}, functools.lru_cache(maxsize=None)(audio_info)
-    for row_id, row in rows.items():
-        kind = "noise"
-        if "noise_type_data" in row:
-            kind = row["noise_type_data"].data.strip()
-        where = f"{csv_file}, row {row_id}"
-        for segment in _segments(row["wav_data"], where, info_of):
-            recordings = types.setdefault(kind, OrderedDict())
-            recordings.setdefault(segment.path, []).append(segment)
+    for row in rows:
+        where = f"{csv_file}, row {row['ID']}"
+        path, options = _locate(row["wav"], places, where), row.get("wav_opts")
+        recordings = types.setdefault(
+            composed(row.get("noise_type", "noise")), OrderedDict()
+        )
+        for segment in _segments(path, options or "", where, info_of):
+            recordings.setdefault(path, []).append(segment)
     return OrderedDict(sorted(types.items()))
 
 
-def _segments(item, where, info_of):
+def _locate(path, places, where):
+    """A path whose first part may name a folder; a `$` elsewhere is a `$`."""
+    name, _, rest = path.partition("/")
+    place = places.get(name[1:]) if name.startswith("$") else None
+    if isinstance(place, dict):
+        return _locate(f"${rest}", place, where)
+    if place is not None:
+        return os.path.join(place, rest)
+    if path.startswith("$"):
+        raise InputError(
+            f"{where}: {name} in {path} is none of the folders given: "
+            f"{', '.join(k for k, v in places.items() if v)}"
+        )
+    return path
+
+
+def _segments(path, options, where, info_of):
     """The segments of a CSV entry."""
-    if None in item:
-        raise InputError(f"{where}: fewer fields than the header")
-    path = item.data.strip()
     try:
         info = info_of(path)
-        options = dict(part.split(":") for part in item.opts.split())
+        options = dict(part.split(":") for part in options.split())
         start = int(options.get("start", 0))
         bounds = [(start, int(options.get("stop", info.frames)))]
         if not {"start", "stop"} & {*options}:
@@ -143,30 +157,6 @@ def noise_fingerprint(types):
     )
 
 
-def noise_sources(splits):
-    """Recordings per split, by path and by content, to compare splits.
-
-    Arguments
-    ---------
-    splits : dict of str to dict
-        Split to types, from `read_noise_csv`.
-
-    Returns
-    -------
-    dict of str to list of dict
-        Entries with the keys of `NOISE_KEYS`; a content is named by the first
-        path of it.
-    """
-    first, found = {}, {}
-    for split, types in splits.items():
-        found[split] = []
-        for path in (path for paths in types.values() for path in paths):
-            content = first.setdefault(sampled_sha256(path), path)
-            values = os.path.realpath(path), content
-            found[split].append(dict(zip(NOISE_KEYS, values)))
-    return found
-
-
 def conditions(noise_types, snrs):
     """The grid a system is evaluated on: clean, then every type at every SNR.
 
@@ -207,7 +197,7 @@ class KeyedAddNoise(AddNoise):
     seed : int
         Part of the key of every training draw.
     replacements : dict
-        Values of `$name` in the CSV's paths.
+        Folders that the CSV's paths begin with, see `read_noise_csv`.
     sample_rate : int
         Of the speech, in Hz; noise of any rate is resampled to it.
     """

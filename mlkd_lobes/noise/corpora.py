@@ -9,9 +9,9 @@ import re
 from collections import defaultdict, namedtuple
 
 from mlkd_lobes.data.audio import list_audio
-from mlkd_lobes.data.manifests import SPLITS, listing
-from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import read_csv, stable_seed
+from mlkd_lobes.data.manifests import SPLITS
+from mlkd_lobes.errors import InputError, listing
+from mlkd_lobes.files import read_csv, spelled, stable_seed
 from mlkd_lobes.noise.add_noise import UNSEEN_PREFIX
 from speechbrain.utils.logger import get_logger
 
@@ -197,7 +197,8 @@ def read_csv_corpus(folder):
     manifest = folder / "manifest.csv"
     recordings = []
     for row in read_csv(manifest, required=["path", "noise_type"]):
-        path, split = folder / row["path"], row.get("split") or None
+        path = folder / spelled(folder, row["path"])
+        split = row.get("split") or None
         if split not in (None, *SPLITS):
             raise InputError(
                 f"{manifest}: split '{split}' is none of {', '.join(SPLITS)}"

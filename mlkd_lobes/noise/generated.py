@@ -55,11 +55,12 @@ def read_talkers(folder, corpus_files, corpus_speakers):
     manifest = folder / "manifest.csv"
     if manifest.is_file():
         for row in files.read_csv(manifest, ["path", "speaker"]):
-            talkers[row["speaker"]].append(folder / row["path"])
+            path = folder / files.spelled(folder, row["path"])
+            talkers[files.composed(row["speaker"])].append(path)
     else:
         for path in list_audio(folder):
-            parts = path.relative_to(folder).parts
-            talkers[parts[0]].append(path)
+            talker = path.relative_to(folder).parts[0]
+            talkers[files.composed(talker)].append(path)
     owners = {pathlib.Path(file).resolve(): None for file in corpus_files}
     for talker, paths in talkers.items():
         taken = {owners.setdefault(p.resolve(), talker) for p in paths}

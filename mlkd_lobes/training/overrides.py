@@ -10,10 +10,13 @@ import json
 import pathlib
 from collections import namedtuple
 
+import torch
 from hyperpyyaml.core import recursive_update, resolve_references
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
 
 from mlkd_lobes.errors import InputError, check_choice
+from mlkd_lobes.files import expand_home
 from mlkd_lobes.training.settings import check_values, row_of, run_options
 
 Settings = namedtuple(
@@ -64,7 +67,7 @@ def read_settings(hparams_file, command_line, system=None):
     # Elsewhere than on the command line, `settings` would be ignored.
     known = {k: node for k, node in defaults.items() if k != "settings"}
     typed, merged = _parse(command_line, "the command line"), {}
-    chosen = {**defaults, **typed}.get("settings")
+    chosen = expand_home({**defaults, **typed}.get("settings"))
     check_values({"settings": chosen})
     for file in [chosen] if isinstance(chosen, str) else chosen or []:
         _update(merged, _check_keys(_load(file), known, file))
@@ -73,7 +76,10 @@ def read_settings(hparams_file, command_line, system=None):
         check_values({"systems": source.get("systems", {})})
         recursive_update(systems, source.get("systems", {}))
     for source in (typed, merged, defaults):
-        system = system or source.get("system")
+        if system is None and "system" in source:
+            # An empty one is an error, not the next source's.
+            given = source["system"]
+            system = "" if given is None else str(given)
     check_choice("system", system, systems)
     for key in {*typed, *merged}:
         if row_of(key).affects == "system":
@@ -84,6 +90,9 @@ def read_settings(hparams_file, command_line, system=None):
     _update(merged, _check_keys(systems[system], known, f"system {system}"))
     _update(merged, _check_keys(typed, defaults, "the command line"))
     merged["system"] = system
+    for key, value in {**defaults, **merged}.items():
+        if expand_home(value) != value:
+            merged[key] = expand_home(value)
     values = read_values(hparams_file, merged)
     objects = {
         key: _plain(node)
@@ -180,6 +189,11 @@ def check_run_options(values, run_opts, device):
             raise InputError(f"--{name}: {reason}")
     options = run_options(values, run_opts)
     used = {options["precision"], options["eval_precision"]}
+    try:
+        torch.empty(0, device=device)
+    # PyTorch without support of GPUs raises an AssertionError.
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device={device}: {str(error).splitlines()[0]}")
     half = options["auto_mix_prec"] or "fp16" in used
     if half and device.startswith("cpu") and not values["prepare_only"]:
         raise InputError("precision: fp16 needs a GPU; bf16 does not")
@@ -206,6 +220,8 @@ def _parse(text, where):
     # Only the structure is needed: tags such as !ref are not resolved.
     try:
         content = YAML().load(text or "{}")
+    except DuplicateKeyError as error:
+        raise InputError(f"{where}: {error.problem}; give it once")
     except YAMLError as error:
         raise InputError(
             f"{where}: is not valid YAML ({' '.join(str(error).split())})"

@@ -338,6 +338,31 @@ def _lies_in(value, folder):
     return os.path.commonpath([folder, os.path.abspath(value)]) == folder
 
 
+def relative_paths(paths, output_folder):
+    """Paths for data.json: those of the output folder relative to the run.
+
+    Arguments
+    ---------
+    paths : dict of str to str
+        Files by name.
+    output_folder : str
+        Parent of the run's folder.
+
+    Returns
+    -------
+    dict of str to str
+        "../manifests/train.json" for files of the output folder, which may
+        move; absolute paths for others.
+    """
+    output_folder = os.path.abspath(output_folder)
+    return {
+        name: f"../{os.path.relpath(path, output_folder)}"
+        if _lies_in(str(path), pathlib.Path(output_folder))
+        else os.path.abspath(path)
+        for name, path in paths.items()
+    }
+
+
 def finished_results(folder, header):
     """Existing results, if they are complete and of the same settings.
 

@@ -63,7 +63,8 @@ def _is_noise(name):
 
 
 def _is_folder_name(name):
-    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*", str(name)))
+    pattern = r"[A-Za-z0-9][\w.-]*"
+    return isinstance(name, str) and bool(re.fullmatch(pattern, name))
 
 
 def _mapping(value, holds_key, holds_value):
@@ -124,8 +125,8 @@ NOISE_TYPES = Rule(
     f"a list of different noise types, none of them '{CLEAN.noise}'",
 )
 UNSEEN_NOISE = Rule(
-    lambda v: _mapping(v, _is_noise, _is_text),
-    f"a mapping of names, none of them '{CLEAN.noise}', to folders",
+    lambda v: _mapping(v, lambda k: _is_noise(k) and "/" not in k, _is_text),
+    f"a mapping of names without '/', none of them '{CLEAN.noise}', to folders",
 )
 WEIGHTS = Rule(
     lambda v: _mapping(v, _is_text, NOT_NEGATIVE.holds),
@@ -137,8 +138,8 @@ FILES = Rule(
 )
 SYSTEMS = Rule(
     lambda v: _mapping(v, _is_folder_name, MAPPING.holds),
-    "a mapping of names (of letters, digits, '_', '-' and '.') to mappings of "
-    "keys to values, {} for none",
+    "a mapping of names (of letters, digits, '_', '-' and '.'; in quotes where "
+    "YAML reads something else) to mappings of keys to values, {} for none",
 )
 TEXTS = Rule(lambda v: _distinct(v, _is_text, 0), "a list of different texts")
 # Checked where it is used, or an object of the YAML file.

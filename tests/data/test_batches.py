@@ -35,18 +35,19 @@ def prepared(corpus, noise_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
     prepare_csv(corpus, folder, LABELS, LABEL_MAP, "groups", {}, 3, 1)
     prepare_noise("folder", noise_corpus, folder, ["rain", "wind"])
-    return corpus, folder
+    return corpus, folder, {"noise_folder": noise_corpus}
 
 
 def dataset(prepared, split="train", unlabelled=True):
-    corpus, folder = prepared
+    corpus, folder, _ = prepared
     return read_manifest(
         folder / f"{split}.json", str(corpus), LABELS, 32, unlabelled
     )
 
 
 def mixer(prepared, split="train", **options):
-    csv = str(prepared[1] / f"{split}.csv")
+    _, folder, noise = prepared
+    csv, options["replacements"] = str(folder / f"{split}.csv"), noise
     return KeyedAddNoise(csv, snr_low=-5, snr_high=20, seed=1, **options)
 
 
@@ -324,8 +325,9 @@ def test_bad_manifests_are_named(tmp_path):
 def test_changed_noise_is_prepared_again(prepared, tmp_path):
     folder = write_noise(tmp_path / "snow", ["snow"])
     prepare_noise("folder", folder, tmp_path, ["snow"])
-    wav = torch.randn(9000)
-    own = KeyedAddNoise(str(tmp_path / "train.csv"), -5, 20, seed=1)
+    wav, places = torch.randn(9000), {"noise_folder": folder}
+    csv = str(tmp_path / "train.csv")
+    own = KeyedAddNoise(csv, -5, 20, seed=1, replacements=places)
     assert list(own.types) == ["snow"]
     assert not torch.equal(own.corrupt(wav, "u")[0],
                            mixer(prepared).corrupt(wav, "u")[0])  # fmt: skip

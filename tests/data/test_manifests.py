@@ -52,8 +52,15 @@ def test_braces_in_a_wav_are_refused():
 
 
 def entries(**emotions):
+    parts = {"start": None, "stop": None}
     return {
-        name: {"wav": f"{name}.wav", "emo": emo, "speaker": name}
+        name: {
+            "wav": f"{name}.wav",
+            "emo": emo,
+            "speaker": name,
+            "sha256": name,
+            **parts,
+        }
         for name, emo in emotions.items()
     }
 

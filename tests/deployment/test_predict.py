@@ -263,7 +263,7 @@ def test_file_names_may_be_any_bytes(tmp_path):
     printed, parts = [], find_parts([str(tmp_path)])
     found = list(predict(loudness, parts, report=printed.append))
     assert [p.part.path for p in found] == [good]
-    assert len(printed) == 1 and str(bad) in printed[0]
+    assert len(printed) == 1 and ascii(str(bad)) in printed[0]
 
 
 def test_damaged_models_are_named(tmp_path, encoder_folder):
@@ -276,5 +276,5 @@ def test_damaged_models_are_named(tmp_path, encoder_folder):
         open_model(folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(InputError, match="model: cannot be opened as a Hugg"):
+    with pytest.raises(InputError, match="model: cannot be opened"):
         open_model(folder)

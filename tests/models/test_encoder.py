@@ -6,12 +6,7 @@ from helpers import tiny_config
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.models.encoder import (
-    SSLEncoder,
-    check_levels,
-    default_levels,
-    source_layers,
-)
+from mlkd_lobes.models.encoder import SSLEncoder, check_source
 from mlkd_lobes.models.length_exact import (
     normalize_waveforms,
     normalized_convolution,
@@ -225,20 +220,6 @@ def test_base_student_has_as_many_parameters_as_documented():
     assert round(parameters / 1e6, 2) == 23.49
 
 
-def test_default_levels():
-    assert default_levels(12) == [4, 8, 12]
-    assert default_levels(24) == [8, 16, 24]
-    assert default_levels(1) == [1]
-    assert check_levels(None, 6) == [2, 4, 6]
-    assert check_levels([-1, 0], 12) == [12, 0]
-
-
-@pytest.mark.parametrize("levels", [[13], [-13], ["4"], [], 4, [12, -1], [1.5]])
-def test_unknown_levels_are_refused_with_the_known_ones(levels):
-    with pytest.raises(ValueError, match="levels 0 to 12"):
-        check_levels(levels, 12)
-
-
 def test_wrong_sources_are_named(tmp_path, encoder_folder):
     with pytest.raises(InputError, match="nowhere: cannot be opened"):
         SSLEncoder(str(tmp_path / "nowhere"), str(tmp_path))
@@ -258,10 +239,10 @@ def test_other_architectures_are_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["bert", "nobody_knows"])
 def test_the_depth_is_that_of_a_known_kind(tmp_path, kind, encoder_folder):
-    assert source_layers(encoder_folder(), str(tmp_path)) == 4
+    assert check_source(encoder_folder(), str(tmp_path)) == 4
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
     with pytest.raises(InputError, match=kind):
-        source_layers(str(tmp_path), str(tmp_path))
+        check_source(str(tmp_path), str(tmp_path))
 
 
 def test_frozen_front_end_gets_no_gradient(encoder_folder, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import (
     SPLITS,
+    beside,
     prepare_types as prepare,
     recordings,
     seeded,
@@ -104,14 +105,14 @@ def test_a_folder_of_a_talker_is_one_talker(tmp_path):
 def test_generated_noise_is_identified_by_its_sources(noise_corpus, tmp_path):
     """Its samples may differ by a bit between machines, its hash does not."""
     prepare(noise_corpus, tmp_path, ["rain", "white"])
-    csv = str(tmp_path / "train.csv")
-    before = noise_fingerprint(read_noise_csv(csv))
+    csv, places = str(tmp_path / "train.csv"), {"noise_folder": noise_corpus}
+    before = noise_fingerprint(read_noise_csv(csv, places))
     [path] = tmp_path.glob("white/*/train_00.flac")
     write_wav(path, read_audio(path) + 1e-4)
-    assert noise_fingerprint(read_noise_csv(csv)) == before
+    assert noise_fingerprint(read_noise_csv(csv, places)) == before
     text = (tmp_path / "train.csv").read_text()
     (tmp_path / "train.csv").write_text(text.replace(" origin:", " origin:0"))
-    assert noise_fingerprint(read_noise_csv(csv)) != before
+    assert noise_fingerprint(read_noise_csv(csv, places)) != before
 
 
 def test_other_babble_is_written_beside_the_old(noise_corpus, tmp_path, few):
@@ -150,15 +151,17 @@ def test_file_of_two_talkers_is_refused_for_babble(noise_corpus, tmp_path):
         write_wav(tmp_path / f"{n // 2}.wav", 0.1 * torch.randn(8000))
         rows.append([f"{n // 2}.wav", f"s{n}"])
     write_csv(tmp_path / "manifest.csv", ["path", "speaker"], rows)
+    out, options = beside(tmp_path), {"babble_folder": str(tmp_path)}
     with pytest.raises(InputError, match="shares a file with another talker"):
-        prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(tmp_path))
+        prepare(noise_corpus, out, ["babble"], **options)
 
 
 def test_silent_talkers_are_named(noise_corpus, tmp_path):
     for talker in range(3):
         write_wav(tmp_path / f"{talker}.wav", torch.zeros(8000))
+    out, options = beside(tmp_path), {"babble_folder": str(tmp_path)}
     with pytest.raises(InputError, match=r"babble: .*wav: silent in"):
-        prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(tmp_path))
+        prepare(noise_corpus, out, ["babble"], **options)
 
 
 def test_talkers_may_pause(noise_corpus, tmp_path):
@@ -184,4 +187,4 @@ def test_babble_needs_talkers_in_every_split(tmp_path):
     header = ["path", "noise_type", "split"]
     write_csv(tmp_path / "manifest.csv", header, rows)
     with pytest.raises(InputError, match="none is left for valid"):
-        prepare(tmp_path, tmp_path / "out", ["babble"], "csv")
+        prepare(tmp_path, beside(tmp_path), ["babble"], "csv")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import (
     SPLITS,
+    beside,
     prepare_types as prepare,
     recordings,
     seeded,
@@ -44,7 +45,9 @@ def test_split_is_the_same_wherever_the_corpus_lies(noise_corpus, tmp_path):
 
 def test_stock_add_noise_reads_the_csv(noise_corpus, tmp_path):
     prepare(noise_corpus, tmp_path)
-    stock = AddNoise(str(tmp_path / "train.csv"), csv_keys=["wav"])
+    places = {"noise_folder": str(noise_corpus), "csv_folder": str(tmp_path)}
+    csv = str(tmp_path / "train.csv")
+    stock = AddNoise(csv, csv_keys=["wav"], replacements=places)
     noisy = stock(torch.randn(2, 4000), torch.ones(2))
     assert torch.isfinite(noisy).all()
 
@@ -71,7 +74,7 @@ def test_a_recording_in_two_splits_is_refused(noise_corpus, tmp_path):
     rows = [[str(path), "rain", split] for split in SPLITS]
     write_csv(tmp_path / "manifest.csv", ["path", "noise_type", "split"], rows)
     with pytest.raises(InputError, match="train and test share 1 noise"):
-        prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+        prepare(tmp_path, beside(tmp_path), ["rain"], "csv")
 
 
 def test_csv_corpus_keeps_groups_together(noise_corpus, tmp_path):
@@ -83,7 +86,7 @@ def test_csv_corpus_keeps_groups_together(noise_corpus, tmp_path):
     rows = rows[:5]
     header = ["path", "noise_type", "group"]
     write_csv(tmp_path / "manifest.csv", header, rows)
-    splits = prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+    splits = prepare(tmp_path, beside(tmp_path), ["rain"], "csv")
     found = [len(recordings(splits[s], "rain")) for s in SPLITS]
     assert sorted(found) == [1, 2, 2]
     pairs = [{str(p) for p in files[:2]}, {str(p) for p in files[2:4]}]
@@ -92,7 +95,7 @@ def test_csv_corpus_keeps_groups_together(noise_corpus, tmp_path):
     rows[0][2] = "nowhere"
     write_csv(tmp_path / "manifest.csv", ["path", "noise_type", "split"], rows)
     with pytest.raises(InputError, match="split 'nowhere' is none of"):
-        prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+        prepare(tmp_path, beside(tmp_path), ["rain"], "csv")
 
 
 @pytest.mark.parametrize("layout", ["esc50", "prefix", "folder"])
@@ -112,7 +115,7 @@ def test_esc_clips_of_one_source_share_a_split(tmp_path, layout):
         header = ["filename", "category"]
         write_csv(tmp_path / "meta/esc50.csv", header, rows)
     assert {r.kind for r in read_esc(tmp_path)} == {"sea_waves"}
-    splits = prepare(tmp_path, tmp_path / "out", ["sea_waves"], "esc")
+    splits = prepare(tmp_path, beside(tmp_path), ["sea_waves"], "esc")
     for split, folds in zip(SPLITS, ("123", "4", "5")):
         paths = recordings(splits[split], "sea_waves")
         assert len(paths) == 2 * len(folds)
@@ -172,7 +175,7 @@ def test_unknown_corpus_and_types_are_listed(noise_corpus, tmp_path):
     ):
         prepare(noise_corpus, tmp_path, ["snow"])
     with pytest.raises(
-        InputError, match="None; expected a list of types.*rain, wind"
+        InputError, match=r"\[\]; expected a list of types.*rain, wind"
     ):
         prepare(noise_corpus, tmp_path, None)
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -198,16 +201,16 @@ def test_splits_that_a_corpus_gives_are_kept(noise_corpus, tmp_path):
     rows = [[str(path), "rain", ""] for path in files]
     rows[0][2] = "test"
     write_csv(tmp_path / "manifest.csv", header, rows)
-    splits = prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+    splits = prepare(tmp_path, beside(tmp_path), ["rain"], "csv")
     assert str(files[0]) in recordings(splits["test"], "rain")
     assert len(recordings(splits["train"], "rain")) == 2
     rows = [*rows[:3], *([str(p), "wind", "test"] for p in files[3:])]
     write_csv(tmp_path / "manifest.csv", header, rows)
     with pytest.raises(InputError, match="type rain: .* to .* none; give it"):
-        prepare(tmp_path, tmp_path / "out", ["rain"], "csv")
+        prepare(tmp_path, beside(tmp_path), ["rain"], "csv")
     rows[1][2], rows[2][2] = "valid", "train"
     write_csv(tmp_path / "manifest.csv", header, rows)
-    splits = prepare(tmp_path, tmp_path / "out", ["rain", "wind"], "csv")
+    splits = prepare(tmp_path, beside(tmp_path), ["rain", "wind"], "csv")
     assert len(recordings(splits["test"], "unseen-wind")) == 2
 
 
@@ -262,7 +265,7 @@ def test_musan_layout_is_read(tmp_path):
     again = prepare(musan, tmp_path / "two", ["noise", "white"], "musan")
     assert list(again["train"]) == ["noise", "white"]
     with pytest.raises(InputError, match=r"such folders are in: .*/musan"):
-        prepare(tmp_path, tmp_path / "out", None, "musan")
+        prepare(tmp_path, beside(tmp_path), None, "musan")
 
 
 def test_music_of_one_artist_stays_together(tmp_path, monkeypatch):
@@ -350,7 +353,7 @@ def test_types_in_file_names(tmp_path):
     # NOISEX-92 has a recording or two per type: nothing could be split.
     with pytest.raises(InputError, match="Give this corpus as unseen_noise"):
         prepare(tmp_path / "n", tmp_path / "out", ["factory", "babble"])
-    splits = prepare(tmp_path, tmp_path / "out", ["n"])
+    splits = prepare(tmp_path, beside(tmp_path), ["n"])
     assert [len(recordings(splits[s], "n")) for s in SPLITS] == [5, 2, 2]
 
 

@@ -386,7 +386,6 @@ def test_overlaps_of_given_manifests_are_a_warning(finished, experiment):
     experiment.run(
         "student_noisy",
         skip_prep=True,
-        noise_folder="null",
         teacher_folder=out / "teacher/model",
         student_epochs=1,
         **given,

@@ -201,7 +201,7 @@ def test_a_trained_teacher_needs_no_hub(experiment, monkeypatch):
     """Nor does a student that does not distil need levels that are there."""
     alone = {"kd_levels": "[9]", "loss_weights": "{features: 0, logits: 0}"}
     experiment.run("teacher", **alone)
-    monkeypatch.delattr(train.encoder, "source_layers")
+    monkeypatch.delattr(train.encoder, "check_source")
     results = experiment.run("student_clean", **alone)
     assert results["system"] == "student_clean"
 
@@ -238,8 +238,8 @@ def test_every_process_reports_its_error(monkeypatch, caplog):
 
     monkeypatch.setattr(train, "run", run)
     monkeypatch.setattr("speechbrain.utils.logger.if_main_process", lambda: 0)
-    with pytest.raises(SystemExit):
-        train.main([str(RECIPE / "hparams/mlkd.yaml"), "--data_folder=x"])
+    command = [str(RECIPE / "hparams/mlkd.yaml"), "--data_folder=x"]
+    assert train.main(command) == 1
     assert "error: the disk is full" in caplog.text
 
 

@@ -15,6 +15,7 @@ Authors
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -29,11 +30,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import torch
 from filelock import FileLock
-from ruamel.yaml import YAMLError
+from ruamel.yaml import YAML, YAMLError
 from train import TEACHER, find_corpus
 
 import speechbrain as sb
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.errors import InputError, run_command
 from mlkd_lobes.evaluation.comparison import find_runs, pool
 from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.evaluation.results import RESULTS, is_complete
@@ -137,7 +138,9 @@ def _check_system(settings, system):
 
 def _plan_run(command, system):
     """A run from the arguments of train.py."""
-    command = [*command, f"--system={system}"]
+    # In quotes where YAML would read a number, a date or nothing.
+    quoted = system if YAML().load(system) == system else json.dumps(system)
+    command = [*command, f"--system={quoted}"]
     hparams_file, run_opts, text = sb.parse_arguments(command)
     settings = read_settings(hparams_file, text)
     values = settings.values
@@ -361,7 +364,17 @@ def validation_text(done):
 def _earlier(path, columns):
     """Rows of earlier searches, if there are any."""
     try:
-        return pd.read_csv(path, usecols=columns) if path.exists() else None
+        if not path.exists():
+            return None
+        # A system may be called NA; an empty score is none.
+        scores = {name: [""] for name in ("epoch", "valid_UA", "last_UA")}
+        return pd.read_csv(
+            path,
+            usecols=columns,
+            dtype={"system": str, "settings": str},
+            keep_default_na=False,
+            na_values=scores,
+        )
     except ValueError as error:
         raise InputError(f"{path}: cannot be read ({error}); move it away")
 
@@ -393,20 +406,16 @@ def _validation_row(run):
 def main(argv):
     """Runs the plan, or lists it; the exit code."""
     options, passed = parse(argv)
-    try:
-        plan = make_plan(options, passed)
-    except (OSError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_command(functools.partial(_run_command, options, passed))
+
+
+def _run_command(options, passed):
+    plan = make_plan(options, passed)
     if options.list:
         for run in plan:
             print(shlex.join(_command(run)))
         return 0
-    try:
-        failed = run_all(plan, max(1, options.jobs))
-    except KeyboardInterrupt:
-        print("interrupted; repeat the command to continue", file=sys.stderr)
-        return 130
+    failed = run_all(plan, max(1, options.jobs))
     for run in failed:
         log = f"; see {log_of(run)}" if log_of(run).exists() else ""
         _print(f"failed: {_title(run)}{log}", sys.stderr)

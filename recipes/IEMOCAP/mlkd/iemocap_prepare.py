@@ -12,8 +12,8 @@ import re
 from collections import Counter, namedtuple
 
 from mlkd_lobes.data import manifests
-from mlkd_lobes.data.manifests import UNLABELLED, Protocol, listing
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.data.manifests import UNLABELLED, Protocol
+from mlkd_lobes.errors import InputError, listing
 from mlkd_lobes.files import stable_seed, text_sha256
 from speechbrain.utils.logger import get_logger
 

@@ -6,14 +6,15 @@ are listed by start and stop. Nothing is copied or cut. Babble and white noise a
 generated beside the CSVs.
 """
 
+import os
 import pathlib
 
 from mlkd_lobes import files
 from mlkd_lobes.data import manifests
 from mlkd_lobes.data.audio import audible_segments, audio_info, list_audio
 from mlkd_lobes.data.leakage import refuse_overlaps
-from mlkd_lobes.data.manifests import SPLITS, listing
-from mlkd_lobes.errors import InputError, check_choice
+from mlkd_lobes.data.manifests import SPLITS
+from mlkd_lobes.errors import InputError, check_choice, listing
 from mlkd_lobes.noise import generated
 from mlkd_lobes.noise.add_noise import UNSEEN_PREFIX
 from mlkd_lobes.noise.corpora import NOISE_CORPORA, Recording, assign_splits
@@ -74,18 +75,22 @@ def prepare_noise(
             "your own: noise_annotation and the two keys beside it)"
         )
     corpus, save_folder = NOISE_CORPORA[noise_corpus], pathlib.Path(save_folder)
+    unseen_noise = unseen_noise or {}
+    places = {"noise_folder": noise_folder, "babble_folder": babble_folder}
+    places.update((f"unseen_noise/{k}", f) for k, f in unseen_noise.items())
+    places = {name: f for name, f in places.items() if f is not None}
+    _refuse_own_output(save_folder, places)
+    places["csv_folder"] = save_folder
     found = corpus.read(noise_folder)
-    noise_types = noise_types or corpus.types
+    found = [r._replace(kind=files.composed(r.kind)) for r in found]
+    noise_types = [*map(files.composed, noise_types or corpus.types or ())]
     recordings = assign_splits(_of_types(found, noise_types, noise_folder))
-    recordings += _unseen(unseen_noise or {})
+    recordings += _unseen(unseen_noise)
     to_generate, talkers = _kinds_to_generate(found, noise_types), {}
-    if "babble" in to_generate and babble_folder:
-        talkers = generated.read_talkers(
-            babble_folder, corpus_files, corpus_speakers
-        )
-    elif "babble" in to_generate:
-        talkers = _talkers_of_corpus(found)
-    stamp = _stamp(recordings, talkers, to_generate)
+    if "babble" in to_generate:
+        emotional = corpus_files, corpus_speakers
+        talkers = _talkers(found, babble_folder, *emotional)
+    stamp = _stamp(recordings, talkers, to_generate, places)
     made = _plan_generated(to_generate, save_folder, stamp["talkers"])
     if manifests.is_prepared(save_folder, stamp, ".csv") and all(
         recording.path.is_file() for recording in made
@@ -95,13 +100,33 @@ def prepare_noise(
     _check_splits(recordings + made)
     # From here to the end, nothing in the folder counts as prepared.
     (save_folder / manifests.STAMP).unlink(missing_ok=True)
-    rows = _rows(recordings, {})
+    rows = _rows(recordings, {}, places)
     for recording in made:
         generated.generate(recording, talkers)
-    for split, added in _rows(made, generated.origins(talkers)).items():
+    sources = generated.origins(talkers)
+    for split, added in _rows(made, sources, places).items():
         rows[split] += added
     _check_audible(rows, {r.kind for r in recordings + made})
     _write(save_folder, rows, stamp)
+
+
+def _refuse_own_output(save_folder, places):
+    """Raises if the output would lie where noise or talkers are searched."""
+    output = pathlib.Path(os.path.realpath(save_folder))
+    for name, folder in places.items():
+        if pathlib.Path(os.path.realpath(folder)) in (output, *output.parents):
+            raise InputError(
+                f"{name}: {folder} must not contain the output folder "
+                f"{output}; give another --results_folder"
+            )
+
+
+def _place(path, places):
+    """A path as in the CSVs: moved folders are given anew."""
+    for name, folder in places.items():
+        if pathlib.Path(folder) in path.parents:
+            return f"${name}/{path.relative_to(folder).as_posix()}"
+    return os.path.abspath(path)
 
 
 def _kinds_to_generate(recordings, noise_types):
@@ -124,8 +149,12 @@ def _unseen(unseen_noise):
     return recordings
 
 
-def _talkers_of_corpus(recordings):
-    """The noise corpus' own speech as talkers, one per file."""
+def _talkers(recordings, babble_folder, corpus_files, corpus_speakers):
+    """Talkers of a folder, or the noise corpus' own speech, one per file."""
+    if babble_folder:
+        return generated.read_talkers(
+            babble_folder, corpus_files, corpus_speakers
+        )
     speech = [r for r in recordings if r.kind == SPEECH]
     if not speech:
         raise InputError(
@@ -159,20 +188,24 @@ def _plan_generated(kinds, save_folder, talkers):
     return planned
 
 
-def _stamp(recordings, talkers, to_generate):
+def _stamp(recordings, talkers, to_generate, places):
     """What the CSVs are made from; a change of it makes them anew."""
+
+    def states(paths):
+        """Sizes and times of files."""
+        found = manifests.file_states(paths)
+        return {_place(pathlib.Path(p), places): s for p, s in found.items()}
+
     return {
         "version": generated.VERSION,
         "generated": to_generate,
         "recordings": [
-            [str(r.path), r.kind, r.group, r.split] for r in recordings
+            [_place(r.path, places), r.kind, r.split] for r in recordings
         ],
-        "audio": manifests.file_states(r.path for r in recordings),
+        "audio": states(r.path for r in recordings),
         "talkers": {
-            split: {
-                name: manifests.file_states(paths) for name, paths in t.items()
-            }
-            for split, t in talkers.items()
+            split: [states(paths) for paths in found.values()]
+            for split, found in talkers.items()
         },
     }
 
@@ -220,11 +253,13 @@ def _check_audible(rows, kinds):
                 )
 
 
-def _rows(recordings, origins):
+def _rows(recordings, origins, places):
     """CSV rows of recordings by split, without IDs."""
+    # The CSVs are read without the babble's folder.
+    places = {k: f for k, f in places.items() if k != "babble_folder"}
     rows, problems = {split: [] for split in SPLITS}, []
     for recording in sorted(recordings, key=lambda r: (r.kind, str(r.path))):
-        path = recording.path.resolve()
+        path = recording.path
         try:
             segments = audible_segments(path)
             rate = audio_info(path).sample_rate
@@ -236,7 +271,8 @@ def _rows(recordings, origins):
         if not segments:
             logger.warning(f"{path}: silent, left out")
         for start, stop in segments:
-            row = [None, round((stop - start) / rate, 4), str(path)]
+            seconds = round((stop - start) / rate, 4)
+            row = [None, seconds, _place(path, places)]
             row += [path.suffix[1:], f"start:{start} stop:{stop}" + origin]
             rows[recording.split].append([*row, recording.kind, "string", ""])
     if problems:

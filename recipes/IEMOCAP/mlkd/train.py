@@ -3,19 +3,17 @@
 
 A wav2vec 2.0 teacher is fine-tuned on clean speech. A small student, its first
 layers, gets noisy speech and is trained on the labels and, through one head per
-level, on several layers of the teacher for the clean signal. Evaluated on clean
-speech and on noise types x SNRs (after arXiv 2312.13556).
+level, on several layers of the teacher for the clean signal (arXiv 2312.13556).
 
 To run this recipe, do the following:
 > python train.py hparams/mlkd.yaml --data_folder=IEMOCAP_full_release \
     --noise_folder=musan
 
-Every step resumes where it was stopped; finished steps are skipped.
-
 Authors
  * The MLKD recipe's authors 2026
 """
 
+import functools
 import gc
 import inspect
 import os
@@ -30,20 +28,14 @@ from hyperpyyaml import load_hyperpyyaml
 from noise_prepare import prepare_noise
 
 import speechbrain as sb
-from mlkd_lobes.data import batches, csv_corpus
-from mlkd_lobes.data.leakage import refuse_overlaps
-from mlkd_lobes.errors import InputError, check_choice
+from mlkd_lobes.data import batches, csv_corpus, leakage
+from mlkd_lobes.errors import InputError, check_choice, run_command
 from mlkd_lobes.evaluation import metrics, results
 from mlkd_lobes.files import file_sha256, report_full_disk, stable_seed
 from mlkd_lobes.models import classifier, distillation, encoder
 from mlkd_lobes.models.distillation import Student, Targets, needs_teacher
 from mlkd_lobes.noise import add_noise
-from mlkd_lobes.training import (
-    checkpoints,
-    overrides,
-    run_folder,
-    settings as table,
-)
+from mlkd_lobes.training import checkpoints, overrides, run_folder, settings
 from mlkd_lobes.training.target_cache import TargetCache
 from speechbrain.utils import distributed
 from speechbrain.utils.distributed import run_on_main
@@ -266,10 +258,10 @@ def prepare(hparams):
             for entry in data.data.values()
         ]
     prepare_noise_csvs(hparams, [e for part in entries.values() for e in part])
-    refuse_overlaps(entries, ["speaker", "session", "wav"], declared)
+    leakage.refuse_overlaps(entries, leakage.SPEECH_KEYS, declared)
     types = {s: noise.types for s, (_, noise) in splits_of(hparams).items()}
-    sources = add_noise.noise_sources(types)
-    refuse_overlaps(sources, add_noise.NOISE_KEYS, declared)
+    sources = leakage.noise_sources(types)
+    leakage.refuse_overlaps(sources, leakage.NOISE_KEYS, declared)
 
 
 def prepare_noise_csvs(hparams, entries):
@@ -331,6 +323,12 @@ def loader_options(hparams):
     return {"num_workers": hparams["num_workers"], "generator": generator}
 
 
+def load_teacher(hparams, folder):
+    """A trained teacher."""
+    factory, labels = hparams["teacher_encoder"], hparams["labels"]
+    return classifier.load_classifier(folder, factory, labels)
+
+
 def build_modules(hparams, teacher_folder, teacher):
     """A new teacher; or a student, its projection and the frozen teacher."""
     torch.manual_seed(stable_seed(hparams["seed"], "initialisation"))
@@ -343,7 +341,7 @@ def build_modules(hparams, teacher_folder, teacher):
     if not needs_teacher(hparams["loss_weights"]):
         return {"model": model}
     depth, width = teacher.encoder.n_layers, teacher.encoder.width
-    levels = encoder.check_levels(hparams["kd_levels"], depth)
+    levels = distillation.check_levels(hparams["kd_levels"], depth)
     projection = hparams["projection"](model.encoder.width, width, levels)
     teacher = classifier.FrozenTeacher(teacher, levels)
     return {"model": model, "projection": projection, "teacher": teacher}
@@ -377,12 +375,10 @@ def train_network(hparams, run_opts, record, folder, teacher_folder=None):
     """Trains a system's network, or resumes, or finds it finished."""
     teacher, teacher_sha256 = None, None
     if hparams["network"] == "student":
-        teacher = classifier.load_classifier(
-            teacher_folder, hparams["teacher_encoder"], hparams["labels"]
-        )
+        teacher = load_teacher(hparams, teacher_folder)
         teacher_sha256 = classifier.state_sha256(teacher)
     files = splits_of(hparams), hparams["wav2vec2_hub"]
-    record = table.with_contents(record, *files, teacher_sha256)
+    record = settings.with_contents(record, *files, teacher_sha256)
     with run_folder.reserved(folder, record, hparams["systems"]):
         if run_folder.read_stage(folder):
             logger.info(f"{folder.name}: trained already.")
@@ -401,7 +397,7 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     validation = validation_grid(speech, noise, snrs)
     limits = hparams["max_batch_length"], hparams["num_buckets"]
     sampler = batches.TrainingBatchSampler(data, *limits, hparams["seed"])
-    options = table.run_options(hparams, run_opts)
+    options = settings.run_options(hparams, run_opts)
     n_updates = checkpoints.updates_per_epoch(
         len(sampler), options["grad_accumulation_factor"]
     )
@@ -438,8 +434,9 @@ def evaluate(hparams, run_opts, folder):
     grid = add_noise.conditions(list(noise.types), hparams["test_snrs"])
     test = {"conditions": grid, "manifest": file_sha256(manifest)}
     test["noise"] = add_noise.noise_fingerprint(noise.types)
-    options = table.run_options(hparams, run_opts)
-    test["precision"] = options["eval_precision"]
+    test["precision"] = settings.run_options(hparams, run_opts)[
+        "eval_precision"
+    ]
     names = ("system", "protocol", "fold", "seed", "noise_corpus", "labels")
     header = {name: hparams[name] for name in names}
     header["comparisons"] = hparams["comparisons"]
@@ -453,9 +450,8 @@ def evaluate(hparams, run_opts, folder):
         return found
     teacher = hparams["network"] == "teacher"
     factory = hparams["teacher_encoder" if teacher else "student_encoder"]
-    model = classifier.load_classifier(
-        folder / run_folder.MODEL, factory, hparams["labels"]
-    )
+    place = folder / run_folder.MODEL
+    model = classifier.load_classifier(place, factory, hparams["labels"])
     brain = EmotionBrain({"model": model}, hparams, run_opts)
     data = evaluation_set(hparams, "test", grid)
     logger.info(f"{folder.name}: {len(data)} utterances x {len(grid)}")
@@ -472,12 +468,15 @@ def evaluate(hparams, run_opts, folder):
 
 def describe_data(hparams):
     """The speech and noise of a run, for its export and model card."""
-    keys = ["data_folder", "noise_folder", "network", "speech", "speeds"]
+    keys = ["unseen_noise", "network", "speech", "speeds"]
     keys += ["snr_low", "snr_high"]
     description = {key: hparams[key] for key in keys}
+    for key in ("data_folder", "noise_folder"):
+        description[key] = hparams[key] and os.path.abspath(hparams[key])
+    output = hparams["output_folder"]
     for split, (manifest, noise) in splits_of(hparams).items():
-        files = {"manifest": manifest, "noise": noise.csv_file}
-        description[split] = files
+        paths = {"manifest": manifest, "noise": noise.csv_file}
+        description[split] = run_folder.relative_paths(paths, output)
     distils = needs_teacher(hparams["loss_weights"])
     description["unlabelled"] = hparams["unlabelled"] and distils
     description["encoder"] = hparams["wav2vec2_hub"]
@@ -486,57 +485,59 @@ def describe_data(hparams):
     return description
 
 
-def load(hparams_file, settings):
+def load(hparams_file, resolved):
     """Hyperparameters of a system, its objects built."""
     with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, settings.overrides)
+        hparams = load_hyperpyyaml(file, resolved.overrides)
     hparams["student_weights"] = hparams["loss_weights"]
     if hparams["network"] == "teacher":
         hparams["loss_weights"] = {"emotion": 1.0}
     return hparams
 
 
-def check_distillation(hparams):
-    """Raises, before a teacher is trained, for what its students would refuse."""
-    weights = hparams["student_weights"]
+def check_models(systems, hparams, folder):
+    """Raises for models that could not be trained, before all preparation."""
+    depth, weights = None, hparams["student_weights"]
     distillation.WeightedLosses(hparams["losses"], weights)
     hub, cache = hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
-    n_layers = encoder.source_layers(hub, cache)
-    if needs_teacher(weights):
-        encoder.check_levels(hparams["kd_levels"], n_layers)
-    encoder.check_depth(hparams["student_layers"], n_layers)
+    new = [n for n in systems if not run_folder.read_stage(folder.with_name(n))]
+    if any(systems[name][0]["network"] == "teacher" for name in new):
+        depth = encoder.check_source(hub, cache)
+    student, given = hparams["network"] == "student", hparams["teacher_folder"]
+    if student and given and folder.name in new:
+        depth = load_teacher(hparams, given).encoder.n_layers
+    if depth and (student or TEACHER in systems):
+        if needs_teacher(weights):
+            distillation.check_levels(hparams["kd_levels"], depth)
+        encoder.check_depth(hparams["student_layers"], depth)
 
 
 def run(hparams_file, run_opts, command_line):
     """Preparation, teacher, student and evaluation of one fold."""
-    settings = overrides.read_settings(hparams_file, command_line)
-    if settings.values["settings"]:
-        logger.info(f"Settings files: {settings.values['settings']}")
-    hparams = load(hparams_file, settings)
+    resolved = overrides.read_settings(hparams_file, command_line)
+    hparams = load(hparams_file, resolved)
     folder = pathlib.Path(hparams["output_folder"], hparams["system"])
     if run_opts["test_only"] and not run_folder.read_stage(folder):
-        raise InputError(
-            f"--test_only: {folder} holds no trained model; run the same "
-            "command without --test_only first"
-        )
+        raise InputError(f"--test_only: {folder} holds no trained model")
     device = run_opts["device"] or distributed.infer_device()
     overrides.check_run_options(hparams, run_opts, device)
     # The systems to train, each with its settings; the teacher comes first.
-    record = table.training_record(settings, run_opts)
+    record = settings.training_record(resolved, run_opts)
     systems = {hparams["system"]: (hparams, record)}
     if hparams["network"] == "student" and hparams["teacher_folder"] is None:
         other = overrides.read_settings(hparams_file, command_line, TEACHER)
-        record = table.training_record(other, run_opts)
+        record = settings.training_record(other, run_opts)
         systems = {TEACHER: (load(hparams_file, other), record), **systems}
     for name, (values, record) in systems.items():
         run_folder.check_run_config(
             folder.parent, name, record, values["systems"]
         )
-    logger.info(f"{folder.name}: {settings.overrides}")
+    files = resolved.values["settings"] or "no settings files"
+    logger.info(f"{folder.name}: {files}, {resolved.overrides}")
     with run_folder.locked(folder):
         with report_full_disk(folder / "hyperparams.yaml"):
             sb.create_experiment_directory(
-                folder, hparams_file, settings.overrides
+                folder, hparams_file, resolved.overrides
             )
         found = run_stages(systems, hparams, run_opts, folder)
     if found and distributed.if_main_process():
@@ -550,6 +551,8 @@ def run_stages(systems, hparams, run_opts, folder):
     # One command prepares and trains what the systems of a fold share.
     with run_folder.locked(folder.parent):
         run_on_main(run_folder.clear_partial, args=[folder])
+        if train and not hparams["prepare_only"]:
+            check_models(systems, hparams, folder)
         prepare(hparams)
         if hparams["prepare_only"]:
             logger.info(f"{folder.parent}: prepared (prepare_only).")
@@ -557,12 +560,9 @@ def run_stages(systems, hparams, run_opts, folder):
         if TEACHER in systems and train:
             values, record = systems[TEACHER]
             teacher = folder.with_name(TEACHER)
-            if not run_folder.read_stage(teacher):
-                check_distillation(hparams)
             train_network(values, run_opts, record, teacher)
             teacher_folder = teacher / run_folder.MODEL
-            # Brain and checkpointer refer to each other: without this, the
-            # teacher's optimizers would stay in memory.
+            # Brain and checkpointer, a cycle, hold the teacher's optimizers.
             gc.collect()
     record = systems[hparams["system"]][1]
     if train:
@@ -572,7 +572,7 @@ def run_stages(systems, hparams, run_opts, folder):
         sha256 = run_folder.read_stage(folder)["teacher_sha256"]
         files = splits_of(hparams), hparams["wav2vec2_hub"]
         sha256 = sha256 if student else None
-        record = table.with_contents(record, *files, sha256)
+        record = settings.with_contents(record, *files, sha256)
         arguments = [folder, record, hparams["systems"]]
         run_on_main(run_folder.reserve, args=arguments)
     if hparams["train_only"]:
@@ -582,19 +582,19 @@ def run_stages(systems, hparams, run_opts, folder):
 
 
 def main(argv):
-    """Runs the command; an error a user can fix ends in one line."""
+    """Runs the command; its exit code."""
     transformers.utils.logging.disable_progress_bar()
-    hparams_file, run_opts, command_line = sb.parse_arguments(argv)
-    distributed.ddp_init_group(run_opts)
-    try:
-        overrides.check_arguments(argv, run_opts)
-        run(hparams_file, run_opts, command_line)
-    # Also a full disk, or a folder that may not be written; any process may
-    # be the one that raises it.
-    except (OSError, InputError) as error:
-        logger.error(f"error: {error}", main_process_only=False)
-        sys.exit(1)
+    parsed = sb.parse_arguments(argv)
+    distributed.ddp_init_group(parsed[1])
+
+    def _command():
+        overrides.check_arguments(argv, parsed[1])
+        run(*parsed)
+
+    # Any process may be the one that fails.
+    report = functools.partial(logger.error, main_process_only=False)
+    return run_command(_command, report)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
