@@ -19,7 +19,7 @@ demo: .venv/ready
 WORKERS ?= 2
 test: .venv/ready
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest \
-		--numprocesses=$(WORKERS) --dist=loadfile
+		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 # What takes long: full disks, browsers, wheels, thousands of fuzzed inputs and
 # kills at random moments.

@@ -124,3 +124,13 @@ def whole_run(command, root):
 
     assert finished()
     return root / "fold_1/seed_1/random", finished
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Few and short recordings."""
+    from mlkd_lobes.noise import generated
+
+    counts = {"train": 2, "valid": 1, "test": 1}
+    monkeypatch.setattr(generated, "GENERATED", counts)
+    monkeypatch.setattr(generated, "GENERATED_SECONDS", 2)

@@ -291,6 +291,7 @@ def test_predict_reads_any_folder(exported, tmp_path, capsys):
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_teacher_is_exported_like_a_student(finished, tmp_path):
     run = finished.arguments["output_folder"] / "teacher"
     out = tmp_path / "out"

@@ -15,7 +15,7 @@ KINDS = [
     ("wav2vec2", "group"),
     ("wav2vec2", "layer"),
     pytest.param("hubert", "group", marks=pytest.mark.slow),
-    ("wavlm", "group"),
+    pytest.param("wavlm", "group", marks=pytest.mark.slow),
 ]
 LENGTHS = (9000, 400, 100, 24000, 9000)
 

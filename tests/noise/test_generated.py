@@ -22,14 +22,6 @@ from mlkd_lobes.noise.add_noise import noise_fingerprint, read_noise_csv
 from mlkd_lobes.noise.generated import read_talkers
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """Few and short recordings."""
-    counts = {"train": 2, "valid": 1, "test": 1}
-    monkeypatch.setattr(generated, "GENERATED", counts)
-    monkeypatch.setattr(generated, "GENERATED_SECONDS", 2)
-
-
 def test_babble_has_talkers_of_its_own_split(noise_corpus, tmp_path):
     speech = write_corpus(tmp_path / "speech")
     kinds = ["rain", "babble", "white"]

@@ -37,6 +37,7 @@ def test_output_need_not_be_utf8(finished, encoding):
     assert b"mlkd" in report.stdout
 
 
+@pytest.mark.slow
 def test_tables_are_printed_without_utf8(command, monkeypatch, whole_run):
     own = ["--folds=1", "--systems=random"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

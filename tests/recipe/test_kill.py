@@ -31,11 +31,11 @@ def kill_when(experiment, pattern, out, **changes):
 # cache is filled, between its epochs, also those of a stage without labels, and
 # before its evaluation.
 MOMENTS = [
-    ("mlkd/targets/*/*/*.safetensors", {}),
     ("mlkd/save/CKPT*", {"distillation_epochs": 4}),
     *[
         pytest.param(moment, {}, marks=pytest.mark.slow)
         for moment in (
+            "mlkd/targets/*/*/*.safetensors",
             "teacher/save/CKPT*",
             "teacher/save/partial-*",
             "mlkd/save/CKPT*",

@@ -82,6 +82,7 @@ def test_moved_corpora_are_found(experiment, place, own_corpus, capsys):
     assert results.read_text() == before
 
 
+@pytest.mark.slow
 def test_other_systems_train_in_a_moved_run(experiment, place):
     noise = {"noise_types": "[rain, white]"}
     experiment.train("teacher", output_folder=place, **noise)

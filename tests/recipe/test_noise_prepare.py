@@ -214,7 +214,7 @@ def test_splits_that_a_corpus_gives_are_kept(noise_corpus, tmp_path):
     assert len(recordings(splits["test"], "unseen-wind")) == 2
 
 
-def test_failed_preparation_is_repeated(noise_corpus, tmp_path):
+def test_failed_preparation_is_repeated(noise_corpus, tmp_path, few):
     out, speech = tmp_path / "out", tmp_path / "speech"
     for talker in range(4):
         write_wav(speech / f"{talker}.wav", 0.1 * torch.randn(8000))
