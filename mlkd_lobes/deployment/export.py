@@ -49,13 +49,14 @@ def export(
     about = read_results(run)
     model = open_classifier(deployment.find_model(run)[0]).eval()
     speech = RunSpeech(run, model.labels, data_folder, noise_folder)
+    # Before anything is written: corpora may have moved.
+    wavs = list(_parity_waveforms(speech))
     with files.atomic_path(out) as folder:
         report("Hugging Face, SpeechBrain, ONNX")
         model.save_pretrained(folder / deployment.HUGGINGFACE)
         write_speechbrain(model, folder / deployment.SPEECHBRAIN)
         graph.write_onnx(model, folder / deployment.ONNX)
         report(f"comparing them on {PARITY_UTTERANCES} waveforms")
-        wavs = list(_parity_waveforms(speech))
         measured = {"parity": parity.measure_parity(folder, model, wavs)}
         measured["int8"] = None
         if int8:

@@ -1,6 +1,5 @@
 """An exported model opens everywhere, with equal outputs."""
 
-import copy
 import csv
 import json
 import os
@@ -303,20 +302,16 @@ def test_a_teacher_is_exported_like_a_student(finished, tmp_path):
 
 
 def test_export_fails_if_outputs_differ(
-    run_folder, tmp_path, monkeypatch, capsys
+    run_folder, exported, tmp_path, monkeypatch, capsys
 ):
-    write_onnx = exporting.graph.write_onnx
-
     def wrong(model, path):
-        other = copy.deepcopy(model)
-        with torch.no_grad():
-            other.head.classifier.bias[0] += 0.01
-        write_onnx(other, path)
+        path.parent.mkdir()
+        shutil.copy(exported / "onnx/model.onnx", path)
 
     monkeypatch.setattr(exporting.graph, "write_onnx", wrong)
     monkeypatch.setattr(exporting, "PARITY_UTTERANCES", 2)
-    out = tmp_path / "out"
-    assert main(["export", str(run_folder), str(out)]) == 1
+    out, other = tmp_path / "out", run_folder.with_name("kd_last")
+    assert main(["export", str(other), str(out)]) == 1
     assert (
         "onnx, single files: probabilities differ by" in capsys.readouterr().err
     )
@@ -377,6 +372,21 @@ def test_unfit_runs_are_not_exported(run_folder, tmp_path, capsys):
     assert main(gone) == 1
     assert "No such file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_calibration_reads_in_strides(exported, speech, tmp_path, monkeypatch):
+    held = []
+    original = exporting.graph._CalibrationReader.set_range
+
+    def watch(self, start_index, end_index):
+        original(self, start_index, end_index)
+        held.append((start_index, end_index))
+
+    monkeypatch.setattr(exporting.graph._CalibrationReader, "set_range", watch)
+    wavs = 16 * speech[1][:1]
+    source = exported / "onnx/model.onnx"
+    exporting.graph.write_int8(source, tmp_path / "int8.onnx", wavs)
+    assert held == [(0, 8), (8, 16)]
 
 
 def test_onnx_file_without_labels_is_refused(tmp_path, exported):

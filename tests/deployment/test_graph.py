@@ -6,7 +6,6 @@ import pytest
 import torch
 from helpers import seeded
 
-from mlkd_lobes.deployment import graph
 from mlkd_lobes.deployment.graph import write_int8, write_onnx
 from mlkd_lobes.deployment.models import OnnxModel
 from mlkd_lobes.models.classifier import EmotionClassifier
@@ -24,9 +23,17 @@ def speech():
     return [0.1 * torch.randn(n, generator=seeded(n)).numpy() for n in LENGTHS]
 
 
+def odd():
+    """Silence, an offset, and clipped noise."""
+    clipped = (9 * torch.randn(8000, generator=seeded(1))).clamp(-1, 1)
+    return [np.zeros(8000, "f"), np.full(8000, 0.7, "f"), clipped.numpy()]
+
+
 @pytest.mark.parametrize("kind,norm", KINDS)
 def test_graph_equals_the_model(make_encoder, tmp_path, kind, norm):
     torch.manual_seed(0)
+    # A layer norm divides the rounding errors of silence by nearly nothing.
+    wavs = speech() + (odd() if norm == "group" else [])
     model = EmotionClassifier(make_encoder(kind, norm, 2), ["a", "b"], 8).eval()
     path = tmp_path / "model.onnx"
     # A large, centred head: small differences of the features are seen.
@@ -37,18 +44,19 @@ def test_graph_equals_the_model(make_encoder, tmp_path, kind, norm):
         write_onnx(model, path)
         expected = [
             model(torch.from_numpy(wav)[None]).logits.softmax(-1)[0].numpy()
-            for wav in speech()
+            for wav in wavs
         ]
+    assert np.isfinite(expected).all()
     assert np.ptp(expected, axis=0).min() > 0.01
     whole = OnnxModel(path)
     assert whole.labels == ["a", "b"]
-    alone = np.concatenate([whole([wav]) for wav in speech()])
+    alone = np.concatenate([whole([wav]) for wav in wavs])
     assert np.abs(alone - expected).max() < 1e-4
-    assert np.abs(whole(speech()) - expected).max() < 1e-4
+    assert np.abs(whole(wavs) - expected).max() < 1e-4
     write_int8(path, tmp_path / "int8.onnx", speech())
     small = OnnxModel(tmp_path / "int8.onnx")
     assert small.labels == ["a", "b"]
-    assert np.abs(small(speech()) - expected).mean() < 0.2
+    assert np.abs(small(speech()) - expected[:5]).mean() < 0.2
     nodes = onnx.load(tmp_path / "int8.onnx").graph.node
     made_by = {name: node.op_type for node in nodes for name in node.output}
     (first, *others) = [node for node in nodes if node.op_type == "Conv"]
@@ -58,19 +66,3 @@ def test_graph_equals_the_model(make_encoder, tmp_path, kind, norm):
         assert {made_by[name] for name in node.input} == {"DequantizeLinear"}
     names = {p.name for p in tmp_path.glob("*.onnx*")}
     assert names == {"model.onnx", "int8.onnx"}
-
-
-def test_calibration_reads_in_strides(make_encoder, tmp_path, monkeypatch):
-    model = EmotionClassifier(make_encoder(n_layers=1), ["a", "b"], 8).eval()
-    write_onnx(model, tmp_path / "model.onnx")
-    held = []
-    original = graph._CalibrationReader.set_range
-
-    def watch(self, start_index, end_index):
-        original(self, start_index, end_index)
-        held.append((start_index, end_index))
-
-    monkeypatch.setattr(graph._CalibrationReader, "set_range", watch)
-    wavs = 16 * speech()[:1]
-    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", wavs)
-    assert held == [(0, 8), (8, 16)]
