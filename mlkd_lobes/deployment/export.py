@@ -43,6 +43,8 @@ def export(
     out: an earlier export there is replaced. data_folder, noise_folder: the
     corpora, if not where the run found them. report: called with progress lines.
     """
+    if not __debug__:
+        raise InputError("export: torch.export needs Python without -O")
     run, out = pathlib.Path(run), pathlib.Path(out)
     if out.exists() and not (out / deployment.SUMMARY).is_file():
         raise InputError(f"{out}: exists and is no export; nothing was written")
