@@ -25,8 +25,8 @@ from mlkd_lobes.files import refuse_lfs_pointer
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
-# What counts as audio in a folder. Those of the second line cannot be read; they
-# are named in an error rather than skipped.
+# What counts as audio in a folder. Those from .m4a on cannot be read; they are
+# named in an error rather than skipped.
 AUDIO_SUFFIXES = tuple(
     (
         ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .w64 .rf64 "

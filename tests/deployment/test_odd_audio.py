@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -325,7 +324,6 @@ def test_names_that_are_not_utf8_are_named(model, sound, tmp_path, capsys):
         audio.audio_info(bad)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
 def test_names_with_line_ends_stay_in_their_row(model, sound, tmp_path, capsys):
     path = sound.rename(tmp_path / "a\rb.wav")
     out = tmp_path / "out.csv"
