@@ -83,17 +83,19 @@ def write_speech(folder, n, speaker=lambda i: min(i, 2)):
     to train on, and one each to choose and test.
     """
     generator = np.random.default_rng(0)
-    rows = []
+    rows, written = [], {}
     for i in range(n + 2):
         name = f"{i}.wav"
-        if i < FEW:
+        own = written.setdefault(speaker(i), [])
+        if i < FEW or not own:
             length = MEDIAN * np.exp(SPREAD * generator.standard_normal())
             length = np.clip(length, SHORTEST, LONGEST)
             wav = 0.1 * torch.randn(int(16000 * length))
             write_wav(folder / name, wav)
+            own.append(name)
         else:
-            # Another name for the same file: disks are slow to fill.
-            (folder / name).hardlink_to(folder / f"{i % FEW}.wav")
+            # Another name for a file of the speaker: disks are slow to fill.
+            (folder / name).hardlink_to(folder / own[i % len(own)])
         rows.append([name, f"s{speaker(i)}", LABELS[i % 4]])
     write_csv(folder / "manifest.csv", ["path", "speaker", "emotion"], rows)
 

@@ -1,6 +1,6 @@
 """Command line of the lobes.
 
-> python -m mlkd_lobes report | doctor | export | predict …
+> python -m mlkd_lobes report | doctor | export | predict | evaluate | fetch …
 
 Each command imports its modules when it is called, so predicting with an ONNX file
 works without PyTorch.
@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
 import sys
 
 from tqdm import tqdm
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     text = "leave INT8 out"
     add.add_argument("--without_int8", action="store_true", help=text)
 
+    _add_outside(commands)
     text = "emotions of recordings"
     add = commands.add_parser("predict", help=text).add_argument
     add("model", help="an export, a run's folder or an ONNX file")
@@ -73,6 +75,27 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", help="a file (.csv, .jsonl); default: standard output")
     add("--jsonl", action="store_true", help="JSON lines instead of CSV")
     return parser
+
+
+def _add_outside(commands):
+    """The commands for models and corpora of others."""
+    text = "any model on exactly the test of finished runs"
+    add = commands.add_parser("evaluate", help=text).add_argument
+    text = "a run, an export, an ONNX file, a Hugging Face folder or hub name, "
+    text += "speechbrain:SOURCE[@FILE:CLASS] or python:module.function"
+    add("model", help=text)
+    add("runs", nargs="+", help="folders of finished runs, e.g. one per fold")
+    add("--name", required=True, help="what reports call the model")
+    text = 'its classes to labels of the run, e.g. "{angry: ang, calm: neu}"'
+    add("--model_labels", type=mapping, help=text)
+    add("--data_folder", help="what {data_root} stands for")
+    add("--noise_folder", help="what $noise_folder stands for")
+    add("--device", default="cpu", help="e.g. cuda:0")
+
+    text = "download a corpus from where its owners put it"
+    add = commands.add_parser("fetch", help=text).add_argument
+    add("corpus", help="e.g. ravdess, musan; a wrong name lists all")
+    add("folder", help="where it goes")
 
 
 def report(options) -> int:
@@ -93,7 +116,10 @@ def report(options) -> int:
         )
     chosen = options.systems and options.systems.split(",")
     pooled = pool(find_runs(options.folders, options.folds, chosen))
-    compared = options.compare or pooled.about.get("comparisons") or ()
+    runs = [run for system in pooled.systems for run in system.runs.values()]
+    compared = options.compare or list(
+        dict.fromkeys(c for run in runs for c in run.get("comparisons") or ())
+    )
     if options.figure:
         figure = figures.ua_over_snr(pooled.systems)
         description = figures.describe_ua(pooled.systems)
@@ -142,6 +168,39 @@ def export(options) -> int:
     )
     for name in summary["files"]:
         print(f"{options.out}/{name}")
+    return 0
+
+
+def mapping(text: str) -> dict:
+    """A mapping in YAML such as "{angry: ang}"."""
+    from ruamel.yaml import YAML
+
+    found = YAML(typ="safe").load(text)
+    if not isinstance(found, dict):
+        raise ValueError(text)
+    return found
+
+
+def evaluate(options) -> int:
+    """Writes the results of a model beside those of runs."""
+    from mlkd_lobes.deployment.evaluate import evaluate as evaluate_run
+    from mlkd_lobes.deployment.outside import open_any
+
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
+        raise InputError(f"--name: '{options.name}' cannot name a folder")
+    model, places = options.model, (options.data_folder, options.noise_folder)
+    opened = open_any(model, options.device)
+    for run in options.runs:
+        settings = options.name, options.model_labels, *places
+        print(evaluate_run(opened, model, run, *settings))
+    return 0
+
+
+def fetch(options) -> int:
+    """Downloads and unpacks a corpus."""
+    from mlkd_lobes.data.fetch import fetch as fetch_corpus
+
+    fetch_corpus(options.corpus, options.folder)
     return 0
 
 
@@ -214,7 +273,8 @@ def _output(path):
             yield file
 
 
-COMMANDS = {f.__name__: f for f in (report, doctor, export, predict)}
+COMMANDS = (report, doctor, export, evaluate, fetch, predict)
+COMMANDS = {f.__name__: f for f in COMMANDS}
 
 
 def main(argv) -> int:

@@ -41,7 +41,7 @@ def write(folder, system, fold, seed, right, grid=GRID, **header):
                 worse = 0 if condition == CLEAN else 2
                 label = true if n < right - worse else LABELS[1 - n % 2]
                 row = [f"{speaker}-{n}", speaker, *condition, true, label]
-                rows.append([*row, 0.5, 0.5])
+                rows.append([*row, 0.5 + n / 2, 0.5, 0.5])
     table = pd.DataFrame(rows, columns=prediction_columns(LABELS))
     names = {**HEADER, "system": system, "fold": fold, "seed": seed, **header}
     place = folder / f"{system}-{fold}-{seed}"

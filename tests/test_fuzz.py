@@ -27,7 +27,7 @@ from iemocap_prepare import LABEL_MAP, parse_turn, read_turns
 
 from mlkd_lobes.data.audio import audio_info, read_audio, read_frames
 from mlkd_lobes.data.batches import read_manifest
-from mlkd_lobes.data.csv_corpus import prepare_csv
+from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import read_csv
 from mlkd_lobes.noise.add_noise import read_noise_csv
@@ -230,8 +230,8 @@ def test_mutated_corpora(table, place, changes):
     save = place / "manifests"
     for path in save.glob("*"):
         path.unlink()
-    options = [LABELS, label_map, "groups", {}, 3, 1]
-    or_refused(prepare_csv, table, save, *options)
+    options = [LABELS, label_map, "groups", 3, 1]
+    or_refused(prepare_corpus, "csv", table, save, *options)
     if not (save / "test.json").exists():
         return
     rows = {row["path"]: row for row in read_csv(table / "manifest.csv")}

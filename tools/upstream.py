@@ -91,6 +91,8 @@ def contribution():
     """What goes upstream: paths below the repository, sorted."""
     recipe = ["hparams/mlkd.yaml", "README.md", "extra_requirements.txt"]
     found = [path.relative_to(ROOT) for path in imported(ROOT)]
+    tables = [path.with_suffix(".yaml") for path in found]
+    found += [path for path in tables if (ROOT / path).is_file()]
     return sorted([*found, *[RECIPE / name for name in recipe]])
 
 

@@ -5,7 +5,6 @@ without it. Every error names the file.
 """
 
 import contextlib
-import functools
 import io
 import logging
 import math
@@ -14,7 +13,6 @@ import pathlib
 import re
 from collections import namedtuple
 
-import numpy as np
 import soundfile
 import soxr
 
@@ -47,15 +45,6 @@ LARGEST_SAMPLE = 1e10
 MOST_PER_BYTE = 2**16
 # A given end may lie so far behind the end of the file, in seconds: tables round.
 TOLERANCE = 0.02
-
-# Audible: within 40 dB of the recording's loudest 50 ms, above -80 dBFS.
-WINDOW = 0.05
-AUDIBLE_RANGE_DB = 40
-AUDIBLE_FLOOR = 1e-4
-SHORTEST_SEGMENT = 0.2
-# Gaps that are closed: in clips of events, and in long recordings, whose pauses
-# belong to them.
-LONGEST_GAP, LONGEST_PAUSE, LONG_RECORDING = 0.25, 2.0, 30.0
 
 AudioInfo = namedtuple("AudioInfo", "frames sample_rate channels duration")
 AudioInfo.__doc__ = """Header of an audio file; `duration` in seconds."""
@@ -153,6 +142,8 @@ def audio_info(path):
 @contextlib.contextmanager
 def _open(path):
     """A file as libsndfile opens it, and its size in bytes."""
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: no file has a zero byte in its name")
     try:
         # By its handle: by its name, `._name` beside it would be opened as well.
         with open(path, "rb", buffering=0) as file:
@@ -271,6 +262,7 @@ def resample(wav, rate, sample_rate):
 
     Example
     -------
+    >>> import numpy as np
     >>> resample(np.zeros(8000, np.float32), 8000, 16000).shape
     (16000,)
     """
@@ -381,6 +373,7 @@ def read_audio(path, start=None, stop=None, sample_rate=SAMPLE_RATE):
 
     Example
     -------
+    >>> import numpy as np
     >>> path = getfixture("tmp_path") / "a.wav"
     >>> soundfile.write(path, np.zeros((8000, 2)), 8000)
     >>> read_audio(path, start=0.5).shape
@@ -388,51 +381,3 @@ def read_audio(path, start=None, stop=None, sample_rate=SAMPLE_RATE):
     """
     first, last, _ = frame_bounds(path, start, stop)
     return read_frames(path, first, last - first, sample_rate)
-
-
-@functools.lru_cache(maxsize=None)
-def audible_segments(path):
-    """The parts of a recording that hold noise.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The recording; read in blocks, whatever its length, once per process.
-
-    Returns
-    -------
-    list of (int, int)
-        Start and stop in frames of the file; empty if it is silent.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
-    info = audio_info(path)
-    window = max(1, round(WINDOW * info.sample_rate))
-    block, levels = 1200 * window, []
-    for start in range(0, info.frames, block):
-        n = min(block, info.frames - start)
-        wav = read_frames(path, start, n, info.sample_rate)
-        padded = np.pad(wav, (0, -len(wav) % window))
-        power = np.square(padded).reshape(-1, window).mean(1)
-        levels.append(np.sqrt(power))
-    levels = np.concatenate(levels)
-    threshold = levels.max() / 10 ** (AUDIBLE_RANGE_DB / 20)
-    audible = levels > max(threshold, AUDIBLE_FLOOR)
-    return _runs(audible, window, info)
-
-
-def _runs(audible, window, info):
-    """Runs of audible windows, short gaps closed, short runs left out."""
-    long = info.duration > LONG_RECORDING
-    runs, gap = [], LONGEST_PAUSE if long else LONGEST_GAP
-    for i in np.flatnonzero(audible).tolist():
-        if runs and (i - runs[-1][1]) * WINDOW <= gap:
-            runs[-1][1] = i + 1
-        else:
-            runs.append([i, i + 1])
-    shortest = min(SHORTEST_SEGMENT, info.duration / 2) * info.sample_rate
-    bounds = [(a * window, min(b * window, info.frames)) for a, b in runs]
-    return [(a, b) for a, b in bounds if b - a >= shortest]

@@ -132,8 +132,11 @@ def _training_item(labels, speed, noise, utterance, wav, start, stop, emo):
     return f"{utterance}@{percent}", clean, noisy, snr, label
 
 
-def add_evaluation_pipeline(dataset, labels, conditions, noise=None):
+def add_evaluation_pipeline(dataset, labels, conditions, mix=None):
     """Adds the items of evaluation: an utterance under all conditions.
+
+    `wavs` is a list of waveforms [conditions, time], in the order of the
+    conditions.
 
     Arguments
     ---------
@@ -143,26 +146,25 @@ def add_evaluation_pipeline(dataset, labels, conditions, noise=None):
         The classes.
     conditions : list of mlkd_lobes.noise.add_noise.Condition
         The conditions.
-    noise : mlkd_lobes.noise.add_noise.KeyedAddNoise, optional
-        Mixes; not needed for the clean condition alone.
+    mix : callable, optional
+        Makes them of a waveform, an ID and the conditions; not needed for the
+        clean condition alone.
     """
     dataset.add_dynamic_item(
-        functools.partial(_evaluation_item, labels, conditions, noise),
+        functools.partial(_evaluation_item, labels, conditions, mix),
         takes=["id", "wav", "start", "stop", "emo"],
         provides=["wavs", "conditions", "label"],
     )
-    keys = ["id", "speaker", "wavs", "conditions", "label"]
+    keys = ["id", "speaker", "length", "wavs", "conditions", "label"]
     dataset.set_output_keys(keys)
 
 
-def _evaluation_item(
-    labels, conditions, noise, utterance, wav, start, stop, emo
-):
+def _evaluation_item(labels, conditions, mix, utterance, wav, start, stop, emo):
     with torch_threads(1):
         clean = torch.from_numpy(read_audio(wav, start, stop))
-        wavs = clean[None]
-        if noise is not None:
-            wavs = noise.apply_conditions(clean, utterance, conditions)
+        wavs = [clean[None]]
+        if mix is not None:
+            wavs = mix(clean, utterance, conditions)
     return wavs, conditions, labels.index(emo)
 
 

@@ -11,10 +11,10 @@ reuses them.
 import json
 import os
 import pathlib
-from collections import Counter, namedtuple
+from collections import Counter
 
 from mlkd_lobes import files
-from mlkd_lobes.data import audio
+from mlkd_lobes.data import activity, audio
 from mlkd_lobes.data.leakage import SPEECH_KEYS, check_copies, refuse_overlaps
 from mlkd_lobes.errors import InputError, listing
 from speechbrain.utils.logger import get_logger
@@ -24,15 +24,8 @@ logger = get_logger(__name__)
 SPLITS = ("train", "valid", "test")
 UNLABELLED = "unlabelled"
 STAMP = audio.OWN_OUTPUT
-
-
-Protocol = namedtuple("Protocol", ["split", "declared", "n_folds"])
-Protocol.__doc__ = """How a corpus is split, and which overlaps that declares.
-
-`split` makes train, valid and test from entries and a fold; `declared` lists
-(key, split, split) that may share values, e.g. ("speaker", "train", "valid");
-`n_folds` is None where a setting decides.
-"""
+# Speakers of a split that the log names.
+MOST_NAMED = 20
 
 
 def is_prepared(save_folder, stamp, suffix=".json"):
@@ -59,7 +52,10 @@ def is_prepared(save_folder, stamp, suffix=".json"):
         return False
     complete = all((folder / (name + suffix)).is_file() for name in SPLITS)
     # Through JSON, so that tuples and lists compare equal.
-    return complete and found == json.loads(json.dumps(stamp))
+    prepared = complete and found == json.loads(json.dumps(stamp))
+    if prepared:
+        logger.info(f"{folder}: prepared already.")
+    return prepared
 
 
 def file_states(paths):
@@ -82,8 +78,8 @@ def file_states(paths):
     return states
 
 
-def measure(entries, data_folder):
-    """Decodes every utterance once; sets its `length` and `sha256`.
+def measure(entries, data_folder, cut_silence=False):
+    """Decodes every utterance; sets its `length` and `sha256`.
 
     Arguments
     ---------
@@ -91,6 +87,8 @@ def measure(entries, data_folder):
         Entries by ID, with `wav`, `start` and `stop`.
     data_folder : str
         What {data_root} stands for.
+    cut_silence : bool
+        Whether `start` and `stop` become the bounds of the speech.
 
     Raises
     ------
@@ -102,6 +100,11 @@ def measure(entries, data_folder):
     for name, entry in entries.items():
         path = wav_path(entry["wav"], data_folder, name)
         try:
+            if cut_silence:
+                bounds = activity.speech_bounds(
+                    path, entry["start"], entry["stop"]
+                )
+                entry["start"], entry["stop"] = bounds
             wav = audio.read_audio(path, entry["start"], entry["stop"])
             if path not in hashes:
                 hashes[path] = files.file_sha256(path)[:16]
@@ -192,6 +195,73 @@ def check_label_map(label_map, labels):
             )
 
 
+def emotion_map(corpus, usual, label_map, labels):
+    """The class of every emotion of a corpus.
+
+    Arguments
+    ---------
+    corpus : str
+        Its name.
+    usual : dict
+        Its emotions to their usual classes.
+    label_map : dict
+        Changes of them.
+    labels : sequence of str
+        The classes.
+
+    Returns
+    -------
+    dict
+        All emotions to a class, to "unlabelled" or to None (left out).
+
+    Raises
+    ------
+    InputError
+        If the corpus has no such emotion, or a class is unknown.
+    """
+    for emotion in label_map:
+        if emotion not in usual:
+            raise InputError(
+                f"label_map: {corpus} has no emotion '{emotion}'; it has: "
+                f"{', '.join(usual)}"
+            )
+    mapping = {**usual, **label_map}
+    check_label_map(mapping, labels)
+    return mapping
+
+
+def report_differences(corpus, differences, partial_corpus):
+    """Raises if a copy of a corpus is not complete.
+
+    Arguments
+    ---------
+    corpus : str
+        Its name.
+    differences : list of str
+        From a complete copy; none: nothing happens.
+    partial_corpus : bool
+        Whether that is a warning only.
+
+    Raises
+    ------
+    InputError
+        With the differences.
+    """
+    if not differences:
+        return
+    report = f"{corpus} is not as its owners ship it.\n" + "\n".join(
+        differences
+    )
+    if not partial_corpus:
+        raise InputError(
+            report
+            + "\nComplete the copy from the corpus' archive, or continue "
+            "with --partial_corpus=True; results are then not comparable with "
+            "others."
+        )
+    logger.warning(report)
+
+
 def check_fold(fold, n_folds):
     """Raises if there is no such fold.
 
@@ -262,7 +332,7 @@ def write_manifests(
     stamp : dict
         What the splits were made from.
     declared : collection of (str, str, str)
-        Overlaps that the protocol declares, see `Protocol`.
+        Overlaps that the protocol declares, see `mlkd_lobes.data.protocols.Protocol`.
     refuse_copies : bool
         Whether two speakers of two splits may not share a recording; for
         corpora that users put together.
@@ -297,11 +367,12 @@ def _describe(entries, labels):
     lines = []
     for name, rows in entries.items():
         counts = Counter(row["emo"] or UNLABELLED for row in rows)
-        speakers = sorted({row["speaker"] for row in rows})
+        speakers = sorted({row["speaker"] or "unnamed" for row in rows})
+        names = ", ".join(speakers[:MOST_NAMED])
         shown = [f"{key} {counts[key]}" for key in [*labels, UNLABELLED]]
         lines.append(
             f"{name} {len(rows)} utterances ({', '.join(shown)}), "
-            f"speakers {', '.join(speakers)}"
+            f"{len(speakers)} speakers ({names}{' …' * (len(speakers) > MOST_NAMED)})"
         )
     return "\n".join(lines)
 
@@ -344,3 +415,25 @@ def read_entries(path):
             if isinstance(entry.get(key), str):
                 entry[key] = files.composed(entry[key])
     return entries
+
+
+def describe_split(paths):
+    """What tables say of a split.
+
+    Arguments
+    ---------
+    paths : iterable of str
+        The manifests of train, valid and test.
+
+    Returns
+    -------
+    dict
+        "split_sha256", of which utterance is where; of manifests that were
+        prepared here also "label_map" and "note".
+    """
+    paths = list(map(pathlib.Path, paths))
+    sha256 = files.text_sha256([sorted(read_entries(path)) for path in paths])
+    stamp = paths[0].with_name(STAMP)
+    about = files.read_json(stamp, dict) if stamp.is_file() else {}
+    told = {k: about[k] for k in ("label_map", "note") if about.get(k)}
+    return {"split_sha256": sha256, **told}

@@ -87,7 +87,7 @@ def _parity_waveforms(speech):
     places = itertools.cycle(range(len(speech.conditions)))
     found = zip(speech.test(), places)
     for utterance, i in itertools.islice(found, PARITY_UTTERANCES):
-        yield utterance.wavs[i]
+        yield utterance.wavs[0][i]
 
 
 def _quantise(folder, speech):

@@ -29,6 +29,14 @@ def pad(wavs) -> tuple[np.ndarray, np.ndarray]:
     return waveforms, lengths
 
 
+def move(module, device):
+    """A module on a device."""
+    try:
+        return module.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device}: {error}")
+
+
 class TorchModel:
     """A classifier run by PyTorch, independent of padding."""
 
@@ -36,11 +44,8 @@ class TorchModel:
         import torch
 
         self.torch, self.device = torch, device
-        try:
-            self.model = model.eval().to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {device}: {error}")
-        self.labels = self.model.labels
+        self.model = move(model.eval(), device)
+        self.labels, self.module = self.model.labels, self.model
 
     @classmethod
     def open(cls, folder, device="cpu") -> TorchModel:
@@ -52,42 +57,48 @@ class TorchModel:
     def __call__(self, wavs) -> np.ndarray:
         waveforms, lengths = map(self.torch.from_numpy, pad(wavs))
         relative = (lengths / waveforms.shape[1]).to(self.device)
-        with self.torch.inference_mode():
+        with self.torch.no_grad():
             logits = self.model(waveforms.to(self.device), relative).logits
         return logits.float().softmax(-1).cpu().numpy()
 
 
-class OnnxModel:
-    """An exported ONNX file, run by onnxruntime; its metadata holds the labels.
+def open_session(path, device="cpu", threads=None):
+    """An onnxruntime session.
 
     device: "cpu", or "cuda" or "cuda:1" with the GPU build of onnxruntime.
     """
+    import onnxruntime
+
+    kind, _, index = device.partition(":")
+    name = f"{kind.upper()}ExecutionProvider"
+    known = onnxruntime.get_available_providers()
+    if name not in known:
+        raise InputError(
+            f"device {device}: this onnxruntime only has {', '.join(known)}"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    providers = [(name, {"device_id": index} if index else {})]
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=providers
+        )
+    # onnxruntime's errors have no common class.
+    except Exception as error:
+        refuse_lfs_pointer(path)
+        text = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: cannot be opened as ONNX ({text})")
+    # If a GPU fails to start, onnxruntime silently falls back.
+    if name not in session.get_providers():
+        raise InputError(f"device {device}: onnxruntime cannot use it")
+    return session
+
+
+class OnnxModel:
+    """An exported ONNX file, run by onnxruntime; its metadata holds the labels."""
 
     def __init__(self, path, device="cpu", threads=None):
-        import onnxruntime
-
-        kind, _, index = device.partition(":")
-        name = f"{kind.upper()}ExecutionProvider"
-        known = onnxruntime.get_available_providers()
-        if name not in known:
-            raise InputError(
-                f"device {device}: this onnxruntime only has {', '.join(known)}"
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        providers = [(name, {"device_id": index} if index else {})]
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), options, providers=providers
-            )
-        # onnxruntime's errors have no common class.
-        except Exception as error:
-            refuse_lfs_pointer(path)
-            text = " ".join(str(error).split())[:300]
-            raise InputError(f"{path}: cannot be opened as ONNX ({text})")
-        # If a GPU fails to start, onnxruntime silently falls back.
-        if name not in self.session.get_providers():
-            raise InputError(f"device {device}: onnxruntime cannot use it")
+        self.session, self.module = open_session(path, device, threads), None
         stored = self.session.get_modelmeta().custom_metadata_map
         if "labels" not in stored:
             raise InputError(

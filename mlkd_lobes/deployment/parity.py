@@ -7,54 +7,17 @@ it must agree; INT8, which cannot, must classify as well.
 from __future__ import annotations
 
 import numpy as np
-import torch
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from mlkd_lobes.deployment import HUGGINGFACE, INT8, ONNX, SPEECHBRAIN
 from mlkd_lobes.deployment.models import OnnxModel, TorchModel
+from mlkd_lobes.deployment.outside import HubModel, SpeechBrainModel
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.metrics import emotion_metrics
-from speechbrain.inference.interfaces import foreign_class
 
 # Largest difference of a probability, and largest loss of INT8 in UA.
 LIMIT, INT8_LIMIT = 1e-4, 0.005
 SINGLE, PADDED = "single files", "padded batch"
-
-
-class PlainHuggingFace:
-    """A folder opened by transformers alone, without this package."""
-
-    def __init__(self, folder):
-        self.extract = AutoFeatureExtractor.from_pretrained(folder)
-        self.model = AutoModelForAudioClassification.from_pretrained(folder)
-        self.model.eval()
-
-    def __call__(self, wavs) -> np.ndarray:
-        inputs = self.extract(
-            [np.asarray(wav) for wav in wavs],
-            sampling_rate=self.extract.sampling_rate,
-            padding=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            return self.model(**inputs).logits.softmax(-1).numpy()
-
-
-class PlainSpeechBrain:
-    """A folder opened by SpeechBrain's `foreign_class`."""
-
-    def __init__(self, folder):
-        self.recognizer = foreign_class(
-            source=str(folder),
-            pymodule_file="interface.py",
-            classname="EmotionRecognizer",
-            run_opts={"device": "cpu"},
-        )
-
-    def __call__(self, wavs) -> np.ndarray:
-        classify = self.recognizer.classify_batch
-        found = [classify(torch.from_numpy(wav))[0] for wav in wavs]
-        return torch.cat(found).numpy()
+INTERFACE = "interface.py:EmotionRecognizer"
 
 
 def in_batches(model, wavs, size: int = 1) -> np.ndarray:
@@ -71,8 +34,8 @@ def measure_parity(folder, trained, wavs) -> dict:
     """
     models = {
         "torch": TorchModel.open(folder / HUGGINGFACE),
-        "huggingface": PlainHuggingFace(folder / HUGGINGFACE),
-        "speechbrain": PlainSpeechBrain(folder / SPEECHBRAIN),
+        "huggingface": HubModel(str(folder / HUGGINGFACE)),
+        "speechbrain": SpeechBrainModel(f"{folder / SPEECHBRAIN}@{INTERFACE}"),
         "onnx": OnnxModel(folder / ONNX),
     }
     reference, measured = in_batches(TorchModel(trained), wavs), {}
@@ -107,7 +70,7 @@ def measure_int8(folder, speech) -> dict:
         truth.append(speech.labels[utterance.label])
         for name, model in models.items():
             # One by one: all conditions of a long utterance need gigabytes.
-            probabilities = in_batches(model, utterance.wavs)
+            probabilities = in_batches(model, utterance.wavs[0])
             predicted[name].append(probabilities.argmax(-1))
     labels = np.array(speech.labels)
     predicted = {n: labels[np.array(found)] for n, found in predicted.items()}

@@ -12,13 +12,15 @@ from mlkd_lobes.data.audio import read_audio
 from mlkd_lobes.data.manifests import read_entries, wav_path
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import DATA
-from mlkd_lobes.files import read_json, stable_seed
+from mlkd_lobes.files import file_sha256, read_json, stable_seed
 from mlkd_lobes.noise.add_noise import UNSEEN_PREFIX, KeyedAddNoise, conditions
+from mlkd_lobes.noise.distortions import apply_grid
 
-Utterance = namedtuple("Utterance", ["label", "wavs"])
-Utterance.__doc__ = (
-    """The index of its label, and waveforms [conditions, time]."""
+Utterance = namedtuple(
+    "Utterance", ["id", "speaker", "seconds", "label", "wavs"]
 )
+Utterance.__doc__ = """A test utterance: the index of its label, and a list of
+waveforms [conditions, time], in the order of the conditions."""
 
 # SNRs, in dB, at which models are compared.
 SNRS = [0, 10]
@@ -67,18 +69,24 @@ class RunSpeech:
             wav = self._read("train", name)
             yield self.noise["train"].corrupt(wav, name)[0].numpy()
 
-    def test(self):
-        """Yields every test Utterance under `conditions`."""
-        noise = self.noise["test"]
+    def test(self, grid=None):
+        """Yields every test Utterance under a grid, by default `conditions`."""
+        noise, grid = self.noise["test"], grid or self.conditions
         for name, entry in self.manifests["test"].items():
-            wav = self._read("test", name)
-            wavs = noise.apply_conditions(wav, name, self.conditions)
-            yield Utterance(self.labels.index(entry["emo"]), wavs.numpy())
+            wavs = apply_grid(noise, self._read("test", name), name, grid)
+            label, wavs = (
+                self.labels.index(entry["emo"]),
+                [w.numpy() for w in wavs],
+            )
+            about = name, entry.get("speaker"), round(entry["length"], 3)
+            yield Utterance(*about, label, wavs)
 
     def _read(self, split, name):
         entry = self.manifests[split][name]
         where = f"{split}.json: utterance {name}"
         path = wav_path(entry["wav"], self.data_folder, where)
+        if entry.get("sha256") not in (None, file_sha256(path)[:16]):
+            raise InputError(f"{path}: has changed since the run was prepared")
         wav = read_audio(path, entry.get("start"), entry.get("stop"))
         return torch.from_numpy(wav)
 

@@ -18,7 +18,7 @@ from mlkd_lobes.evaluation import (
     results as stored,
     statistics,
 )
-from mlkd_lobes.noise.add_noise import CLEAN, UNSEEN_PREFIX, Condition
+from mlkd_lobes.noise.add_noise import CLEAN, DISTORTED, Condition
 
 # What all runs of a report have in common.
 COMMON = ("corpus", "protocol", "labels", "noise_corpus")
@@ -100,8 +100,12 @@ class System:
 
     def noise_types(self, unseen=False) -> list[str]:
         """Noise types used in training, or those that were not."""
-        kinds = dict.fromkeys(c.noise for c in self.grid if c != CLEAN)
-        return [k for k in kinds if k.startswith(UNSEEN_PREFIX) == unseen]
+        return metrics.noise_types(next(iter(self.runs.values())), unseen)
+
+    def distortions(self) -> dict[str, Condition]:
+        """Conditions beyond additive noise, by the distortion's name."""
+        found = (c for c in self.grid if c.noise.startswith(DISTORTED))
+        return {c.noise.removeprefix(DISTORTED): c for c in found}
 
     def conditions(self, kind=None, snr=None, unseen=False) -> list[Condition]:
         """Noisy conditions, of one type or SNR if given."""
@@ -150,6 +154,21 @@ class System:
         if not conditions:
             return math.nan, math.nan
         return statistics.interval(self.counts_under(conditions))
+
+    def ua_by_duration(self, bounds):
+        """UA in noise of utterances between bounds in seconds; None where durations
+        are not known, or without noise."""
+        found, kinds = [], self.noise_types()
+        for table in self.tables.values():
+            if stored.SECONDS not in table or not kinds:
+                return None
+            table = table[table["noise"].isin(kinds)]
+            part = np.digitize(table[stored.SECONDS], bounds)
+            keys = [part, table["noise"], table["snr_db"], table["true"]]
+            recall = (table["true"] == table["predicted"]).groupby(keys).mean()
+            ua = recall.groupby(level=[0, 1, 2]).mean().groupby(level=0).mean()
+            found.append(ua.reindex(range(len(bounds) + 1)).to_numpy())
+        return np.mean(found, 0)
 
     def consistency_interval(self, conditions) -> tuple[float, float]:
         """95 % interval of the consistency with clean predictions."""

@@ -15,7 +15,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlkd_lobes.noise.add_noise import CLEAN, UNSEEN_PREFIX, Condition
+from mlkd_lobes.noise.add_noise import (
+    CLEAN,
+    DISTORTED,
+    UNSEEN_PREFIX,
+    Condition,
+    is_additive,
+)
 
 
 def emotion_metrics(true, predicted, labels):
@@ -127,7 +133,7 @@ def noise_types(results, unseen=False):
         Noise types.
     """
     names = dict.fromkeys(c["noise"] for c in results["conditions"])
-    names = [name for name in names if name != CLEAN.noise]
+    names = filter(is_additive, names)
     return [n for n in names if n.startswith(UNSEEN_PREFIX) == unseen]
 
 
@@ -213,7 +219,7 @@ def run_table(results, name="UA"):
         A Markdown table; its last row is the mean over the types of training.
     """
     seen, unseen = noise_types(results), noise_types(results, unseen=True)
-    noisy = [c for c in results["conditions"] if c["noise"] != CLEAN.noise]
+    noisy = [c for c in results["conditions"] if is_additive(c["noise"])]
     snrs = list(dict.fromkeys(c["snr_db"] for c in noisy))
     clean = f"{100 * metric(results, CLEAN, name):.1f}"
     rows = [["clean", *["" for _ in snrs], clean]]
@@ -224,6 +230,10 @@ def run_table(results, name="UA"):
         cells = [noisy_mean(results, name, kind, snr) for snr in snrs]
         cells.append(noisy_mean(results, name, kind))
         rows.append([title, *[f"{100 * cell:.1f}" for cell in cells]])
+    for entry in results["conditions"]:
+        if entry["noise"].startswith(DISTORTED):
+            value = f"{100 * entry[name]:.1f}"
+            rows.append([entry["noise"], *["" for _ in snrs], value])
     header = [f"{name} (%)"] + [f"{snr:g} dB" for snr in snrs] + ["mean"]
     return markdown(header, rows)
 
@@ -247,11 +257,27 @@ def macs_per_second(model, seconds=10, sample_rate=16000):
     """
     device = next(model.parameters()).device
     signal = torch.zeros(1, seconds * sample_rate, device=device)
+    return count_macs(lambda: model(signal)) / seconds
+
+
+def count_macs(call):
+    """Multiply-accumulates of a call.
+
+    Arguments
+    ---------
+    call : callable
+        Computes with PyTorch.
+
+    Returns
+    -------
+    float
+        Of convolutions, matrix products and attention, by PyTorch's counter.
+    """
     counter = FlopCounterMode(display=False)
     # The counter overlooks fused attention on a CPU.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(signal)
-    return counter.get_total_flops() / 2 / seconds
+        call()
+    return counter.get_total_flops() / 2
 
 
 def peak_memory_mb(device="cpu"):

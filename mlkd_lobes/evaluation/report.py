@@ -9,10 +9,16 @@ from mlkd_lobes.evaluation.comparison import CLEAN_SPEECH, Pooled, comparisons
 from mlkd_lobes.evaluation.metrics import markdown
 from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.noise.add_noise import CLEAN
+from mlkd_lobes.noise.distortions import DISTORTIONS
 
 Table = namedtuple("Table", ["header", "rows"])
 Table.__doc__ = """Column names, and rows of cells, all text."""
 
+# Bounds of durations, in seconds.
+DURATIONS = (1, 2, 4)
+DURATION_NAMES = ("< 1 s", "1 to 2 s", "2 to 4 s", "> 4 s")
+# What audEERING's tests ask for in noise; see also `DISTORTIONS`.
+NOISE_SNR, NOISE_UNCHANGED = 20, 0.9
 # With fewer, an interval over speakers is unreliable.
 FEW_SPEAKERS = 8
 METHOD = (
@@ -46,12 +52,19 @@ def setting(pooled: Pooled) -> str:
     system, about = pooled.systems[-1], pooled.about
     table = next(iter(system.tables.values()))
     n, speakers = table["id"].nunique(), table["speaker"].nunique()
+    seeds = max(len(system.seeds) for system in pooled.systems)
     text = (
         f"{about['corpus']}, {about['protocol']}, fold(s) "
         f"{', '.join(map(str, system.folds))}: {n} test utterances of "
-        f"{speakers} speakers under every condition; chance is "
-        f"{100 / len(about['labels']):.1f} % UA. {METHOD}"
+        f"{speakers} speakers under every condition, {seeds} seed(s); "
+        f"{_classes(about)}; chance is {100 / len(about['labels']):.1f} % UA. "
     )
+    if "split_sha256" in about:
+        sha256, fold = about["split_sha256"][:8], about["fold"]
+        text += f"The split of fold {fold} has the hash {sha256}. "
+    if "note" in about:
+        text += f"{about['note']} "
+    text += _chosen_on(pooled.systems) + METHOD
     if pooled.left_out:
         left_out = "; ".join(pooled.left_out)
         text += f" Left out, so that all have the same folds: {left_out}."
@@ -63,6 +76,38 @@ def setting(pooled: Pooled) -> str:
             f"were tested on {', '.join(rare)}."
         )
     return text
+
+
+def _classes(about):
+    """The classes, and which emotions were merged."""
+    merged = {label: [] for label in about["labels"]}
+    for emotion, label in about.get("label_map", {}).items():
+        merged.get(label, []).append(emotion)
+    named = [
+        f"{label} ({', '.join(emotions)})" if len(emotions) > 1 else label
+        for label, emotions in merged.items()
+    ]
+    return f"classes {', '.join(named)}"
+
+
+def _chosen_on(systems):
+    """On what epochs were chosen, and which models are from elsewhere."""
+    chosen, outside = {}, ""
+    for system in systems:
+        run = next(iter(system.runs.values()))
+        speech = run.get("settings", {}).get("speech")
+        chosen.setdefault(speech, []).append(system.name)
+        if "model" in run:
+            outside += f"{system.name}: {run['model']['source']}, trained "
+            left_out = ", ".join(run["model"]["left_out"]) or "none"
+            outside += f"elsewhere, its classes left out: {left_out}. "
+    told = [
+        f"{kind} ({', '.join(chosen[kind])})"
+        for kind in ("clean", "noisy")
+        if kind in chosen
+    ]
+    text = f"Epochs were chosen on validation speech, {', '.join(told)}. "
+    return text * bool(told) + outside
 
 
 def answer(wanted) -> str | None:
@@ -106,16 +151,18 @@ def kept_shares(wanted) -> list[str]:
 def systems_table(systems, name="UA") -> Table:
     """A metric of several systems: clean, noisy and every noise type."""
     kinds = systems[0].noise_types() + systems[0].noise_types(unseen=True)
+    distorted = systems[0].distortions()
     rows = []
     for system in systems:
         parts = [[CLEAN], system.conditions()]
         parts += [system.conditions(kind) for kind in kinds]
+        parts += [[condition] for condition in distorted.values()]
         cells = [percent(system.score(part, name)) for part in parts]
         if name == "UA":
             cells.insert(2, between(*system.ua_interval(parts[1])))
         rows.append([system.name, str(len(system.seeds)), *cells])
     title = {"F1": "macro-F1"}.get(name, name)
-    header = [f"{title} (%)", "seeds", "clean", "noisy", *kinds]
+    header = [f"{title} (%)", "seeds", "clean", "noisy", *kinds, *distorted]
     if name == "UA":
         header.insert(4, "95 % interval")
     return Table(header, rows)
@@ -158,6 +205,42 @@ def consistency_table(systems) -> Table:
     return Table([*header, f"95 % interval, {snrs[-1]:g} dB"], rows)
 
 
+def robustness_table(systems) -> Table:
+    """Shares of unchanged predictions beside the least that they should be."""
+    parts = {name: [c] for name, c in systems[0].distortions().items()}
+    if not parts:
+        return Table([], [])
+    least = {name: DISTORTIONS[name].unchanged for name in parts}
+    if NOISE_SNR in systems[0].snrs():
+        noise = f"noise, {NOISE_SNR} dB"
+        parts[noise] = systems[0].conditions(snr=NOISE_SNR)
+        least[noise] = NOISE_UNCHANGED
+    wanted = {
+        n: f" (≥ {100 * share:.0f})" for n, share in least.items() if share
+    }
+
+    def cell(system, name):
+        """A share, and whether it is enough."""
+        share = system.score(parts[name], "consistency")
+        verdict = " pass" if share >= (least[name] or 0) else " FAIL"
+        return percent(share) + verdict * (name in wanted)
+
+    rows = [[s.name, *[cell(s, name) for name in parts]] for s in systems]
+    header = [name + wanted.get(name, "") for name in parts]
+    return Table(["unchanged (%)", *header], rows)
+
+
+def durations_table(systems) -> Table:
+    """UA in noise by the duration of utterances."""
+    found = {
+        system.name: system.ua_by_duration(DURATIONS) for system in systems
+    }
+    if any(values is None for values in found.values()):
+        return Table([], [])
+    rows = [[name, *map(percent, values)] for name, values in found.items()]
+    return Table(["noisy UA (%), by duration", *DURATION_NAMES], rows)
+
+
 def tables(systems, wanted) -> list[Table]:
     """All tables of a report that have rows."""
     found = [
@@ -166,6 +249,8 @@ def tables(systems, wanted) -> list[Table]:
         systems_table(systems, "WA"),
         systems_table(systems, "F1"),
         consistency_table(systems),
+        durations_table(systems),
+        robustness_table(systems),
     ]
     return [table for table in found if table.rows]
 

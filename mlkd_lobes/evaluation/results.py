@@ -9,15 +9,17 @@ import contextlib
 import gzip
 import io
 import pathlib
+import subprocess
 import zipfile
 import zlib
 
+import numpy as np
 import pandas as pd
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
-from mlkd_lobes.files import atomic_path, read_json, write_json
-from mlkd_lobes.noise.add_noise import CLEAN, Condition
+from mlkd_lobes.files import atomic_path, file_sha256, read_json, write_json
+from mlkd_lobes.noise.add_noise import CLEAN, Condition, noise_fingerprint
 
 SCHEMA = 1
 # What results.json must have for a report.
@@ -28,6 +30,7 @@ CONDITION = ("noise", "snr_db", "n", "WA", "UA", "F1", "recall", "confusion")
 CONDITION += ("consistency",)
 # What each row of the predictions must have, besides the probabilities.
 ROW = ("id", "speaker", "noise", "snr_db", "true", "predicted")
+SECONDS = "seconds"  # of the utterance; older results lack it
 # Errors of reading a damaged file.
 DAMAGED = (EOFError, OSError, ValueError, zlib.error, zipfile.BadZipFile)
 RESULTS, PREDICTIONS, COST = "results.json", "predictions.csv.gz", "cost.json"
@@ -47,7 +50,7 @@ def prediction_columns(labels):
     list of str
         Column names.
     """
-    return [*ROW, *[f"p_{label}" for label in labels]]
+    return [*ROW, SECONDS, *[f"p_{label}" for label in labels]]
 
 
 def prediction_table(records, labels):
@@ -56,8 +59,8 @@ def prediction_table(records, labels):
     Arguments
     ---------
     records : iterable of tuples
-        Utterance, speaker, index of the label, conditions (a sequence of
-        Condition), logits [conditions, classes].
+        Utterance, speaker, seconds, index of the label, conditions (a sequence
+        of Condition), probabilities [conditions, classes].
     labels : sequence of str
         The classes.
 
@@ -70,21 +73,50 @@ def prediction_table(records, labels):
     Raises
     ------
     InputError
-        If a logit is NaN or infinite.
+        If a probability is not finite.
     """
     rows = []
-    for utterance, speaker, label, conditions, logits in records:
-        if not logits.isfinite().all():
+    for *utterance, seconds, label, conditions, probabilities in records:
+        if not np.isfinite(probabilities).all():
             raise InputError(
-                f"{utterance}: the network's output is NaN or infinite; try "
+                f"{utterance[0]}: the network's output is NaN or infinite; try "
                 "--eval_precision=fp32, otherwise its training has failed"
             )
-        predicted = logits.argmax(-1).tolist()
-        posteriors = logits.softmax(-1).tolist()
-        for condition, best, p in zip(conditions, predicted, posteriors):
-            row = [utterance, speaker, *condition, labels[label], labels[best]]
+        predicted = probabilities.argmax(-1).tolist()
+        values = probabilities.tolist()
+        for condition, best, p in zip(conditions, predicted, values):
+            row = [*utterance, *condition, labels[label], labels[best], seconds]
             rows.append(row + [round(value, 6) for value in p])
     return pd.DataFrame(rows, columns=prediction_columns(labels))
+
+
+def describe_test(grid, manifest, noise_types, precision):
+    """What a test depends on besides the model; its hash is `test_sha256`.
+
+    Arguments
+    ---------
+    grid : list of mlkd_lobes.noise.add_noise.Condition
+        The conditions.
+    manifest : str or pathlib.Path
+        Of the test speech.
+    noise_types : dict
+        From `mlkd_lobes.noise.add_noise.read_noise_csv`.
+    precision : str
+        Of the evaluation.
+
+    Returns
+    -------
+    dict
+        Values that JSON takes.
+    """
+    # 0 and 0.0 dB are one condition.
+    conditions = [(n, None if snr is None else float(snr)) for n, snr in grid]
+    return {
+        "conditions": conditions,
+        "manifest": file_sha256(manifest),
+        "noise": noise_fingerprint(noise_types),
+        "precision": precision,
+    }
 
 
 def summarize(predictions, labels):
@@ -337,3 +369,22 @@ def is_complete(folder):
     # A file may be valid JSON and still lack entries.
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def code_version():
+    """The commit of this code.
+
+    Returns
+    -------
+    str or None
+        Hash, with "-dirty" if files differ from it; None outside of git.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    folder = pathlib.Path(__file__).parent
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -15,7 +15,8 @@ from collections import OrderedDict, namedtuple
 
 import torch
 
-from mlkd_lobes.data.audio import audible_segments, audio_info, read_frames
+from mlkd_lobes.data.activity import audible_segments
+from mlkd_lobes.data.audio import audio_info, read_frames
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import (
     composed,
@@ -24,9 +25,10 @@ from mlkd_lobes.files import (
     stable_seed,
     text_sha256,
 )
+from mlkd_lobes.noise.mixing import measured_snr, mix
 from speechbrain.augment.time_domain import AddNoise
 
-UNSEEN_PREFIX = "unseen-"
+UNSEEN_PREFIX, DISTORTED = "unseen-", "distorted-"
 
 Segment = namedtuple("Segment", ["path", "start", "stop", "rate", "origin"])
 Segment.__doc__ = """A part of a recording, in frames; `origin` if generated."""
@@ -35,7 +37,8 @@ Draw = namedtuple("Draw", ["noise", "snr"])
 Draw.__doc__ = """Noise [time] and an SNR in dB; (None, None): clean."""
 
 Condition = namedtuple("Condition", ["noise", "snr_db"])
-Condition.__doc__ = """A noise type and an SNR in dB, or ("clean", None)."""
+Condition.__doc__ = """A noise type and an SNR in dB; without SNR "clean", or a
+distortion."""
 
 CLEAN = Condition("clean", None)
 
@@ -157,7 +160,7 @@ def noise_fingerprint(types):
     )
 
 
-def conditions(noise_types, snrs):
+def conditions(noise_types, snrs, distorted=()):
     """The grid a system is evaluated on: clean, then every type at every SNR.
 
     Arguments
@@ -166,6 +169,8 @@ def conditions(noise_types, snrs):
         Noise types.
     snrs : sequence of float
         SNRs in dB.
+    distorted : sequence of str
+        Distortions, from `mlkd_lobes.noise.distortions`.
 
     Returns
     -------
@@ -178,7 +183,23 @@ def conditions(noise_types, snrs):
     [('clean', None), ('rain', 0), ('rain', 10)]
     """
     noisy = [Condition(kind, snr) for kind in noise_types for snr in snrs]
-    return [CLEAN] + noisy
+    return [CLEAN, *noisy, *(Condition(DISTORTED + n, None) for n in distorted)]
+
+
+def is_additive(noise):
+    """Whether a condition's noise was added, seen in training or not.
+
+    Arguments
+    ---------
+    noise : str
+        Of a `Condition`.
+
+    Returns
+    -------
+    bool
+        False for clean speech and distortions.
+    """
+    return noise != CLEAN.noise and not noise.startswith(DISTORTED)
 
 
 class KeyedAddNoise(AddNoise):
@@ -365,65 +386,6 @@ class KeyedAddNoise(AddNoise):
         if len(noise) < n_samples:
             noise = noise.repeat(math.ceil(n_samples / len(noise)))
         return noise[:n_samples]
-
-
-def mix(wav, noise, snrs):
-    """Adds a noise to a waveform at given SNRs, by AddNoise itself.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        Waveform [time].
-    noise : torch.Tensor
-        Noise [time].
-    snrs : sequence of float
-        SNRs in dB (RMS over the whole length).
-
-    Returns
-    -------
-    torch.Tensor
-        Waveforms [SNRs, time]. AddNoise scales speech and noise to a convex
-        sum: at 0 dB both are halved.
-
-    Example
-    -------
-    >>> wav, noise = torch.rand(2, 100) - 0.5
-    >>> round(measured_snr(wav, mix(wav, noise, [5.0])[0], 5.0), 3)
-    5.0
-    """
-    levels = torch.tensor(snrs, dtype=wav.dtype)[:, None]
-    adder = AddNoise(
-        snr_low=levels,
-        snr_high=levels,
-        noise_funct=lambda wavs: noise.expand_as(wavs).clone(),
-    )
-    return adder(wav.expand(len(snrs), -1), torch.ones(len(snrs)))
-
-
-def measured_snr(wav, noisy, snr):
-    """The realised SNR of a mixture.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        Clean waveform [time].
-    noisy : torch.Tensor
-        The output of `mix` [time].
-    snr : float
-        The requested SNR; gives AddNoise's scale of the speech.
-
-    Returns
-    -------
-    float
-        Ratio of powers in dB; infinite without noise.
-    """
-    share = 1 / (10 ** (snr / 20) + 1)
-    speech = (1 - share) * wav.double()
-    noise = noisy.double() - speech
-    power = noise.square().sum().item()
-    if power == 0:
-        return math.inf
-    return 10 * math.log10(max(speech.square().sum().item() / power, 1e-30))
 
 
 def _generator(*key):

@@ -14,14 +14,18 @@ same settings.
 import contextlib
 import os
 import pathlib
-import subprocess
 
 from filelock import FileLock, Timeout
 
 from mlkd_lobes import files
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.results import is_complete, read_results
+from mlkd_lobes.evaluation.results import (
+    code_version,
+    is_complete,
+    read_results,
+)
 from mlkd_lobes.models.classifier import state_sha256
+from mlkd_lobes.models.distillation import needs_teacher
 from mlkd_lobes.training.settings import (
     comparable_keys,
     row_of,
@@ -338,29 +342,42 @@ def _lies_in(value, folder):
     return os.path.commonpath([folder, os.path.abspath(value)]) == folder
 
 
-def relative_paths(paths, output_folder):
-    """Paths for data.json: those of the output folder relative to the run.
+def describe_data(values, splits):
+    """The speech and noise of a run, for data.json.
 
     Arguments
     ---------
-    paths : dict of str to str
-        Files by name.
-    output_folder : str
-        Parent of the run's folder.
+    values : dict
+        Key to value.
+    splits : dict
+        Split to manifest and AddNoise.
 
     Returns
     -------
-    dict of str to str
-        "../manifests/train.json" for files of the output folder, which may
-        move; absolute paths for others.
+    dict
+        What `mlkd_lobes.deployment.run_speech` reads. Files of the output folder
+        are relative to the run, since it may move; other paths are absolute.
     """
-    output_folder = os.path.abspath(output_folder)
-    return {
-        name: f"../{os.path.relpath(path, output_folder)}"
-        if _lies_in(str(path), pathlib.Path(output_folder))
-        else os.path.abspath(path)
-        for name, path in paths.items()
-    }
+    keys = ["unseen_noise", "network", "speech", "speeds"]
+    keys += ["snr_low", "snr_high"]
+    description = {key: values[key] for key in keys}
+    for key in ("data_folder", "noise_folder"):
+        description[key] = values[key] and os.path.abspath(values[key])
+    output = os.path.abspath(values["output_folder"])
+    for split, (manifest, noise) in splits.items():
+        paths = {"manifest": manifest, "noise": noise.csv_file}
+        description[split] = {
+            name: f"../{os.path.relpath(path, output)}"
+            if _lies_in(str(path), pathlib.Path(output))
+            else os.path.abspath(path)
+            for name, path in paths.items()
+        }
+    distils = needs_teacher(values["loss_weights"])
+    description["unlabelled"] = values["unlabelled"] and distils
+    description["encoder"] = values["wav2vec2_hub"]
+    description["teacher"] = values["teacher_folder"]
+    description["checked"] = not values["skip_prep"]
+    return description
 
 
 def finished_results(folder, header):
@@ -383,22 +400,3 @@ def finished_results(folder, header):
     results = read_results(folder)
     same = results["hparams_sha256"] == header["hparams_sha256"]
     return results if same else None
-
-
-def code_version():
-    """The commit of this code.
-
-    Returns
-    -------
-    str or None
-        Hash, with "-dirty" if files differ from it; None outside of git.
-    """
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    folder = pathlib.Path(__file__).parent
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

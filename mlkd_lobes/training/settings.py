@@ -17,7 +17,8 @@ from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import file_sha256
 from mlkd_lobes.models.distillation import needs_teacher
 from mlkd_lobes.models.encoder import source_fingerprint
-from mlkd_lobes.noise.add_noise import CLEAN, noise_fingerprint
+from mlkd_lobes.noise.add_noise import CLEAN, is_additive, noise_fingerprint
+from mlkd_lobes.noise.distortions import DISTORTIONS
 from mlkd_lobes.training.checkpoints import n_processes
 
 Rule = namedtuple("Rule", ["holds", "expected"])
@@ -59,7 +60,7 @@ def _distinct(value, holds, least=1):
 
 
 def _is_noise(name):
-    return _is_text(name) and name != CLEAN.noise
+    return _is_text(name) and is_additive(name)
 
 
 def _is_folder_name(name):
@@ -132,6 +133,10 @@ WEIGHTS = Rule(
     lambda v: _mapping(v, _is_text, NOT_NEGATIVE.holds),
     "a mapping of losses to numbers, at least 0",
 )
+DISTORTED = Rule(
+    lambda v: _distinct(v, lambda name: name in DISTORTIONS, 0),
+    f"a list of different ones of {', '.join(DISTORTIONS)}",
+)
 FILES = Rule(
     lambda v: v is None or _is_text(v) or _distinct(v, _is_text),
     "a file or a list of files",
@@ -162,6 +167,9 @@ TABLE = {
     "labels": Key(LABELS, "everything", "folder"),
     "columns": Key(MAPPING, "everything", "folder"),
     "label_map": Key(MAPPING, "everything", "folder"),
+    "select": Key(MAPPING, "everything", "folder"),
+    "crowd_votes": Key(SWITCH, "everything", "folder"),
+    "cut_silence": Key(_optional(SWITCH), "everything", "folder"),
     "unlabelled": Key(SWITCH, "distillation"),
     "results_folder": Key(TEXT, "nothing"),
     "output_folder": Key(TEXT, "nothing"),
@@ -184,6 +192,7 @@ TABLE = {
     "clean_share": Key(SHARE, "noise"),
     "valid_snrs": Key(SNRS, "noise"),
     "test_snrs": Key(SNRS, "evaluation"),
+    "test_distortions": Key(DISTORTED, "evaluation"),
     "add_noise": Key(ANY, "everything"),
     "valid_noise": Key(ANY, "everything"),
     "test_noise": Key(ANY, "everything"),

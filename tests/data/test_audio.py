@@ -9,8 +9,8 @@ import torch
 import torchaudio
 from helpers import seeded, write_wav
 
+from mlkd_lobes.data.activity import audible_segments
 from mlkd_lobes.data.audio import (
-    audible_segments,
     audio_info,
     list_audio,
     read_audio,
@@ -220,3 +220,10 @@ def test_audible_segments_of_events_and_of_silence(tmp_path):
     assert abs(start - 8000) <= 800 and abs(stop - 16000) <= 800
     soundfile.write(tmp_path / "b.wav", np.zeros(16000), 16000)
     assert audible_segments(tmp_path / "b.wav") == []
+
+
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(
+        InputError, match=r"'a.x00.wav': no file has a zero byte"
+    ):
+        audio_info("a\0.wav")

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -23,9 +24,10 @@ from mlkd_lobes.data.batches import (
     add_training_pipeline,
     read_manifest,
 )
-from mlkd_lobes.data.csv_corpus import prepare_csv
+from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise.add_noise import KeyedAddNoise, conditions
+from mlkd_lobes.noise.distortions import apply_grid
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.dataset import DynamicItemDataset
 
@@ -33,7 +35,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 @pytest.fixture(scope="module")
 def prepared(corpus, noise_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    prepare_csv(corpus, folder, LABELS, LABEL_MAP, "groups", {}, 3, 1)
+    prepare_corpus("csv", corpus, folder, LABELS, LABEL_MAP, "groups", 3, 1)
     prepare_noise("folder", noise_corpus, folder, ["rain", "wind"])
     return corpus, folder, {"noise_folder": noise_corpus}
 
@@ -120,14 +122,14 @@ def test_speech_is_the_same_with_any_thread_count(prepared, tmp_path, length):
         speed = KeyedSpeedPerturb(16000, [90], seed=1)
         add_training_pipeline(data, LABELS, speed, noise)
         heard_with[n] = data[0]
-        add_evaluation_pipeline(
-            data, LABELS, conditions(["rain"], [0, 9]), noise
-        )
+        grid, mix = conditions(["rain"], [0, 9]), partial(apply_grid, noise)
+        add_evaluation_pipeline(data, LABELS, grid, mix)
         heard_with[n] |= data[0]
         assert torch.get_num_threads() == n
     torch.set_num_threads(threads)
-    for name in ("clean", "sig", "wavs"):
+    for name in ("clean", "sig"):
         assert torch.equal(heard_with[1][name], heard_with[2][name])
+    assert torch.equal(heard_with[1]["wavs"][0], heard_with[2]["wavs"][0])
 
 
 def test_a_clean_signal_is_named_by_utterance_and_speed(prepared):
@@ -148,11 +150,10 @@ def test_evaluation_noise_does_not_depend_on_workers(prepared):
     grids = []
     for workers in (0, 2):
         data, noise = dataset(prepared, "test", False), mixer(prepared, "test")
-        add_evaluation_pipeline(
-            data, LABELS, conditions(["rain"], [0, 9]), noise
-        )
+        grid, mix = conditions(["rain"], [0, 9]), partial(apply_grid, noise)
+        add_evaluation_pipeline(data, LABELS, grid, mix)
         loader = make_dataloader(data, batch_size=1, num_workers=workers)
-        grids.append({b.id[0]: b.wavs.data[0].clone() for b in loader})
+        grids.append({b.id[0]: b.wavs[0][0].clone() for b in loader})
     assert all(torch.equal(grids[0][n], grids[1][n]) for n in grids[0])
     assert next(iter(grids[0].values())).shape[0] == 3
 
@@ -168,9 +169,11 @@ def test_evaluation_reads_every_utterance_once(prepared, monkeypatch):
     utterances = dataset(prepared, "test", False)
     grid = conditions(["rain", "wind"], [-5, 0, 5, 10, 15, 20])
     noise = mixer(prepared, "test")
-    add_evaluation_pipeline(utterances, LABELS, grid, noise)
+    add_evaluation_pipeline(
+        utterances, LABELS, grid, partial(apply_grid, noise)
+    )
     for item in utterances:
-        assert len(item["wavs"]) == 13
+        assert len(item["wavs"][0]) == 13
     paths = [entry["wav"] for entry in utterances.data.values()]
     assert len(paths) > 3 and opened == Counter(paths)
 
@@ -342,12 +345,15 @@ def test_workers_need_not_be_forks(prepared, split):
         speed = KeyedSpeedPerturb(16000, [90, 110])
         add_training_pipeline(data, LABELS, speed, noise)
     else:
-        add_evaluation_pipeline(data, LABELS, conditions(["rain"], [0]), noise)
+        grid, mix = conditions(["rain"], [0]), partial(apply_grid, noise)
+        add_evaluation_pipeline(data, LABELS, grid, mix)
     ways = ({}, {"num_workers": 1, "multiprocessing_context": "spawn"})
     alone, spawned = (
         list(make_dataloader(data, batch_size=1, **way)) for way in ways
     )
     assert len(alone) == len(spawned) > 1
-    signal = "sig" if split == "train" else "wavs"
     for one, other in zip(alone, spawned):
-        assert torch.equal(one[signal].data, other[signal].data)
+        if split == "train":
+            assert torch.equal(one.sig.data, other.sig.data)
+        else:
+            assert torch.equal(one.wavs[0][0], other.wavs[0][0])

@@ -11,7 +11,8 @@ from hypothesis import (
     strategies as st,
 )
 
-from mlkd_lobes.data.csv_corpus import assign_folds, prepare_csv
+from mlkd_lobes.data.prepare import prepare_corpus
+from mlkd_lobes.data.protocols import assign_folds
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import read_csv, write_csv
 
@@ -26,7 +27,7 @@ def prepare(folder, out, **changes):
         "fold": 1,
         **changes,
     }
-    prepare_csv(str(folder), out, **settings)
+    prepare_corpus("csv", str(folder), out, **settings)
     return {
         split: json.loads((out / f"{split}.json").read_text())
         for split in ("train", "valid", "test")

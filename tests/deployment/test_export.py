@@ -332,7 +332,8 @@ class StubGraph:
 def test_int8_is_measured_and_refused(monkeypatch, tmp_path):
     # Two utterances per label, under three conditions.
     utterances = [
-        Utterance(i % 4, np.full((3, 9), i % 4, np.float32)) for i in range(8)
+        Utterance(str(i), "s", 1.0, i % 4, [np.full((3, 9), i % 4, np.float32)])
+        for i in range(8)
     ]
     speech = types.SimpleNamespace(labels=LABELS, test=lambda: utterances)
     monkeypatch.setattr(parity, "OnnxModel", StubGraph)

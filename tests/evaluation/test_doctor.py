@@ -8,7 +8,7 @@ import torch
 from helpers import LABEL_MAP, LABELS, seeded, write_wav
 
 from mlkd_lobes.cli import main
-from mlkd_lobes.data.csv_corpus import prepare_csv
+from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.doctor import examine, examine_audio
 from mlkd_lobes.files import write_csv
@@ -19,9 +19,8 @@ SPLITS = ("train", "valid", "test")
 @pytest.fixture(scope="module")
 def prepared(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
-    prepare_csv(
-        corpus, folder / "manifests", LABELS, LABEL_MAP, "groups", {}, 3, 1
-    )
+    place = corpus, folder / "manifests"
+    prepare_corpus("csv", *place, LABELS, LABEL_MAP, "groups", 3, 1)
     return folder
 
 

@@ -160,7 +160,9 @@ def test_non_finite_logits_are_refused(value):
     logits = torch.zeros(len(GRID), 4)
     logits[1, 2] = value
     with pytest.raises(InputError, match="u7: the network's output is NaN"):
-        prediction_table([("u7", "s", 0, GRID, logits)], "abcd")
+        prediction_table(
+            [("u7", "s", 1.0, 0, GRID, logits.softmax(-1))], "abcd"
+        )
 
 
 @pytest.mark.parametrize(

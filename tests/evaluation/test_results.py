@@ -60,7 +60,7 @@ def records():
         logits = torch.zeros(len(GRID), 4)
         logits[:, i] = 2.0
         logits[GRID.index(Condition("rain", 0)), 3] = 9.0
-        yield f"u{i}", "s", i, GRID, logits
+        yield f"u{i}", "s", 0.5 + i, i, GRID, logits.softmax(-1)
 
 
 def table():

@@ -17,6 +17,7 @@ from iemocap_prepare import (
 )
 from iemocap_tree import write_iemocap
 
+from mlkd_lobes.data import manifests
 from mlkd_lobes.errors import InputError
 
 LABELS = ["neu", "hap", "sad", "ang"]
@@ -51,7 +52,8 @@ def own(release, tmp_path):
 @pytest.fixture
 def printed(monkeypatch):
     found = []
-    monkeypatch.setattr(iemocap_prepare.logger, "warning", found.append)
+    for module in (iemocap_prepare, manifests):
+        monkeypatch.setattr(module.logger, "warning", found.append)
     return found
 
 

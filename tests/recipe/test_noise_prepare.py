@@ -15,7 +15,8 @@ from helpers import (
     write_wav,
 )
 
-from mlkd_lobes.data.audio import audible_segments, read_audio
+from mlkd_lobes.data.activity import audible_segments
+from mlkd_lobes.data.audio import read_audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import write_csv
 from mlkd_lobes.noise import corpora

@@ -111,7 +111,8 @@ def make_plan(options, passed):
             "prepare_only: prepares one fold and runs nothing; give it to "
             "train.py"
         )
-    _, protocol = find_corpus(values["corpus"], values["protocol"])
+    names = values["corpus"], values["protocol"]
+    _, protocol = find_corpus(*names)
     n_folds = protocol.n_folds or values["n_folds"]
     return [
         _plan_run([*arguments, f"--fold={fold}", f"--seed={seed}"], system)

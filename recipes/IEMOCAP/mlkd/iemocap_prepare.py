@@ -12,7 +12,8 @@ import re
 from collections import Counter, namedtuple
 
 from mlkd_lobes.data import manifests
-from mlkd_lobes.data.manifests import UNLABELLED, Protocol
+from mlkd_lobes.data.manifests import UNLABELLED
+from mlkd_lobes.data.protocols import Protocol
 from mlkd_lobes.errors import InputError, listing
 from mlkd_lobes.files import stable_seed, text_sha256
 from speechbrain.utils.logger import get_logger
@@ -103,22 +104,23 @@ def prepare_iemocap(
     """
     root = find_release(data_folder)
     turns, problems = read_turns(root)
+    mapping = manifests.emotion_map("IEMOCAP", LABEL_MAP, label_map, labels)
     stamp = {
         "corpus": "iemocap",
         "turns": text_sha256(turns),
         "audio": manifests.file_states(root / wav_path(turn) for turn in turns),
-        "settings": [labels, label_map, protocol, fold, partial_corpus],
+        "settings": [labels, protocol, fold, partial_corpus],
+        "label_map": mapping,
         "declared": PROTOCOLS[protocol].declared,
     }
     if manifests.is_prepared(save_folder, stamp):
-        logger.info(f"Corpus: {save_folder} is prepared already.")
         return
     differences, turns = check_corpus(root, turns)
     if problems:
         title = "lines of EmoEvaluation files are not as expected"
         differences.insert(0, listing(title, problems))
-    _report(differences, partial_corpus)
-    entries = _entries(turns, _mapping(label_map, labels), read_texts(root))
+    manifests.report_differences("IEMOCAP", differences, partial_corpus)
+    entries = _entries(turns, mapping, read_texts(root))
     manifests.check_fold(fold, PROTOCOLS[protocol].n_folds)
     splits = PROTOCOLS[protocol].split(entries, fold)
     used = {name: e for split in splits.values() for name, e in split.items()}
@@ -338,34 +340,6 @@ def check_corpus(root, turns):
         title = "counts of utterances differ"
         differences.append(listing(title, wrong, most=len(wrong)))
     return differences, present
-
-
-def _report(differences, partial_corpus):
-    """Raises if a copy is not complete; with partial_corpus it warns."""
-    if not differences:
-        return
-    report = "IEMOCAP is not as its owners ship it.\n" + "\n".join(differences)
-    if not partial_corpus:
-        raise InputError(
-            report
-            + "\nComplete the copy from the corpus' archive, or continue "
-            "with --partial_corpus=True; results are then not comparable with "
-            "others."
-        )
-    logger.warning(report)
-
-
-def _mapping(label_map, labels):
-    """Emotions of the corpus to classes, with the user's changes."""
-    for emotion in label_map:
-        if emotion not in LABEL_MAP:
-            raise InputError(
-                f"label_map: IEMOCAP has no emotion '{emotion}'; it has: "
-                f"{', '.join(LABEL_MAP)}"
-            )
-    mapping = {**LABEL_MAP, **label_map}
-    manifests.check_label_map(mapping, labels)
-    return mapping
 
 
 def _entries(turns, mapping, texts):

@@ -11,7 +11,8 @@ import pathlib
 
 from mlkd_lobes import files
 from mlkd_lobes.data import manifests
-from mlkd_lobes.data.audio import audible_segments, audio_info, list_audio
+from mlkd_lobes.data.activity import audible_segments
+from mlkd_lobes.data.audio import audio_info, list_audio
 from mlkd_lobes.data.leakage import refuse_overlaps
 from mlkd_lobes.data.manifests import SPLITS
 from mlkd_lobes.errors import InputError, check_choice, listing
@@ -95,7 +96,6 @@ def prepare_noise(
     if manifests.is_prepared(save_folder, stamp, ".csv") and all(
         recording.path.is_file() for recording in made
     ):
-        logger.info(f"Noise: {save_folder} is prepared already.")
         return
     _check_splits(recordings + made)
     # From here to the end, nothing in the folder counts as prepared.

@@ -28,13 +28,16 @@ from hyperpyyaml import load_hyperpyyaml
 from noise_prepare import prepare_noise
 
 import speechbrain as sb
-from mlkd_lobes.data import batches, csv_corpus, leakage
+from mlkd_lobes.data import batches, corpora, leakage
+from mlkd_lobes.data.manifests import describe_split
+from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError, check_choice, run_command
 from mlkd_lobes.evaluation import metrics, results
-from mlkd_lobes.files import file_sha256, report_full_disk, stable_seed
+from mlkd_lobes.files import report_full_disk, stable_seed
 from mlkd_lobes.models import classifier, distillation, encoder
 from mlkd_lobes.models.distillation import Student, Targets, needs_teacher
 from mlkd_lobes.noise import add_noise
+from mlkd_lobes.noise.distortions import apply_grid
 from mlkd_lobes.training import checkpoints, overrides, run_folder, settings
 from mlkd_lobes.training.target_cache import TargetCache
 from speechbrain.utils import distributed
@@ -45,8 +48,7 @@ logger = get_logger(__name__)
 
 # The system whose model all students of an output folder start from.
 TEACHER = "teacher"
-# The emotion corpora, each with prepare_<corpus> and PROTOCOLS.
-CORPORA = {"iemocap": iemocap_prepare, "csv": csv_corpus}
+CORPORA = ("iemocap", "csv", *corpora.CORPORA)
 
 
 class EmotionBrain(sb.Brain):
@@ -68,28 +70,31 @@ class EmotionBrain(sb.Brain):
             logits, encoded = self.modules.model(*batch.sig)
             student = Student(logits, None, encoded.n_frames)
             return student, Targets(batch.label, None, None)
-        logits = self.classify_conditions(batch.wavs.data[0])
+        logits = self.classify_conditions(batch.wavs[0])
         labels = batch.label.cpu().expand(len(logits))
         return Student(logits, None, None), Targets(labels, None, None)
 
     def classify_conditions(self, wavs):
         """Logits [conditions, classes] of one utterance, in bounded memory."""
         started = time.perf_counter()
-        samples = self.hparams.eval_batch_length * 16000
-        parts = wavs.split(max(1, int(samples / wavs.shape[1])))
-        logits = [self.modules.model(part).logits for part in parts]
-        logits = torch.cat(logits).float().cpu()
+        samples = int(self.hparams.eval_batch_length * 16000)
+        parts = [p for w in wavs for p in w.split(samples // w.shape[1] or 1)]
+        model, device = self.modules.model, self.device
+        logits = torch.cat([model(part.to(device)).logits for part in parts])
+        logits = logits.float().cpu()
         self.compute_seconds += time.perf_counter() - started
-        self.audio_seconds += wavs.numel() / 16000
+        self.audio_seconds += sum(part.numel() for part in parts) / 16000
         return logits
 
     def compute_objectives(self, predictions, batch, stage):
         """The weighted sum of the named losses; cross-entropy in evaluation."""
         student, targets = predictions
         if stage != sb.Stage.TRAIN:
-            utterance = batch.id[0], batch.speaker[0], targets.labels[0].item()
-            grid = batch.conditions[0]
-            self.records.append((*utterance, grid, student.logits))
+            seconds = round(batch.length[0].item(), 3)
+            utterance = batch.id[0], batch.speaker[0], seconds
+            label, grid = targets.labels[0].item(), batch.conditions[0]
+            probabilities = student.logits.softmax(-1)
+            self.records.append((*utterance, label, grid, probabilities))
             loss = distillation.EmotionLoss()(student, targets)[0]
             return loss.mean()
         only = distillation.DISTILLATION if self.distilling else None
@@ -225,20 +230,23 @@ def splits_of(hparams):
 def find_corpus(corpus, protocol):
     """The preparation of a corpus, and one of its protocols."""
     check_choice("corpus", corpus, CORPORA)
-    module = CORPORA[corpus]
-    check_choice("protocol", protocol, module.PROTOCOLS)
-    return getattr(module, f"prepare_{corpus}"), module.PROTOCOLS[protocol]
+    function, known = iemocap_prepare.prepare_iemocap, iemocap_prepare.PROTOCOLS
+    if corpus != "iemocap":
+        function, known = prepare_corpus, corpora.protocols_of(corpus)
+    check_choice("protocol", protocol, known)
+    return function, known[protocol]
 
 
 def prepare(hparams):
     """Writes manifests and noise CSVs, by the first process; checks overlaps."""
-    names = hparams["corpus"], hparams["protocol"]
-    prepare_corpus, protocol = find_corpus(*names)
+    corpus = hparams["corpus"], hparams["protocol"]
+    function, protocol = find_corpus(*corpus)
     declared = None if hparams["skip_prep"] else protocol.declared
     if not hparams["skip_prep"]:
         options = {
             "data_folder": hparams["data_folder"],
             "save_folder": os.path.join(hparams["output_folder"], "manifests"),
+            "corpus": hparams["corpus"],
             "labels": hparams["labels"],
             "label_map": hparams["label_map"],
             "protocol": hparams["protocol"],
@@ -246,10 +254,13 @@ def prepare(hparams):
             "partial_corpus": hparams["partial_corpus"],
             "columns": hparams["columns"],
             "n_folds": hparams["n_folds"],
+            "select": hparams["select"],
+            "crowd_votes": hparams["crowd_votes"],
+            "cut_silence": hparams["cut_silence"],
         }
-        taken = inspect.signature(prepare_corpus).parameters
+        taken = inspect.signature(function).parameters
         options = {key: options[key] for key in taken}
-        run_on_main(prepare_corpus, kwargs=options)
+        run_on_main(function, kwargs=options)
     unlabelled, entries = hparams["unlabelled"], {}
     for split in splits_of(hparams):
         data = read_dataset(hparams, split, unlabelled and split == "train")
@@ -306,7 +317,8 @@ def training_set(hparams):
 def evaluation_set(hparams, split, grid):
     """An evaluated split's speech under all conditions of a grid."""
     data, (_, noise) = read_dataset(hparams, split), splits_of(hparams)[split]
-    batches.add_evaluation_pipeline(data, hparams["labels"], grid, noise)
+    mix = functools.partial(apply_grid, noise)
+    batches.add_evaluation_pipeline(data, hparams["labels"], grid, mix)
     return data
 
 
@@ -431,18 +443,18 @@ def fit(hparams, brain, loader, validation):
 def evaluate(hparams, run_opts, folder):
     """Results of a trained system; existing ones are kept if still valid."""
     manifest, noise = splits_of(hparams)["test"]
-    grid = add_noise.conditions(list(noise.types), hparams["test_snrs"])
-    test = {"conditions": grid, "manifest": file_sha256(manifest)}
-    test["noise"] = add_noise.noise_fingerprint(noise.types)
-    test["precision"] = settings.run_options(hparams, run_opts)[
-        "eval_precision"
-    ]
+    kinds, distorted = list(noise.types), hparams["test_distortions"]
+    grid = add_noise.conditions(kinds, hparams["test_snrs"], distorted)
+    precision = settings.run_options(hparams, run_opts)["eval_precision"]
+    test = results.describe_test(grid, manifest, noise.types, precision)
     names = ("system", "protocol", "fold", "seed", "noise_corpus", "labels")
     header = {name: hparams[name] for name in names}
     header["comparisons"] = hparams["comparisons"]
     header["corpus"] = hparams["corpus_name"]
+    header.update(describe_split(m for m, _ in splits_of(hparams).values()))
     header = run_folder.results_header(folder, test, header)
-    run_on_main(results.write_data, args=[folder, describe_data(hparams)])
+    data = run_folder.describe_data(hparams, splits_of(hparams))
+    run_on_main(results.write_data, args=[folder, data])
     found = run_folder.finished_results(folder, header)
     if found and not run_opts["test_only"]:
         logger.info(f"{folder.name}: evaluated already.")
@@ -464,25 +476,6 @@ def evaluate(hparams, run_opts, folder):
     arguments = [folder, header, brain.predictions(), cost]
     run_on_main(results.write_run, args=arguments)
     return results.read_results(folder)
-
-
-def describe_data(hparams):
-    """The speech and noise of a run, for its export and model card."""
-    keys = ["unseen_noise", "network", "speech", "speeds"]
-    keys += ["snr_low", "snr_high"]
-    description = {key: hparams[key] for key in keys}
-    for key in ("data_folder", "noise_folder"):
-        description[key] = hparams[key] and os.path.abspath(hparams[key])
-    output = hparams["output_folder"]
-    for split, (manifest, noise) in splits_of(hparams).items():
-        paths = {"manifest": manifest, "noise": noise.csv_file}
-        description[split] = run_folder.relative_paths(paths, output)
-    distils = needs_teacher(hparams["loss_weights"])
-    description["unlabelled"] = hparams["unlabelled"] and distils
-    description["encoder"] = hparams["wav2vec2_hub"]
-    description["teacher"] = hparams["teacher_folder"]
-    description["checked"] = not hparams["skip_prep"]
-    return description
 
 
 def load(hparams_file, resolved):
