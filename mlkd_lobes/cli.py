@@ -173,12 +173,12 @@ def export(options) -> int:
 
 def mapping(text: str) -> dict:
     """A mapping in YAML such as "{angry: ang}"."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML, YAMLError
 
-    found = YAML(typ="safe").load(text)
-    if not isinstance(found, dict):
-        raise ValueError(text)
-    return found
+    try:
+        return dict(YAML(typ="safe").load(text))
+    except (YAMLError, TypeError) as error:
+        raise ValueError(text) from error
 
 
 def evaluate(options) -> int:
@@ -188,11 +188,11 @@ def evaluate(options) -> int:
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
         raise InputError(f"--name: '{options.name}' cannot name a folder")
-    model, places = options.model, (options.data_folder, options.noise_folder)
-    opened = open_any(model, options.device)
+    opened = open_any(options.model, options.device)
+    places = options.data_folder, options.noise_folder
+    settings = options.name, options.model_labels, places, options.device
     for run in options.runs:
-        settings = options.name, options.model_labels, *places
-        print(evaluate_run(opened, model, run, *settings))
+        print(evaluate_run(opened, options.model, run, *settings))
     return 0
 
 

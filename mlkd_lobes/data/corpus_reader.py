@@ -21,6 +21,7 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 # Spellings of tables and names.
+UNNAMED = ("unknown", "none", "nan", "")
 GENDERS = {"female": "f", "f": "f", "01": "f", "male": "m", "m": "m", "02": "m"}
 SPLITS = {"train": "train", "test": "test", "test1": "test"}
 SPLITS.update(dict.fromkeys(["dev", "development", "validation"], "valid"))
@@ -61,7 +62,6 @@ def read_corpus(
     """
     corpus, root = CORPORA[name], pathlib.Path(data_folder)
     rows = _chosen(corpus, _find(name, corpus, root), select)
-    _refuse_videos(rows)
     if crowd_votes and "votes" not in corpus:
         raise InputError(f"crowd_votes: {name} has no votes of listeners")
     if crowd_votes:
@@ -74,7 +74,7 @@ def read_corpus(
     rows = [_row(corpus, row) for row in rows if "emotion" in row]
     rows = _without_repetitions(root, rows)
     differences = []
-    if lacking:
+    if lacking and not select:
         title = "rows of tables have no audio file"
         differences.append(listing(title, sorted(lacking)))
     if "complete" in corpus and not select:
@@ -89,10 +89,12 @@ def read_corpus(
 
 def _find(name, corpus, root):
     """Fields of every file that is named as in the corpus."""
-    pattern = re.compile(f"(?:^|/)(?:{corpus['names']})$", re.IGNORECASE)
+    pattern = re.compile(f"(?:.*/)?(?:{corpus['names']})", re.IGNORECASE)
+    paths = [path.relative_to(root) for path in list_audio(root)]
+    within = [p for p in paths if corpus.get("within", "") in p.as_posix()]
     found, others = [], []
-    for path in (p.relative_to(root) for p in list_audio(root)):
-        match = pattern.search(path.with_suffix("").as_posix())
+    for path in (p for p in within or paths if p.suffix.lower() != ".mp4"):
+        match = pattern.fullmatch(path.with_suffix("").as_posix())
         if match is None:
             others.append(path.as_posix())
             continue
@@ -101,7 +103,8 @@ def _find(name, corpus, root):
     if not found:
         raise InputError(
             f"{root}: no file is named as in {name}, e.g. {corpus['example']}; "
-            f"found: {', '.join(others[:3]) or 'no audio at all'}"
+            f"found: {', '.join(map(str, paths[:3])) or 'no audio at all'}. Of "
+            "videos extract the audio first: ffmpeg -i video.mp4 audio.wav"
         )
     if others:
         title = f"audio files are not named as in {name} and left out"
@@ -123,18 +126,6 @@ def _chosen(corpus, rows, select):
             )
         rows = [row for row in rows if row[field] in values]
     return rows
-
-
-def _refuse_videos(rows):
-    """Raises for videos, which cannot be read."""
-    paths = [row["path"] for row in rows]
-    videos = [path for path in paths if path.lower().endswith(".mp4")]
-    if videos:
-        raise InputError(
-            listing("videos; expected audio", videos) + "\nIn each folder of "
-            'them: for v in *.mp4; do ffmpeg -i "$v" -ac 1 -ar 16000 '
-            '"${v%.mp4}.wav" && rm "$v"; done'
-        )
 
 
 def _join(root, rows, table, optional=False):
@@ -208,7 +199,7 @@ def _row(corpus, fields):
     return {
         "id": corpus.get("identity", "{stem}").format(**fields),
         "path": fields["path"],
-        "speaker": None if speaker.lower() == "unknown" else speaker,
+        "speaker": None if speaker.lower() in UNNAMED else speaker,
         "emotion": corpus["emotions"].get(fields["emotion"].lower(), OTHER),
         "gender": gender,
         "text": fields.get("text"),

@@ -25,26 +25,26 @@ from mlkd_lobes.noise.add_noise import Condition
 
 # Seconds of audio that are classified at once.
 BATCH_SECONDS = 60
-PRECISIONS = ("fp32", "bf16", "fp16")
 # What the results of a run and those of a model on its test have in common.
 SHARED = ("corpus", "protocol", "fold", "seed", "noise_corpus", "labels")
 SHARED += ("test_sha256", "split_sha256", "note", "label_map")
 
 
 def evaluate(
-    model, source, run, name, mapping=None, data_folder=None, noise_folder=None
+    model, source, run, name, mapping=None, places=(None, None), device="cpu"
 ) -> pathlib.Path:
     """Writes the results of a model on a run's test; their folder, beside the run.
 
     model: from `open_any`; source: what it was opened from; name: what results call
-    it; mapping: its classes to the run's labels, if they differ.
+    it; mapping: its classes to the run's labels, if they differ; places: of speech and
+    noise, if not where the run found them.
     """
     run = pathlib.Path(run)
     folder, about = run.parent / name, results.read_results(run)
     if (folder / "settings.json").exists():
         raise InputError(f"{folder}: holds a training; give another --name")
     model = Relabelled(model, about["labels"], mapping)
-    speech = RunSpeech(run, model.labels, data_folder, noise_folder)
+    speech = RunSpeech(run, model.labels, *places)
     grid = [Condition(c["noise"], c["snr_db"]) for c in about["conditions"]]
     _check_test(run, about, speech, grid)
     records, seconds, spent = [], 0.0, 0.0
@@ -73,8 +73,9 @@ def evaluate(
         hparams_sha256=text_sha256([described, about.get("test_sha256")]),
         git=results.code_version(),
         model=described,
+        settings={"model": described},
     )
-    cost = _cost(model, spent / seconds)
+    cost = _cost(model, device, spent / seconds)
     table = results.prediction_table(records, model.labels)
     results.write_run(folder, header, table, cost)
     return folder
@@ -83,15 +84,16 @@ def evaluate(
 def _check_test(run, about, speech, grid):
     """Raises if a run's speech or noise is not what the run was tested on."""
     files = run / speech.about["test"]["manifest"], speech.noise["test"].types
-    tests = (results.describe_test(grid, *files, p) for p in PRECISIONS)
-    if about.get("test_sha256") not in map(text_sha256, tests):
+    test = results.describe_test(grid, *files, "fp32")
+    if about.get("test_sha256") != text_sha256(test):
         raise InputError(
-            f"{run}: its test speech or noise has changed since it was evaluated; "
-            "evaluate the run again (train.py … --test_only=True)"
+            f"{run}: its test speech or noise has changed since it was evaluated, "
+            "or that was in another precision than fp32; evaluate the run again "
+            "(train.py … --test_only)"
         )
 
 
-def _cost(model, real_time_factor):
+def _cost(model, device, real_time_factor):
     """What can be measured of a model; None where it is not PyTorch's."""
     signal, module = np.zeros(10 * SAMPLE_RATE, np.float32), model.model.module
     parameters = module and sum(p.numel() for p in module.parameters())
@@ -100,5 +102,6 @@ def _cost(model, real_time_factor):
         "parameters": parameters,
         "macs_per_second": macs or None,
         "real_time_factor": real_time_factor,
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(device),
+        "device": device,
     }

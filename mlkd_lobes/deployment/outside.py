@@ -45,11 +45,10 @@ class HubModel:
 
     def __init__(self, source, device="cpu"):
         safe = {"trust_remote_code": False}
-        with opening(source):
-            self.extract = AutoFeatureExtractor.from_pretrained(source, **safe)
-            self.module = AutoModelForAudioClassification.from_pretrained(
-                source, dtype=torch.float32, **safe
-            )
+        self.extract = AutoFeatureExtractor.from_pretrained(source, **safe)
+        self.module = AutoModelForAudioClassification.from_pretrained(
+            source, dtype=torch.float32, **safe
+        )
         models.move(self.module.eval(), device)
         config = self.module.config
         self.labels = [config.id2label[i] for i in range(config.num_labels)]
@@ -100,15 +99,12 @@ class PythonModel:
 
     def __init__(self, name, device="cpu"):
         place, _, function = name.rpartition(".")
-        try:
-            self.function = getattr(importlib.import_module(place), function)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"python:{name}: cannot be imported ({error})")
+        self.function = getattr(importlib.import_module(place), function)
         self.labels = [*self.function(np.zeros(SAMPLE_RATE, "f"), SAMPLE_RATE)]
 
     def __call__(self, wavs) -> np.ndarray:
         found = [self.function(wav, SAMPLE_RATE) for wav in wavs]
-        return as_probabilities([[p[n] for n in self.labels] for p in found])
+        return np.array([[p[n] for n in self.labels] for p in found], float)
 
 
 class ForeignOnnx:
@@ -123,9 +119,10 @@ class ForeignOnnx:
         self.labels = [str(i) for i in range(trial.shape[1])]
 
     def __call__(self, wavs) -> np.ndarray:
-        # The first output; what others mean is unknown.
-        scores = self.session.run(None, {self.input: np.stack(wavs)})[0]
-        return as_probabilities(scores.reshape(len(wavs), -1))
+        # One by one, as some graphs want it; what other outputs mean is unknown.
+        run = self.session.run
+        found = [run(None, {self.input: wav[None]})[0] for wav in wavs]
+        return as_probabilities([scores.flatten() for scores in found])
 
 
 class Relabelled:
@@ -165,6 +162,11 @@ RUNNING_CODE = {"speechbrain:": SpeechBrainModel, "python:": PythonModel}
 def open_any(source: str, device="cpu"):
     """Opens a run or export of ours, an ONNX file, a Hugging Face folder or hub
     name, "speechbrain:SOURCE" or "python:module.function"."""
+    with opening(source):
+        return _open(source, device)
+
+
+def _open(source, device):
     for prefix, opener in RUNNING_CODE.items():
         if source.startswith(prefix):
             return opener(source[len(prefix) :], device)

@@ -215,7 +215,7 @@ ESC_SPLITS = dict(zip("12345", ["train", "train", "train", "valid", "test"]))
 def read_esc(folder):
     """ESC-50 or ESC-10: folds 1 to 3 train, 4 valid, 5 test.
 
-    The type is the category in meta/esc50.csv, or what precedes the fold in
+    The type is the category in esc50.csv, or what precedes the fold in
     the file's name, or the name of its folder. Clips cut from one source share
     the fold.
 
@@ -230,11 +230,10 @@ def read_esc(folder):
         One per clip.
     """
     folder = pathlib.Path(folder)
-    meta = folder / "meta" / "esc50.csv"
     category = {}
-    if meta.is_file():
+    for meta in folder.rglob("esc50.csv"):
         rows = read_csv(meta, required=["filename", "category"])
-        category = {row["filename"]: row["category"] for row in rows}
+        category.update((row["filename"], row["category"]) for row in rows)
     recordings, strange = [], []
     for path in list_audio(folder):
         match = ESC_NAME.match(path.name)

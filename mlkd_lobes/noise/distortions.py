@@ -147,7 +147,9 @@ def distort(wav, name, utterance):
 
 
 def _filtered(wav, biquad, frequency):
-    return biquad(torch.from_numpy(wav), SAMPLE_RATE, frequency).numpy()
+    scale = max(1.0, np.abs(wav).max())  # torchaudio clips at full scale
+    wav = torch.from_numpy(wav / scale)
+    return scale * biquad(wav, SAMPLE_RATE, frequency).numpy()
 
 
 def _coded(wav, container, codec, rate=SAMPLE_RATE, **options):

@@ -271,8 +271,8 @@ def test_meld_declares_its_shared_speakers(tmp_path, caplog):
     with pytest.raises(InputError, match="0_0 of train_sent_emo.csv"):
         read("meld", tmp_path / "c", partial_corpus=False)
     (tmp_path / "c/train_splits/dia0_utt0.mp4").touch()
-    with pytest.raises(InputError, match="dia0_utt0.mp4(?s:.*)ffmpeg"):
-        read("meld", tmp_path / "c")
+    with pytest.raises(InputError, match="0_0 of train_sent_emo.csv"):
+        read("meld", tmp_path / "c", partial_corpus=False)
     (tmp_path / "c/train_splits/dia0_utt0.mp4").unlink()
     (tmp_path / "c/train_splits/dia0_utt0.wav").touch()
     (tmp_path / "c/dev_splits_complete/dia9_utt9.wav").touch()
@@ -373,3 +373,44 @@ def test_ravdess_is_cut_unless_told_otherwise(tmp_path):
     )
     assert entry["length"] < 1.9
     assert next(s[name] for s in whole.values() if name in s)["length"] == 4.0
+
+
+def test_meld_as_videos(tmp_path):
+    """One of them is damaged in every copy: ffmpeg leaves it as it is."""
+    write_tree("meld", tmp_path, sound=False)
+    wavs = sorted(tmp_path.rglob("*.wav"))
+    for path in wavs:
+        path.with_suffix(".mp4").touch()
+    (tmp_path / "train_splits/dia125_utt3.mp4").touch()
+    assert len(read("meld", tmp_path, partial_corpus=False)) == len(wavs)
+    for path in wavs:
+        path.unlink()
+    with pytest.raises(InputError, match="found: .*mp4.*ffmpeg"):
+        read("meld", tmp_path)
+
+
+def test_folders_above_do_not_count(tmp_path):
+    """A folder called test_sets is no part of MELD's test."""
+    written = write_tree("meld", tmp_path / "test_sets/MELD.Raw", sound=False)
+    rows = read("meld", tmp_path)
+    splits = [row["split"] for row in rows]
+    assert splits.count("test") == splits.count("train") == len(written) / 3
+
+
+def test_filtered_copies_of_turev_are_left_out(tmp_path):
+    written = write_tree("turev", tmp_path, sound=False)
+    other = tmp_path / "Model Output/sound/Angry/1157_kz_acik.wav"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"filtered")
+    assert len(read("turev", tmp_path)) == len(written)
+
+
+def test_nobody_is_called_none(tmp_path):
+    write_tree("msp_podcast", tmp_path, sound=False)
+    labels = tmp_path / "Labels/labels_consensus.json"
+    for unnamed in ("null", '""', '"unknown"'):
+        text = labels.read_text().replace('"Unknown"', unnamed)
+        labels.write_text(text)
+        named = {row["speaker"] for row in read("msp_podcast", tmp_path)}
+        assert named == {str(i) for i in range(12)}
+        labels.write_text(text.replace(unnamed, '"Unknown"'))

@@ -16,9 +16,16 @@ from mlkd_lobes.cli import main
 from mlkd_lobes.data.audio import read_audio
 from mlkd_lobes.data.manifests import wav_path
 from mlkd_lobes.deployment.outside import HubModel, Relabelled, as_probabilities
+from mlkd_lobes.deployment.run_speech import RunSpeech
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.comparison import find_runs, pool
-from mlkd_lobes.evaluation.results import read_predictions, read_results
-from mlkd_lobes.noise.add_noise import CLEAN
+from mlkd_lobes.evaluation.results import (
+    describe_test,
+    read_predictions,
+    read_results,
+)
+from mlkd_lobes.files import text_sha256
+from mlkd_lobes.noise.add_noise import CLEAN, Condition
 
 FOREIGN = ["angry", "calm", "disgust", "happy", "neutral", "sad"]
 MAPPING = "{angry: ang, calm: neu, neutral: neu, happy: hap, sad: sad}"
@@ -221,7 +228,7 @@ def test_a_function(run, tmp_path, monkeypatch, capsys):
     assert set(read_predictions(place)["predicted"]) <= {"ang", "sad"}
     for name in ("mine.quiet", "nothing.there", "mine"):
         assert evaluate(f"python:{name}", run)[0] == 1
-        assert f"python:{name}: cannot be imported" in capsys.readouterr().err
+        assert f"python:{name}: cannot be opened" in capsys.readouterr().err
 
 
 def test_a_foreign_onnx_file(run, tmp_path, capsys):
@@ -356,3 +363,64 @@ def test_a_device_that_is_not_there(run, exported, tmp_path, capsys):
     for model in (exported, folder, exported / "onnx/model.onnx"):
         assert evaluate(model, run, "--device=cuda:7")[0] == 1
         assert "device cuda:7" in capsys.readouterr().err
+
+
+def test_models_that_cannot_be_used(run, exported, tmp_path, capsys):
+    """One line each, naming the model."""
+
+    class Fixed(torch.nn.Module):
+        def forward(self, wavs):
+            return wavs[:, :9000].reshape(len(wavs), 9, 1000).mean(2)
+
+    path = tmp_path / "fixed.onnx"
+    example = (torch.randn(1, 9000),)
+    torch.onnx.export(Fixed(), example, str(path), dynamo=True)
+    folder = exported / "speechbrain"
+    for model in (
+        path,
+        f"speechbrain:{folder}@interface.py:Recogniser",
+        f"speechbrain:{folder}",
+        tmp_path,
+    ):
+        assert evaluate(model, run)[0] == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: ") and "cannot be opened" in error
+
+
+@pytest.mark.parametrize("text", ["{angry: ang", "angry", "[1]", ""])
+def test_labels_that_are_no_mapping(run, exported, capsys, text):
+    with pytest.raises(SystemExit):
+        evaluate(exported, run, f"--model_labels={text}")
+    assert "invalid mapping value" in capsys.readouterr().err
+
+
+def test_a_run_tested_in_another_precision_is_refused(run, exported, capsys):
+    results = json.loads((run / "results.json").read_text())
+    about = json.loads((run / "data.json").read_text())
+    speech = RunSpeech(run, LABELS)
+    grid = [Condition(c["noise"], c["snr_db"]) for c in results["conditions"]]
+    test = describe_test(
+        grid,
+        run / about["test"]["manifest"],
+        speech.noise["test"].types,
+        "bf16",
+    )
+    results["test_sha256"] = text_sha256(test)
+    (run / "results.json").write_text(json.dumps(results))
+    assert evaluate(exported, run)[0] == 1
+    assert "another precision than fp32" in capsys.readouterr().err
+
+
+def test_two_models_are_no_system(run, exported, tmp_path, capsys):
+    """The folds of a system are of one model."""
+    one, other = run.parent, tmp_path / "other/fold"
+    shutil.copytree(one, other)
+    evaluate(exported, run)
+    folder = save_classifier(tmp_path / "hub")
+    evaluate(folder, other / "mlkd", f"--model_labels={MAPPING}")
+    results = json.loads((other / "other/results.json").read_text())
+    (other / "other/results.json").write_text(
+        json.dumps({**results, "fold": 2})
+    )
+    with pytest.raises(InputError, match="was trained with model"):
+        pool(find_runs([one / "other", other / "other"]))

@@ -99,7 +99,7 @@ def test_csv_corpus_keeps_groups_together(noise_corpus, tmp_path):
         prepare(tmp_path, beside(tmp_path), ["rain"], "csv")
 
 
-@pytest.mark.parametrize("layout", ["esc50", "prefix", "folder"])
+@pytest.mark.parametrize("layout", ["esc50", "archive", "prefix", "folder"])
 def test_esc_clips_of_one_source_share_a_split(tmp_path, layout):
     rows = []
     for fold in range(1, 6):
@@ -107,14 +107,19 @@ def test_esc_clips_of_one_source_share_a_split(tmp_path, layout):
             name = f"{fold}-{1000 + fold}-{take}"
             place = {
                 "esc50": f"audio/{name}-10.wav",
+                "archive": f"audio/{name}-10.wav",
                 "prefix": f"audio/sea_waves_{name}.wav",
                 "folder": f"003 - Sea waves/{name}.wav",
             }[layout]
             write_wav(tmp_path / place, 0.1 * torch.randn(8000))
             rows.append([f"{name}-10.wav", "sea_waves"])
-    if layout == "esc50":
+    if layout in ("esc50", "archive"):
         header = ["filename", "category"]
         write_csv(tmp_path / "meta/esc50.csv", header, rows)
+    if layout == "archive":  # as GitHub packs it
+        for name in ("meta", "audio"):
+            (tmp_path / "ESC-50-HEAD").mkdir(exist_ok=True)
+            (tmp_path / name).rename(tmp_path / "ESC-50-HEAD" / name)
     assert {r.kind for r in read_esc(tmp_path)} == {"sea_waves"}
     splits = prepare(tmp_path, beside(tmp_path), ["sea_waves"], "esc")
     for split, folds in zip(SPLITS, ("123", "4", "5")):
