@@ -180,7 +180,8 @@ def _read_table(path):
     try:
         if path.suffix.lower() == ".json":
             frame = pd.read_json(path, orient="index", dtype=False)
-            return frame.rename_axis("FileName").reset_index().astype(str)
+            frame = frame.rename_axis("FileName").reset_index()
+            return frame.astype(object).fillna("").astype(str)
         options = {"dtype": str, "keep_default_na": False}
         if path.suffix.lower() == ".tsv":
             options.update(sep="\t", quoting=csv.QUOTE_NONE)

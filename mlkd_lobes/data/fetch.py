@@ -119,8 +119,8 @@ def _get(url, file, size=None):
 def download(remote: Remote, path: pathlib.Path) -> str:
     """Downloads a file, going on where an earlier try stopped; its hash."""
     part = path.with_name(f"{path.name}.part")
-    if path.is_file():  # could not be unpacked
-        os.replace(path, part)
+    if path.is_file() and path.stat().st_size == remote.size:
+        os.replace(path, part)  # it could not be unpacked before
     with report_full_disk(part), open(part, "ab") as file:
         if file.tell() > (remote.size or 0):
             file.truncate(0)  # of another file, or of unknown size

@@ -279,13 +279,18 @@ def test_an_archive_that_leaves_its_folder_is_refused(serve, tmp_path):
     assert not (tmp_path / "evil").exists()
 
 
-def test_a_folder_that_exists_is_kept(serve, tmp_path):
+def test_a_folder_that_exists_is_kept(serve, server, tmp_path):
     serve(ARCHIVE)
     (tmp_path / "musan").mkdir()
     (tmp_path / "musan/mine").touch()
     with pytest.raises(InputError, match="musan: exists already"):
         tools.fetch("musan", tmp_path)
     assert (tmp_path / "musan/mine").exists()
+    # What has arrived is used.
+    (tmp_path / "musan").rename(tmp_path / "mine")
+    server.asked.clear()
+    tools.fetch("musan", tmp_path)
+    assert not server.asked
 
 
 def test_a_full_disk_is_named(serve, tmp_path, monkeypatch):
