@@ -28,7 +28,7 @@ SAMPLE_RATE = 16000
 AUDIO_SUFFIXES = tuple(
     (
         ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .w64 .rf64 "
-        ".sph .nist .caf .voc "
+        ".sph .nist .caf .voc "  # codespell:ignore caf
         ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .avi .3gp .amr .ac3 .ape "
         ".wv .spx"
     ).split()
