@@ -273,8 +273,8 @@ def _output(path):
             yield file
 
 
-COMMANDS = (report, doctor, export, evaluate, fetch, predict)
-COMMANDS = {f.__name__: f for f in COMMANDS}
+FUNCTIONS = report, doctor, export, evaluate, fetch, predict
+COMMANDS = {function.__name__: function for function in FUNCTIONS}
 
 
 def main(argv) -> int:

@@ -414,3 +414,16 @@ def test_nobody_is_called_none(tmp_path):
         named = {row["speaker"] for row in read("msp_podcast", tmp_path)}
         assert named == {str(i) for i in range(12)}
         labels.write_text(text.replace(unnamed, '"Unknown"'))
+
+
+def test_only_meld_shares_what_is_tested():
+    """Nothing else may declare that training and test have speakers in common."""
+    sharing = {
+        (corpus, name)
+        for corpus in ["csv", *CORPORA]
+        for name, protocol in protocols_of(corpus).items()
+        for key, *splits in protocol.declared
+        if splits == ["train", "test"]
+    }
+    assert sharing == {("meld", "split")}
+    assert protocols_of("meld")["split"].note
