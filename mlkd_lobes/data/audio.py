@@ -17,6 +17,7 @@ import soundfile
 import soxr
 
 from mlkd_lobes.data import mp3
+from mlkd_lobes.data.shards import Member, open_file
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import refuse_lfs_pointer
 
@@ -53,6 +54,22 @@ AudioInfo.__doc__ = """Header of an audio file; `duration` in seconds."""
 def list_audio(folder):
     """All audio files below a folder, sorted.
 
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to look, see `walk_audio`.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Paths below `folder`.
+    """
+    return sorted(map(pathlib.Path, walk_audio(folder)))
+
+
+def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
+    """The audio files below a folder, one after the other.
+
     Hidden files (`._*`) and the noise of prepared runs are left out.
 
     Arguments
@@ -60,11 +77,13 @@ def list_audio(folder):
     folder : str or pathlib.Path
         Where to look; links to folders are followed, each folder once. A
         folder that may not be read is left out with a warning.
+    suffixes : tuple of str
+        Of the files.
 
-    Returns
-    -------
-    list of pathlib.Path
-        Paths below `folder`.
+    Yields
+    ------
+    str
+        Paths below `folder`, in an order that does not change.
 
     Raises
     ------
@@ -79,7 +98,7 @@ def list_audio(folder):
         logger.warning(f"{error.filename}: left out ({error.strerror})")
 
     root = os.path.realpath(folder)
-    found, visited = [], {root}
+    visited = {root}
     for place, folders, names in os.walk(
         folder, onerror=warn, followlinks=True
     ):
@@ -95,14 +114,12 @@ def list_audio(folder):
             if not inside and real not in visited:
                 kept.append(name)
                 visited.add(real)
-        folders[:] = kept
-        found += [
-            pathlib.Path(place, name)
-            for name in names
-            if name.lower().endswith(AUDIO_SUFFIXES)
-            and not name.startswith(".")
-        ]
-    return sorted(path for path in found if path.is_file())
+        folders[:] = sorted(kept)
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            wanted = name.lower().endswith(suffixes) and name[0] != "."
+            if wanted and os.path.isfile(path):
+                yield path
 
 
 def audio_info(path):
@@ -145,9 +162,7 @@ def _open(path):
     if "\0" in str(path):
         raise InputError(f"{str(path)!r}: no file has a zero byte in its name")
     try:
-        # By its handle: by its name, `._name` beside it would be opened as well.
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
+        with open_file(path) as (file, size):
             with _sound(path, file, size) as sound:
                 yield sound, size
     except OSError as error:
@@ -163,15 +178,19 @@ def _sound(path, file, size):
     str(path).encode()  # what cannot be written to a table
     if size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes)")
-    source, start = file.fileno(), file.read(3)
+    inside = isinstance(path, Member)
+    # By its handle: by its name, `._name` beside it would be opened as well.
+    source, start = file if inside else file.fileno(), file.read(3)
     if mp3.is_mp3(start):
-        counted = mp3.with_frame_count(path, (size, os.path.getmtime(path)))
+        time = os.path.getmtime(path.shard if inside else path)
+        counted = mp3.with_frame_count(path, (size, time))
         source = io.BytesIO(counted) if counted else source
     file.seek(0)
     try:
         return soundfile.SoundFile(source, closefd=False)
     except RuntimeError as error:
-        refuse_lfs_pointer(path)
+        if not inside:
+            refuse_lfs_pointer(path)
         reason = getattr(error, "error_string", error)
         raise InputError(f"{path}: not readable as audio ({reason})")
 
@@ -179,7 +198,7 @@ def _sound(path, file, size):
 def _is_cut(sound, path, size):
     """Whether a file ends before its data do, which libsndfile only logs."""
     if sound.format == "NIST":
-        with open(path, "rb") as file:
+        with open_file(path) as (file, _):
             count = re.search(rb"sample_count -i (\d+)", file.read(1024))
         return bool(count) and sound.frames < int(count[1])
     claims = re.findall(

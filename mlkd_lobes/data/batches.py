@@ -8,7 +8,9 @@ utterance is read once and mixed under all conditions.
 import bisect
 import contextlib
 import functools
+import itertools
 import math
+import random
 
 import numpy as np
 import torch
@@ -94,6 +96,23 @@ def _check_entry(entry, labels, longest, where):
             "that fit into a batch: cut it (columns start and end), or raise "
             "max_batch_length and eval_batch_length"
         )
+
+
+def repeat_labelled(dataset, times):
+    """Adds every utterance again, for other noise, under further IDs.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        From `read_manifest`.
+    times : int
+        How often.
+    """
+    for name in list(dataset.data_ids):
+        for number in range(times):
+            again = f"{name} again {number}"
+            dataset.data[again] = {**dataset.data[name], "again": True}
+            dataset.data_ids.append(again)
 
 
 def add_training_pipeline(dataset, labels, speed, noise=None):
@@ -255,31 +274,42 @@ class KeyedSpeedPerturb(SpeedPerturb):
 
 
 class TrainingBatchSampler(Sampler):
-    """Batches of similar lengths, with unlabelled utterances added.
+    """Batches of similar lengths, with further signals added.
 
-    Labelled utterances are batched by SpeechBrain's DynamicBatchSampler.
-    Unlabelled ones, if there are any, are added to batches of about their own
-    length: at most as many as the batch could hold labelled ones, and at most
-    until it has twice `max_batch_length`, padding included. So all systems make
-    the same updates on the same labelled utterances.
+    Labelled utterances are batched by SpeechBrain's DynamicBatchSampler. Further
+    signals, if there are any, are added to batches of about their own length, none
+    twice in an epoch: first the dataset's own, then crops. So all systems make the
+    same updates on the same labelled utterances, and several processes, which get a
+    part of the batches each, never the same crop.
 
     Arguments
     ---------
     dataset : DynamicItemDataset
-        With `length` (seconds) and `emo` per utterance.
+        With `length` (seconds) and `emo` per utterance; without a label, or
+        marked `again`, it is a further one.
     max_batch_length : float
-        Seconds per batch, padding included, at the recordings' own speed.
+        Seconds per batch, padding included, at the recordings' own speed; and as
+        much times `ratio` for further signals.
     num_buckets : int
         Groups of similar length.
     seed : int
         Determines the order, together with the epoch.
+    ratio : float
+        Further signals per labelled one, at most.
+    crops : mlkd_lobes.data.unlabelled.Crops, optional
+        Crops; their indices follow those of the dataset.
     """
 
-    def __init__(self, dataset, max_batch_length, num_buckets, seed):
+    def __init__(
+        self, dataset, max_batch_length, num_buckets, seed, ratio=1.0, crops=()
+    ):
         entries = [dataset.data[name] for name in dataset.data_ids]
         self.lengths = [float(entry["length"]) for entry in entries]
         self.max_batch_length, self.seed, self.epoch = max_batch_length, seed, 0
-        self.labelled = [i for i, e in enumerate(entries) if e["emo"]]
+        further = [not e["emo"] or bool(e.get("again")) for e in entries]
+        self.labelled = [
+            i for i, is_further in enumerate(further) if not is_further
+        ]
         own = [self.lengths[i] for i in self.labelled]
         # Boundaries from the data, so that batches are as full as possible.
         shares = np.arange(1, num_buckets + 1) / num_buckets
@@ -292,10 +322,13 @@ class TrainingBatchSampler(Sampler):
             lengths_list=own,
             seed=seed,
         )
-        self.unlabelled = [[] for _ in self.bounds]
-        for i, entry in enumerate(entries):
-            if not entry["emo"]:
-                self.unlabelled[self._bucket(i)].append(i)
+        self.ratio, self.further = ratio, [[] for _ in self.bounds]
+        for i in np.flatnonzero(further).tolist():
+            self.further[self._bucket(i)].append(i)
+        ends = [crops.up_to(bound) if crops else 0 for bound in self.bounds]
+        # The indices of the crops of each bucket.
+        ends = [len(entries) + end for end in ends]
+        self.crops = list(map(range, [len(entries), *ends], ends))
 
     def _bucket(self, i):
         """Of an utterance; the last bucket takes longer ones as well."""
@@ -317,31 +350,31 @@ class TrainingBatchSampler(Sampler):
         return len(self.sampler)
 
     def __iter__(self):
-        generator = torch.Generator()
-        generator.manual_seed(stable_seed(self.seed, self.epoch, "others"))
-        queues = [
-            [b[i] for i in torch.randperm(len(b), generator=generator)]
-            for b in self.unlabelled
-        ]
+        queues = list(map(self._queue, range(len(self.bounds))))
         # A copy: the sampler shuffles anew once it is exhausted.
         for places in list(self.sampler):
             batch = [self.labelled[place] for place in places]
             bucket = max(map(self._bucket, batch))
-            room = int(self.max_batch_length / self.bounds[bucket])
-            full = self._fill(batch, queues[bucket], room)
-            # Utterances just used go to the end of the queue.
-            queues[bucket].sort(key=set(full).__contains__)
-            yield full
+            yield batch + self._fill(batch, queues[bucket], bucket)
 
-    def _fill(self, batch, queue, room):
-        """A batch with as many unlabelled utterances as there is room for."""
-        longest = max(self.lengths[i] for i in batch)
-        full = list(batch)
-        for i in queue:
-            if len(full) == len(batch) + room:
-                break
-            new_longest = max(longest, self.lengths[i])
-            if (len(full) + 1) * new_longest <= 2 * self.max_batch_length:
-                full.append(i)
+    def _queue(self, bucket):
+        """Further signals of a bucket in this epoch's order."""
+        key = stable_seed(self.seed, self.epoch, "further", bucket)
+        generator, own = random.Random(key), self.further[bucket]
+        crops = self.crops[bucket]
+        yield from generator.sample(own, len(own))
+        most = math.ceil(self.ratio * len(self.labelled))
+        yield from generator.sample(crops, min(most, len(crops)))
+
+    def _fill(self, batch, queue, bucket):
+        """As many further signals for a batch as there is room for."""
+        added, longest = [], max(self.lengths[i] for i in batch)
+        room = (1 + self.ratio) * self.max_batch_length
+        for i in itertools.islice(queue, round(self.ratio * len(batch))):
+            known = i < len(self.lengths)
+            length = self.lengths[i] if known else self.bounds[bucket]
+            new_longest = max(longest, length)
+            if (len(batch) + len(added) + 1) * new_longest <= room:
+                added.append(i)
                 longest = new_longest
-        return full
+        return added

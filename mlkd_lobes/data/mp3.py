@@ -8,6 +8,8 @@ rate spoil: they stop too early, or promise more than there is.
 import functools
 import re
 
+from mlkd_lobes.data.shards import open_file
+
 MPEG_1 = 3
 # kbit/s of layer III by index, for MPEG 1 and for MPEG 2 and 2.5.
 KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -39,7 +41,7 @@ def with_frame_count(path, state):
 
     Arguments
     ---------
-    path : str
+    path : str or mlkd_lobes.data.shards.Member
         The file.
     state : object
         Its size and time, so that a changed file is read again.
@@ -50,7 +52,7 @@ def with_frame_count(path, state):
         None where nothing needs to be done: the file holds the number, or has
         no frames of MPEG layer III.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as (file, _):
         start = _after_tag(file.read(10))
         file.seek(start)
         head = file.read(400)

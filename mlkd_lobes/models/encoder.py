@@ -173,6 +173,10 @@ class SSLEncoder(Wav2Vec2):
     dropout : float, optional
         Of all parts of the transformer, instead of those of the source's
         configuration.
+    mask_share : float
+        Share of the frames that spans of the source's `mask_time_length` cover in
+        training, overlaps counted twice (SpecAugment); drawn by NumPy's
+        global generator.
 
     Example
     -------
@@ -199,14 +203,17 @@ class SSLEncoder(Wav2Vec2):
         n_layers=None,
         freeze_feature_extractor=True,
         dropout=None,
+        mask_share=0.0,
     ):
         # `override_config` needs them, and is called by the base class.
         self.keep_layers, self.dropout = n_layers, dropout
+        self.mask_share = mask_share
         with opening(source):
             super().__init__(
                 source=source,
                 save_path=save_path,
                 freeze_feature_extractor=freeze_feature_extractor,
+                apply_spec_augment=mask_share > 0,
                 # Also where the source is stored in half precision.
                 dtype=torch.float32,
             )
@@ -216,7 +223,7 @@ class SSLEncoder(Wav2Vec2):
                 f"{source}: expects speech at {rate} Hz instead of "
                 f"{SAMPLE_RATE} Hz"
             )
-        # Without SpecAugment it never gets a gradient, which DDP refuses.
+        # It does not get a gradient in every batch, which DDP refuses.
         if hasattr(self.model, "masked_spec_embed"):
             self.model.masked_spec_embed.requires_grad_(False)
 
@@ -265,6 +272,11 @@ class SSLEncoder(Wav2Vec2):
         if self.dropout is not None:
             for name in DROPOUTS:
                 setattr(config, name, self.dropout)
+        if self.mask_share:
+            config.mask_time_prob, config.mask_feature_prob = (
+                self.mask_share,
+                0.0,
+            )
         if self.keep_layers is not None:
             check_depth(self.keep_layers, config.num_hidden_layers)
             config.num_hidden_layers = self.keep_layers
@@ -351,6 +363,9 @@ class SSLEncoder(Wav2Vec2):
 
     def _transform(self, hidden, mask, n_frames, levels):
         """Transformer: collects the levels with hooks on the layers."""
+        # Too short to hold a span, a batch stays as it is.
+        if self.training and hidden.shape[1] >= self.config.mask_time_length:
+            hidden = self.model._mask_hidden_states(hidden, attention_mask=mask)
         caught = {}
         hooks = [self._hook(level, caught) for level in levels]
         try:

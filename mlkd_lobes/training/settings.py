@@ -13,6 +13,7 @@ import numbers
 import re
 from collections import namedtuple
 
+from mlkd_lobes.data.unlabelled import fingerprint
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import file_sha256
 from mlkd_lobes.models.distillation import needs_teacher
@@ -23,7 +24,6 @@ from mlkd_lobes.training.checkpoints import n_processes
 
 Rule = namedtuple("Rule", ["holds", "expected"])
 Rule.__doc__ = """A predicate of values, and its description for messages."""
-
 Key = namedtuple("Key", ["rule", "affects", "scope"], defaults=[None])
 Key.__doc__ = """A row of the table.
 
@@ -100,15 +100,11 @@ def _one_of(*known):
 
 
 SWITCH = Rule(lambda value: isinstance(value, bool), "True or False")
-TEXT = Rule(
-    _is_text, "text; text that YAML reads as something else needs quotes"
-)
+TEXT = Rule(_is_text, "text, quoted where YAML reads something else")
 NUMBER = Rule(_is_number, "a number")
 NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number, at least 0")
 POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")
-SHARE = Rule(
-    lambda v: _is_number(v) and 0 <= v <= 1, "a number, at least 0, at most 1"
-)
+SHARE = Rule(lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
 MAPPING = Rule(lambda v: isinstance(v, dict), "a mapping, {} if empty")
 SNRS = Rule(
     lambda v: _distinct(v, _is_number), "a list of different SNRs in dB"
@@ -141,14 +137,14 @@ FILES = Rule(
     lambda v: v is None or _is_text(v) or _distinct(v, _is_text),
     "a file or a list of files",
 )
+UNLABELLED = _one_of(False, True, "corpus", "folder")
 SYSTEMS = Rule(
     lambda v: _mapping(v, _is_folder_name, MAPPING.holds),
-    "a mapping of names (of letters, digits, '_', '-' and '.'; in quotes where "
-    "YAML reads something else) to mappings of keys to values, {} for none",
+    "a mapping of names (of letters, digits, '_', '-' and '.', quoted where YAML "
+    "reads something else) to mappings of keys to values, {} for none",
 )
 TEXTS = Rule(lambda v: _distinct(v, _is_text, 0), "a list of different texts")
-# Checked where it is used, or an object of the YAML file.
-ANY = Rule(lambda value: True, "")
+ANY = Rule(lambda value: True, "")  # checked elsewhere, or an object
 
 # ---- The table ---------------------------------------------------------------
 
@@ -170,7 +166,10 @@ TABLE = {
     "select": Key(MAPPING, "everything", "folder"),
     "crowd_votes": Key(SWITCH, "everything", "folder"),
     "cut_silence": Key(_optional(SWITCH), "everything", "folder"),
-    "unlabelled": Key(SWITCH, "distillation"),
+    "unlabelled": Key(_one_of(False, True, "corpus", "folder"), "distillation"),
+    "unlabelled_folder": Key(FILES, "content"),
+    "unlabelled_ratio": Key(NOT_NEGATIVE, "student"),
+    "repeat_labelled": Key(SWITCH, "student"),
     "results_folder": Key(TEXT, "nothing"),
     "output_folder": Key(TEXT, "nothing"),
     "skip_prep": Key(SWITCH, "content"),
@@ -204,6 +203,7 @@ TABLE = {
     "teacher_freeze_cnn": Key(SWITCH, "teacher"),
     "student_freeze_cnn": Key(SWITCH, "student"),
     "student_layers": Key(_integer(1), "student"),
+    "mask_share": Key(SHARE, "student"),
     "head_projection": Key(_integer(1), "everything"),
     "teacher_dropout": Key(_optional(SHARE), "teacher"),
     "network": Key(_one_of("teacher", "student"), "system"),
@@ -229,6 +229,7 @@ TABLE = {
     "max_batch_length": Key(POSITIVE, "everything"),
     "num_buckets": Key(_integer(1), "everything"),
     "eval_batch_length": Key(POSITIVE, "nothing"),
+    "cache_limit": Key(NOT_NEGATIVE, "nothing"),
     "num_workers": Key(_integer(0), "nothing"),
     "weight_decay": Key(NOT_NEGATIVE, "everything"),
     "opt_class": Key(ANY, "everything"),
@@ -363,7 +364,7 @@ def training_record(settings, run_opts):
     return json.loads(json.dumps(record))
 
 
-def with_contents(record, splits, source, teacher_sha256):
+def with_contents(record, splits, source, unlabelled, teacher_sha256):
     """Adds the hashes of the files that a training depends on.
 
     Arguments
@@ -374,6 +375,8 @@ def with_contents(record, splits, source, teacher_sha256):
         Split to manifest and AddNoise.
     source : str
         Hub name or folder of the pre-trained encoder.
+    unlabelled : pathlib.Path or None
+        Database of the unlabelled speech of a folder, if it is used.
     teacher_sha256 : str or None
         Hash of the teacher's weights; None for a teacher.
 
@@ -388,6 +391,8 @@ def with_contents(record, splits, source, teacher_sha256):
         content[f"{split}_manifest"] = file_sha256(manifest)
         if record["speech"] == "noisy":
             content[f"{split}_noise"] = noise_fingerprint(noise.types)
+    if unlabelled:
+        content["unlabelled_speech"] = fingerprint(unlabelled)
     if record["network"] == "teacher":
         record = {**record, "wav2vec2_hub": source_fingerprint(source)}
     return {**record, "content": content}

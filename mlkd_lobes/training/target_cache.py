@@ -8,6 +8,7 @@ all epochs use the same numbers.
 """
 
 import hashlib
+import math
 import pathlib
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path, text_sha256
+from mlkd_lobes.training.checkpoints import n_processes
 
 
 class TargetCache:
@@ -30,6 +32,9 @@ class TargetCache:
         Hash of the teacher's weights.
     levels : sequence of int
         The levels they come from.
+    limit : float
+        Gigabytes beyond which nothing more is stored; targets that are not are
+        computed each time, with the same result.
 
     Example
     -------
@@ -43,12 +48,16 @@ class TargetCache:
     True
     """
 
-    def __init__(self, folder, teacher_sha256, levels):
+    def __init__(self, folder, teacher_sha256, levels, limit=math.inf):
         # Other weights or levels mean another folder: a changed teacher never
         # uses an old cache.
         key = text_sha256([teacher_sha256, list(levels)])
         self.folder = pathlib.Path(folder) / key[:16]
         self.levels = levels
+        stored = self.folder.rglob("*.safetensors")
+        used = sum(path.stat().st_size for path in stored)
+        # Every process fills its part.
+        self.room = (limit * 1e9 - used) / n_processes()
 
     def get(self, ids, compute):
         """Targets of a batch.
@@ -79,7 +88,7 @@ class TargetCache:
         )
 
     def _write(self, path, features, logits):
-        """Stores the targets of a signal; returns them as they are read later."""
+        """Stores targets if there is room; returns them as they would be read."""
         entry = {
             name: tensor.detach().to("cpu", torch.float16).contiguous()
             for name, tensor in (("features", features), ("logits", logits))
@@ -91,8 +100,11 @@ class TargetCache:
                     "are not finite, or beyond the range of half precision, in "
                     "which they are stored; choose other levels"
                 )
-        with atomic_path(path) as temporary:
-            save_file(entry, temporary)
+        size = sum(t.numel() * t.element_size() for t in entry.values())
+        if size <= self.room:
+            with atomic_path(path) as temporary:
+                save_file(entry, temporary)
+            self.room -= size
         return entry
 
     def _path(self, utterance):

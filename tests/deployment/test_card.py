@@ -61,8 +61,8 @@ def test_card_describes_model_and_data(card):
     assert "from a given teacher, `my-hubert`" in given
     unchecked = card(checked=False)
     assert "none of them used" not in unchecked and "is unknown" in unchecked
-    unlabelled = "Unlabelled speech of the same speakers"
-    assert unlabelled in card(unlabelled=True)
+    unlabelled = "Speech without labels was used as well, of the same speakers."
+    assert unlabelled in card(unlabelled="corpus")
     assert unlabelled not in usual
 
 

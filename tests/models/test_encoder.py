@@ -1,5 +1,6 @@
 """Length-exactness, levels, and students of their teachers."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny_config
@@ -286,3 +287,33 @@ def test_sources_in_half_precision_are_trained_in_single(
     encoder = SSLEncoder(str(tmp_path / "half"), str(tmp_path))
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
     assert encoder(torch.randn(1, 4000)).last_hidden.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "wavlm"])
+def test_spans_are_masked_in_training_alone(encoder_folder, kind):
+    """Half of the frames, at places of NumPy's generator; short batches whole."""
+    folder = encoder_folder(kind, "group")
+    masking = SSLEncoder(folder, folder, mask_share=0.5, dropout=0.0)
+    plain = SSLEncoder(folder, folder, dropout=0.0)
+    masking.model.config.mask_time_length = 10
+    wav, lengths = torch.randn(2, 32000), torch.tensor([1.0, 0.6])
+
+    def encode(encoder, seed=0, wav=wav):
+        np.random.seed(seed)
+        with torch.no_grad():
+            return encoder(wav, lengths, levels=[0]).levels[0]
+
+    whole = encode(plain.train())
+    first, again = encode(masking.train()), encode(masking)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, encode(masking, seed=1))
+    assert not torch.allclose(first, whole)
+    assert torch.equal(encode(masking.eval()), encode(plain.eval()))
+    short = wav[:, :1600]
+    masking.train()
+    assert torch.equal(encode(masking, wav=short), encode(plain, wav=short))
+    assert not any(
+        p.requires_grad
+        for n, p in masking.named_parameters()
+        if "masked_spec" in n
+    )

@@ -2,6 +2,7 @@
 
 import shutil
 
+import inputs
 import pytest
 import torch
 import train
@@ -201,7 +202,7 @@ def test_a_trained_teacher_needs_no_hub(experiment, monkeypatch):
     """Nor does a student that does not distil need levels that are there."""
     alone = {"kd_levels": "[9]", "loss_weights": "{features: 0, logits: 0}"}
     experiment.run("teacher", **alone)
-    monkeypatch.delattr(train.encoder, "check_source")
+    monkeypatch.delattr(inputs.encoder, "check_source")
     results = experiment.run("student_clean", **alone)
     assert results["system"] == "student_clean"
 

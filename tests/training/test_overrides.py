@@ -47,7 +47,7 @@ def test_the_command_line_wins(tmp_path):
     path.write_text("seed: 5\nunlabelled: False\nstudent_epochs: 3\n")
     text = f"settings: {path}\nsystem: mlkd_semi"
     found = resolve(text)
-    assert (found["seed"], found["unlabelled"]) == (5, True)
+    assert (found["seed"], found["unlabelled"]) == (5, "corpus")
     found = resolve(text + "\nunlabelled: False\nseed: 6")
     assert (found["seed"], found["unlabelled"]) == (6, False)
     assert found["student_epochs"] == 3

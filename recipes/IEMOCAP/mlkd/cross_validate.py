@@ -30,8 +30,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import torch
 from filelock import FileLock
+from inputs import TEACHER, find_corpus
 from ruamel.yaml import YAML, YAMLError
-from train import TEACHER, find_corpus
 
 import speechbrain as sb
 from mlkd_lobes.errors import InputError, run_command

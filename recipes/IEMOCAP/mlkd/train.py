@@ -16,39 +16,44 @@ Authors
 import functools
 import gc
 import inspect
+import math
 import os
 import pathlib
 import sys
 import time
 
-import iemocap_prepare
+import numpy as np
 import torch
 import transformers
 from hyperpyyaml import load_hyperpyyaml
+from inputs import (
+    TEACHER,
+    check_models,
+    find_corpus,
+    load_teacher,
+    refuse_overlaps,
+)
 from noise_prepare import prepare_noise
+from torch.utils.data import ConcatDataset
 
 import speechbrain as sb
-from mlkd_lobes.data import batches, corpora, leakage
+from mlkd_lobes.data import batches, unlabelled
 from mlkd_lobes.data.manifests import describe_split
-from mlkd_lobes.data.prepare import prepare_corpus
-from mlkd_lobes.errors import InputError, check_choice, run_command
+from mlkd_lobes.errors import InputError, run_command
 from mlkd_lobes.evaluation import metrics, results
 from mlkd_lobes.files import report_full_disk, stable_seed
-from mlkd_lobes.models import classifier, distillation, encoder
+from mlkd_lobes.models import classifier, distillation
 from mlkd_lobes.models.distillation import Student, Targets, needs_teacher
 from mlkd_lobes.noise import add_noise
 from mlkd_lobes.noise.distortions import apply_grid
 from mlkd_lobes.training import checkpoints, overrides, run_folder, settings
 from mlkd_lobes.training.target_cache import TargetCache
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils import distributed
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
-
-# The system whose model all students of an output folder start from.
-TEACHER = "teacher"
-CORPORA = ("iemocap", "csv", *corpora.CORPORA)
 
 
 class EmotionBrain(sb.Brain):
@@ -127,7 +132,9 @@ class EmotionBrain(sb.Brain):
         """Makes dropout and learning rate functions of the step alone."""
         rank = getattr(self, "rank", 0)
         key = (self.hparams.system, self.epoch, self.step, rank)
-        torch.manual_seed(stable_seed(self.hparams.seed, *key))
+        seed = stable_seed(self.hparams.seed, *key)
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # draws masked spans
         for name, optimizer in self.optimizers_dict.items():
             schedule = self.hparams.schedules[name]
             rate = schedule.calculate_lr(self.optimizer_step + 1)
@@ -228,16 +235,6 @@ def splits_of(hparams):
     }
 
 
-def find_corpus(corpus, protocol):
-    """The preparation of a corpus, and one of its protocols."""
-    check_choice("corpus", corpus, CORPORA)
-    function, known = iemocap_prepare.prepare_iemocap, iemocap_prepare.PROTOCOLS
-    if corpus != "iemocap":
-        function, known = prepare_corpus, corpora.protocols_of(corpus)
-    check_choice("protocol", protocol, known)
-    return function, known[protocol]
-
-
 def prepare(hparams):
     """Writes manifests and noise CSVs, by the first process; checks overlaps."""
     corpus = hparams["corpus"], hparams["protocol"]
@@ -262,18 +259,17 @@ def prepare(hparams):
         taken = inspect.signature(function).parameters
         options = {key: options[key] for key in taken}
         run_on_main(function, kwargs=options)
-    unlabelled, entries = hparams["unlabelled"], {}
+    entries, own = {}, hparams["unlabelled"] in (True, "corpus")
     for split in splits_of(hparams):
-        data = read_dataset(hparams, split, unlabelled and split == "train")
+        data = read_dataset(hparams, split, own and split == "train")
         entries[split] = [
             {**entry, "wav": os.path.realpath(entry["wav"])}
             for entry in data.data.values()
         ]
     prepare_noise_csvs(hparams, [e for part in entries.values() for e in part])
-    leakage.refuse_overlaps(entries, leakage.SPEECH_KEYS, declared)
-    types = {s: noise.types for s, (_, noise) in splits_of(hparams).items()}
-    sources = leakage.noise_sources(types)
-    leakage.refuse_overlaps(sources, leakage.NOISE_KEYS, declared)
+    prepare_crops(hparams, **entries)
+    noises = {split: noise for split, (_, noise) in splits_of(hparams).items()}
+    refuse_overlaps(entries, noises, declared)
 
 
 def prepare_noise_csvs(hparams, entries):
@@ -295,20 +291,40 @@ def prepare_noise_csvs(hparams, entries):
     run_on_main(prepare_noise, kwargs=options)
 
 
-def read_dataset(hparams, split, unlabelled=False):
+def prepare_crops(hparams, train, valid, test):
+    """Lists the unlabelled speech of a folder, if the system uses it."""
+    sources, used = hparams["unlabelled_folder"], hparams["unlabelled"]
+    if used == "folder" and sources is None:
+        raise InputError("unlabelled: 'folder' needs an unlabelled_folder")
+    hparams["crops"] = None
+    if used not in (True, "folder") or sources is None:
+        return
+    if needs_teacher(hparams["loss_weights"]):
+        lengths = [entry["length"] for entry in train if entry["emo"]]
+        options = sources, lengths, [*valid, *test]
+        place = unlabelled.place_of(hparams["output_folder"], *options)
+        run_on_main(unlabelled.prepare_unlabelled, args=[place, *options])
+        hparams["crops"] = place
+
+
+def read_dataset(hparams, split, with_unlabelled=False):
     """A split's utterances, on request those without a label as well."""
     longest = hparams["eval_batch_length"]
     if split == "train":
         longest = hparams["max_batch_length"]
     manifest, _ = splits_of(hparams)[split]
     folder, labels = hparams["data_folder"], hparams["labels"]
-    return batches.read_manifest(manifest, folder, labels, longest, unlabelled)
+    options = labels, longest, with_unlabelled
+    return batches.read_manifest(manifest, folder, *options)
 
 
 def training_set(hparams):
     """Training speech, clean or noisy; unlabelled only with a teacher."""
     distils = needs_teacher(hparams["loss_weights"])
-    data = read_dataset(hparams, "train", hparams["unlabelled"] and distils)
+    own = hparams["unlabelled"] in (True, "corpus")
+    data = read_dataset(hparams, "train", own and distils)
+    if hparams["repeat_labelled"]:
+        batches.repeat_labelled(data, math.ceil(hparams["unlabelled_ratio"]))
     noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
     labels, speed = hparams["labels"], hparams["speed_perturb"]
     batches.add_training_pipeline(data, labels, speed, noise)
@@ -334,12 +350,6 @@ def loader_options(hparams):
     """Workers, and a generator apart from the global one."""
     generator = torch.Generator().manual_seed(hparams["seed"])
     return {"num_workers": hparams["num_workers"], "generator": generator}
-
-
-def load_teacher(hparams, folder):
-    """A trained teacher."""
-    factory, labels = hparams["teacher_encoder"], hparams["labels"]
-    return classifier.load_classifier(folder, factory, labels)
 
 
 def build_modules(hparams, teacher_folder, teacher):
@@ -390,7 +400,7 @@ def train_network(hparams, run_opts, record, folder, teacher_folder=None):
     if hparams["network"] == "student":
         teacher = load_teacher(hparams, teacher_folder)
         teacher_sha256 = classifier.state_sha256(teacher)
-    files = splits_of(hparams), hparams["wav2vec2_hub"]
+    files = splits_of(hparams), hparams["wav2vec2_hub"], hparams["crops"]
     record = settings.with_contents(record, *files, teacher_sha256)
     with run_folder.reserved(folder, record, hparams["systems"]):
         if run_folder.read_stage(folder):
@@ -408,8 +418,12 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     data, speech = training_set(hparams), hparams["speech"]
     noise, snrs = hparams["valid_noise"], hparams["valid_snrs"]
     validation = validation_grid(speech, noise, snrs)
+    crops = ()
+    if hparams["crops"]:
+        crops = unlabelled.Crops(hparams["crops"], hparams["add_noise"])
     limits = hparams["max_batch_length"], hparams["num_buckets"]
-    sampler = batches.TrainingBatchSampler(data, *limits, hparams["seed"])
+    rest = hparams["seed"], hparams["unlabelled_ratio"], crops
+    sampler = batches.TrainingBatchSampler(data, *limits, *rest)
     options = settings.run_options(hparams, run_opts)
     n_updates = checkpoints.updates_per_epoch(
         len(sampler), options["grad_accumulation_factor"]
@@ -418,10 +432,13 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     brain_class = EmotionBrain
     if "teacher" in modules:
         brain_class, levels = MLKDBrain, modules["teacher"].levels
-        own["cache"] = TargetCache(folder / "targets", sha256, levels)
+        limit = hparams["cache_limit"]
+        own["cache"] = TargetCache(folder / "targets", sha256, levels, limit)
     checkpointer = hparams["checkpointer"](folder / "save")
     brain = brain_class(modules, {**hparams, **own}, run_opts, checkpointer)
-    options = {"batch_sampler": sampler, **loader_options(hparams)}
+    options = {"batch_sampler": sampler, "collate_fn": PaddedBatch}
+    options.update(loader_options(hparams))
+    data = ConcatDataset([data, crops])
     loader = brain.make_dataloader(data, sb.Stage.TRAIN, None, **options)
     # Without DDP, Brain does not set the epoch of a batch sampler.
     brain.train_sampler = brain.train_sampler or sampler
@@ -483,27 +500,10 @@ def load(hparams_file, resolved):
     """Hyperparameters of a system, its objects built."""
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, resolved.overrides)
-    hparams["student_weights"] = hparams["loss_weights"]
+    hparams["student_weights"], hparams["crops"] = hparams["loss_weights"], None
     if hparams["network"] == "teacher":
         hparams["loss_weights"] = {"emotion": 1.0}
     return hparams
-
-
-def check_models(systems, hparams, folder):
-    """Raises for models that could not be trained, before all preparation."""
-    depth, weights = None, hparams["student_weights"]
-    distillation.WeightedLosses(hparams["losses"], weights)
-    hub, cache = hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
-    new = [n for n in systems if not run_folder.read_stage(folder.with_name(n))]
-    if any(systems[name][0]["network"] == "teacher" for name in new):
-        depth = encoder.check_source(hub, cache)
-    student, given = hparams["network"] == "student", hparams["teacher_folder"]
-    if student and given and folder.name in new:
-        depth = load_teacher(hparams, given).encoder.n_layers
-    if depth and (student or TEACHER in systems):
-        if needs_teacher(weights):
-            distillation.check_levels(hparams["kd_levels"], depth)
-        encoder.check_depth(hparams["student_layers"], depth)
 
 
 def run(hparams_file, run_opts, command_line):
@@ -564,7 +564,7 @@ def run_stages(systems, hparams, run_opts, folder):
     else:
         student = hparams["network"] == "student"
         sha256 = run_folder.read_stage(folder)["teacher_sha256"]
-        files = splits_of(hparams), hparams["wav2vec2_hub"]
+        files = splits_of(hparams), hparams["wav2vec2_hub"], hparams["crops"]
         sha256 = sha256 if student else None
         record = settings.with_contents(record, *files, sha256)
         arguments = [folder, record, hparams["systems"]]

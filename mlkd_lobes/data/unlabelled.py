@@ -1,0 +1,342 @@
+"""Unlabelled speech of any length and amount, cut into crops.
+
+Recordings and their crops are listed in a database on disk: a thousand hours need no
+more memory than ten. Preparation reads headers only. Crops are as long as labelled
+utterances, so that they fit into their batches.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import random
+import sqlite3
+from collections import Counter, defaultdict
+
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from mlkd_lobes import files
+from mlkd_lobes.data import audio, manifests, shards
+from mlkd_lobes.data.batches import torch_threads
+from mlkd_lobes.errors import InputError
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+# Rows of a table that are in memory at a time.
+BLOCK = 10000
+TABLES = """
+create table recordings (name, shard, path, offset, size);
+create table cut (recording, start, stop);
+create table about (digest);
+"""
+# Numbered by length, so that the crops up to a length are a range.
+SORT = """
+create table crops as select * from cut order by round(stop - start, 4), rowid;
+drop table cut;
+"""
+CROP = """
+select name, shard, path, offset, size, start, stop
+from crops join recordings on recordings.rowid = crops.recording
+where crops.rowid = ?
+"""
+COUNT = "select count(*) from crops where round(stop - start, 4) <= ?"
+
+
+def place_of(folder, sources, lengths, held_out):
+    """The database of some unlabelled speech; other crops are in another one.
+
+    So the one that a running training reads is never overwritten.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where databases are kept.
+    sources, lengths, held_out
+        See `prepare_unlabelled`.
+
+    Returns
+    -------
+    pathlib.Path
+        Its path.
+    """
+    speakers = [[entry["wav"], entry["speaker"]] for entry in held_out]
+    key = files.text_sha256([sources, lengths, speakers])
+    return pathlib.Path(folder, f"unlabelled-{key[:8]}.db")
+
+
+def prepare_unlabelled(database, sources, lengths, held_out):
+    """Lists unlabelled recordings and cuts them, unless that is done.
+
+    Recordings up to the longest labelled utterance stay whole; the lengths of
+    others' crops are drawn from those of the labelled utterances. Left out, with
+    a warning: recordings and named speakers of validation and test, and what
+    cannot be read.
+
+    Arguments
+    ---------
+    database : pathlib.Path
+        From `place_of`.
+    sources : str or list of str
+        Folders with audio or shards at any depth, or with a manifest.csv (path,
+        and optionally speaker, start, end in seconds); or the path of such a
+        table, of a JSON manifest, or of a shard.
+    lengths : list of float
+        Seconds of the labelled utterances.
+    held_out : list of dict
+        Entries of validation and test: `wav`, a path, and `speaker`.
+
+    Raises
+    ------
+    InputError
+        If a source cannot be read, or nothing is left.
+    """
+    if database.exists():
+        logger.info(f"{database}: prepared already.")
+        return
+    left_out = Counter()
+    rows = _usable(sources, _HeldOut(held_out), left_out)
+    with files.atomic_path(database) as temporary:
+        try:
+            with contextlib.closing(sqlite3.connect(temporary)) as db:
+                db.executescript("pragma journal_mode = off;" + TABLES)
+                n, seconds = _fill(db, rows, sorted(lengths))
+                db.executescript(SORT)
+                db.commit()
+        except sqlite3.Error as error:
+            raise InputError(f"{database}: cannot be written ({error})")
+        for reason, number in left_out.items():
+            logger.warning(f"unlabelled_folder: {number} left out: {reason}")
+        if not n:
+            raise InputError(f"unlabelled_folder: no speech in {sources}")
+    logger.info(f"Unlabelled: {n} recordings, {seconds / 3600:.2f} h")
+
+
+def _fill(db, rows, lengths):
+    """Writes recordings and crops; number and seconds of the recordings."""
+    digest, n, total = hashlib.sha256(), 0, 0.0
+    for n, (name, path, size, start, stop) in enumerate(rows, start=1):
+        place = (None, str(path), None, None)
+        if isinstance(path, shards.Member):
+            place = tuple(path)
+        db.execute("insert into recordings values (?,?,?,?,?)", (name, *place))
+        crops = ((n, *crop) for crop in cut(name, start, stop, lengths))
+        db.executemany("insert into cut values (?,?,?)", crops)
+        digest.update(json.dumps([name, size, start, stop]).encode())
+        total += stop - start
+    db.execute("insert into about values (?)", [digest.hexdigest()])
+    return n, total
+
+
+def cut(name, start, stop, lengths):
+    """Crops of a recording, which cover it; the last may overlap with another.
+
+    Arguments
+    ---------
+    name : str
+        Of the recording, the key of all draws.
+    start : float
+        Its beginning in seconds.
+    stop : float
+        Its end.
+    lengths : list of float
+        Seconds, from the shortest; longer recordings are cut.
+
+    Yields
+    ------
+    start : float
+        Of a crop, in seconds.
+    stop : float
+        Its end.
+
+    Example
+    -------
+    >>> list(cut("a", 1.0, 2.5, [2.0]))
+    [(1.0, 2.5)]
+    >>> list(cut("a", 0.0, 5.0, [2.0]))
+    [(0.0, 2.0), (2.0, 4.0), (3.0, 5.0)]
+    """
+    if stop - start <= lengths[-1]:
+        yield start, stop
+        return
+    generator = random.Random(files.stable_seed("crops", name))
+    while start < stop:
+        length = generator.choice(lengths)
+        first = min(start, stop - length)
+        yield round(first, 4), round(first + length, 4)
+        start += length
+
+
+def _usable(sources, held_out, left_out):
+    """Name, path, size, start and stop of what may be used; counts the rest."""
+    sources = [sources] if isinstance(sources, str) else sources
+    for number, source in enumerate(sources):
+        for name, path, row in _recordings(pathlib.Path(source).absolute()):
+            try:
+                times = _times(row, path)
+                first, last, info = audio.frame_bounds(path, *times)
+                with shards.open_file(path) as (_, size):
+                    known = held_out.has(path, size, row.get("speaker"))
+            except InputError as error:
+                left_out[str(error) if len(left_out) < 9 else "…"] += 1
+                continue
+            if known:
+                left_out["of validation or test"] += 1
+                continue
+            times = (round(b / info.sample_rate, 4) for b in (first, last))
+            yield f"{number}/{name}", path, size, *times
+
+
+def _times(row, path):
+    """Start and end of a recording, if its table names them."""
+    stop = row.get("stop", row.get("end"))
+    given = {"start": row.get("start"), "end": stop}
+    return [audio.to_seconds(v, f"{path}: {k}") for k, v in given.items()]
+
+
+def _recordings(source):
+    """Name, path and row of the recordings of a source, one by one."""
+    table = source / "manifest.csv" if source.is_dir() else source
+    kind = table.suffix.lower() if table.is_file() else None
+    if kind == ".json":
+        for name, entry in manifests.read_entries(table).items():
+            path = manifests.wav_path(
+                entry["wav"], table.parent, f"{table}: {name}"
+            )
+            yield name, path, entry
+    elif kind == ".csv":
+        for row in _rows(table):
+            # Not a pathlib.Path, which keeps the names of all files in memory.
+            path = files.spelled(table.parent, row["path"])
+            yield row["path"], os.path.join(table.parent, path), row
+    elif kind == shards.SUFFIX:
+        yield from _members(table.name, table)
+    else:
+        kinds = (*audio.AUDIO_SUFFIXES, shards.SUFFIX)
+        for path in audio.walk_audio(source, kinds):
+            name = os.path.relpath(path, source)
+            if path.lower().endswith(shards.SUFFIX):
+                yield from _members(name, path)
+            else:
+                yield name, path, {}
+
+
+def _members(name, shard):
+    """The recordings of a shard; of samples other files are skipped."""
+    for member in shards.members(shard):
+        if member.name.lower().endswith(audio.AUDIO_SUFFIXES):
+            yield f"{name}/{member.name}", member, {}
+
+
+def _rows(table):
+    """Rows of a table, some of which are in memory at a time."""
+    files.refuse_lfs_pointer(table)
+    options = {"dtype": str, "keep_default_na": False, "chunksize": BLOCK}
+    try:
+        for block in pd.read_csv(table, encoding="utf-8-sig", **options):
+            if "path" not in block:
+                raise InputError(f"{table}: column path is missing")
+            yield from block.to_dict("records")
+    except ValueError as error:
+        raise InputError(f"{table}: cannot be read as a table ({error})")
+
+
+class _HeldOut:
+    """Recordings and speakers of validation and test."""
+
+    def __init__(self, entries):
+        speakers = (e["speaker"] for e in entries)
+        self.speakers = {files.composed(s) for s in speakers if s}
+        self.sizes = defaultdict(set)
+        for path in {e["wav"] for e in entries}:
+            self.sizes[os.path.getsize(path)].add(path)
+
+    def has(self, path, size, speaker):
+        """Whether a recording, of whatever name, or its speaker is among them."""
+        if files.composed(speaker) in self.speakers:
+            return True
+        own = _content(path) if size in self.sizes else None
+        return any(_content(p) == own for p in self.sizes.get(size, ()))
+
+
+def _content(path):
+    with shards.open_file(path) as (file, _):
+        return hashlib.sha256(file.read()).digest()
+
+
+def fingerprint(database):
+    """Hash of the recordings' names, sizes and lengths, not of their folder.
+
+    Arguments
+    ---------
+    database : str or pathlib.Path
+        From `prepare_unlabelled`.
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
+    return _query(database, "select digest from about")[0]
+
+
+def _query(database, text, *values):
+    """The first row of a query."""
+    uri = f"{pathlib.Path(database).absolute().as_uri()}?mode=ro&immutable=1"
+    # A connection each: none may be shared by processes.
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+        return db.execute(text, values).fetchone()
+
+
+class Crops(Dataset):
+    """Crops of unlabelled recordings as training items, from short to long.
+
+    Arguments
+    ---------
+    database : str or pathlib.Path
+        From `prepare_unlabelled`.
+    noise : mlkd_lobes.noise.add_noise.KeyedAddNoise
+        Makes them noisy.
+    """
+
+    def __init__(self, database, noise):
+        self.database, self.noise = database, noise
+        (self.number,) = _query(database, "select count(*) from crops")
+
+    def __len__(self):
+        return self.number
+
+    def up_to(self, seconds):
+        """Number of the crops that are no longer.
+
+        Arguments
+        ---------
+        seconds : float
+            Their length.
+
+        Returns
+        -------
+        int
+            They are the first ones.
+        """
+        return _query(self.database, COUNT, seconds)[0]
+
+    def __getitem__(self, i):
+        row = _query(self.database, CROP, i + 1)
+        name, shard, path, *place, start, stop = row
+        if shard:
+            path = shards.Member(shard, path, *place)
+        key = f"{name}@{start}-{stop}"
+        with torch_threads(1):
+            clean = torch.from_numpy(audio.read_audio(path, start, stop))
+            noisy, snr = self.noise.corrupt(clean, key)
+        return {
+            "key": key,
+            "clean": clean,
+            "sig": noisy,
+            "snr": snr,
+            "label": -1,
+        }

@@ -1,0 +1,58 @@
+"""What a run reads: corpus, manifests, noise, models; checked before it trains.
+
+Authors
+ * The MLKD recipe's authors 2026
+"""
+
+import iemocap_prepare
+
+from mlkd_lobes.data import corpora, leakage
+from mlkd_lobes.data.prepare import prepare_corpus
+from mlkd_lobes.errors import check_choice
+from mlkd_lobes.models import classifier, distillation, encoder
+from mlkd_lobes.models.distillation import needs_teacher
+from mlkd_lobes.training import run_folder
+
+# The system whose model all students of an output folder start from.
+TEACHER = "teacher"
+CORPORA = ("iemocap", "csv", *corpora.CORPORA)
+
+
+def find_corpus(corpus, protocol):
+    """The preparation of a corpus, and one of its protocols."""
+    check_choice("corpus", corpus, CORPORA)
+    function, known = iemocap_prepare.prepare_iemocap, iemocap_prepare.PROTOCOLS
+    if corpus != "iemocap":
+        function, known = prepare_corpus, corpora.protocols_of(corpus)
+    check_choice("protocol", protocol, known)
+    return function, known[protocol]
+
+
+def refuse_overlaps(entries, noises, declared):
+    """Raises where splits share speech or noise, unless that is declared."""
+    leakage.refuse_overlaps(entries, leakage.SPEECH_KEYS, declared)
+    sources = leakage.noise_sources({s: n.types for s, n in noises.items()})
+    leakage.refuse_overlaps(sources, leakage.NOISE_KEYS, declared)
+
+
+def load_teacher(hparams, folder):
+    """A trained teacher."""
+    factory, labels = hparams["teacher_encoder"], hparams["labels"]
+    return classifier.load_classifier(folder, factory, labels)
+
+
+def check_models(systems, hparams, folder):
+    """Raises for models that could not be trained, before all preparation."""
+    depth, weights = None, hparams["student_weights"]
+    distillation.WeightedLosses(hparams["losses"], weights)
+    hub, cache = hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
+    new = [n for n in systems if not run_folder.read_stage(folder.with_name(n))]
+    if any(systems[name][0]["network"] == "teacher" for name in new):
+        depth = encoder.check_source(hub, cache)
+    student, given = hparams["network"] == "student", hparams["teacher_folder"]
+    if student and given and folder.name in new:
+        depth = load_teacher(hparams, given).encoder.n_layers
+    if depth and (student or TEACHER in systems):
+        if needs_teacher(weights):
+            distillation.check_levels(hparams["kd_levels"], depth)
+        encoder.check_depth(hparams["student_layers"], depth)
