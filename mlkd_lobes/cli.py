@@ -1,6 +1,6 @@
 """Command line of the lobes.
 
-> python -m mlkd_lobes report | doctor | export | predict | evaluate | fetch …
+> python -m mlkd_lobes report | doctor | export | predict | evaluate | fetch | app …
 
 Each command imports its modules when it is called, so predicting with an ONNX file
 works without PyTorch.
@@ -60,20 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add.add_argument("--without_int8", action="store_true", help=text)
 
     _add_outside(commands)
-    text = "emotions of recordings"
-    add = commands.add_parser("predict", help=text).add_argument
-    add("model", help="an export, a run's folder or an ONNX file")
-    text = "files, folders, or a CSV with a column path and "
-    text += "optionally start and end in seconds"
-    add("audio", nargs="+", help=text)
-    add("--backend", choices=list(BACKENDS))
-    add("--device", default="cpu", help="e.g. cuda:0")
-    text = "longest window in seconds; longer recordings get a row per window"
-    add("--window", type=float, default=15.0, help=text)
-    text = "seconds of audio per batch"
-    add("--batch_length", type=float, default=60.0, help=text)
-    add("--output", help="a file (.csv, .jsonl); default: standard output")
-    add("--jsonl", action="store_true", help="JSON lines instead of CSV")
+    _add_classifying(commands)
     return parser
 
 
@@ -96,6 +83,43 @@ def _add_outside(commands):
     add = commands.add_parser("fetch", help=text).add_argument
     add("corpus", help="e.g. ravdess, musan; a wrong name lists all")
     add("folder", help="where it goes")
+
+
+def _add_classifying(commands):
+    """The commands that classify recordings."""
+    text = "a page on this machine: a recording in noise, and its emotions"
+    add = commands.add_parser("app", help=text).add_argument
+    add("model", help="an export, a run's folder or an ONNX file")
+    add("--compare", help="another model beside it")
+    add(
+        "--noise_folder", help="noise in sub-folders, ESC, or with manifest.csv"
+    )
+    add("--backend", choices=list(BACKENDS))
+    add("--device", default="cpu", help="e.g. cuda:0")
+    add("--port", type=int, help="default: the first free one from 7860")
+    text = "emotions of recordings"
+    add = commands.add_parser("predict", help=text).add_argument
+    add("model", help="an export, a run's folder or an ONNX file")
+    text = "files, folders, a CSV with a column path and optionally start and "
+    text += "end in seconds, or - for a stream (WAV) from standard input"
+    add("audio", nargs="+", help=text)
+    add("--backend", choices=list(BACKENDS))
+    add("--device", default="cpu", help="e.g. cuda:0")
+    text = "longest window in seconds; longer recordings get a row per window; "
+    text += "default: 15, with --hop or a stream 4"
+    add("--window", type=float, help=text)
+    text = "a row every so many seconds, for the window before; of a stream: 1"
+    add("--hop", type=float, help=text)
+    text = "sampling rate of a stream without header: 16 bits, one channel"
+    add("--raw", type=int, help=text)
+    text = "no emotion for rows whose largest probability is below this"
+    add("--min_confidence", type=float, default=0.0, help=text)
+    text = "no emotion for windows without speech (needs silero-vad)"
+    add("--vad", action="store_true", help=text)
+    text = "seconds of audio per batch"
+    add("--batch_length", type=float, default=60.0, help=text)
+    add("--output", help="a file (.csv, .jsonl); default: standard output")
+    add("--jsonl", action="store_true", help="JSON lines instead of CSV")
 
 
 def report(options) -> int:
@@ -204,17 +228,44 @@ def fetch(options) -> int:
     return 0
 
 
+def app(options) -> int:
+    """Serves the page until Ctrl-C."""
+    from mlkd_lobes.deployment import (
+        app as page,
+        listening,
+        load_model,
+    )
+
+    sources = [options.model, *([options.compare] if options.compare else [])]
+    names = [pathlib.Path(os.path.abspath(source)).stem for source in sources]
+    if len(set(names)) < len(names):
+        names = sources
+    opened = {
+        name: load_model(source, options.backend, options.device)
+        for name, source in zip(names, sources)
+    }
+    if len({tuple(model.labels) for model in opened.values()}) > 1:
+        raise InputError(
+            f"--compare: {options.compare} has other emotions, or in another "
+            f"order, than {options.model}"
+        )
+    page.serve(opened, listening.Noises(options.noise_folder), options.port)
+    return 0
+
+
 def predict(options) -> int:
     """Writes the emotions of recordings; 1 if one could not be read."""
     from mlkd_lobes.deployment import predict as tools
     from mlkd_lobes.deployment.models import open_model
 
-    _check_predict(options)
-    parts = tools.find_parts(options.audio)
+    streamed = "-" in options.audio
+    _check_predict(options, streamed)
+    parts = [] if streamed else tools.find_parts(options.audio)
     inputs = [options.model, *pathlib.Path(options.model).rglob("*")]
     inputs += [*options.audio, *(part.path for part in parts)]
     _check_output("output", options.output, inputs)
     model = open_model(options.model, options.backend, options.device)
+    speech = tools.load_vad() if options.vad else None
     unreadable = []
 
     def report_error(message):
@@ -222,31 +273,53 @@ def predict(options) -> int:
         unreadable.append(message)
         print(f"error: {message}", file=sys.stderr)
 
-    found = tools.predict(
-        model,
-        tqdm(parts, unit="file", disable=None),
-        options.window,
-        options.batch_length,
-        report_error,
-    )
+    if streamed:
+        from mlkd_lobes.deployment.stream import read_stream
+
+        found = read_stream(options.window, options.hop, options.raw)
+        found = tools.classify(model, found, speech=speech)
+    else:
+        found = tools.predict(
+            model,
+            tqdm(parts, unit="file", disable=None),
+            options.window,
+            options.batch_length,
+            report_error,
+            options.hop,
+            speech,
+        )
     lines = options.jsonl or str(options.output).endswith(".jsonl")
+    rows = found, model.labels
     with _output(options.output) as file:
-        tools.write_predictions(found, model.labels, file, lines)
+        choice = lines, options.min_confidence, options.vad
+        tools.write_predictions(*rows, file, *choice)
     if unreadable:
         total = f"{len(unreadable)} of {len(parts)} recordings"
         print(f"{total} could not be read", file=sys.stderr)
     return int(bool(unreadable))
 
 
-def _check_predict(options):
-    """Raises for options with which writing would fail."""
-    for name in ("window", "batch_length"):
+def _check_predict(options, streamed):
+    """Fills in windows; raises for options with which writing would fail."""
+    if streamed and len(options.audio) > 1:
+        raise InputError("-: a stream comes alone, without further recordings")
+    if options.raw is not None and not streamed:
+        raise InputError("--raw: is for a stream, -")
+    if streamed and options.hop is None:
+        options.hop = 1.0
+    if options.window is None:
+        options.window = 15.0 if options.hop is None else 4.0
+    for name in ("window", "batch_length", "hop"):
         value = getattr(options, name)
-        if not SHORTEST <= value <= LONGEST:
+        if value is not None and not SHORTEST <= value <= LONGEST:
             raise InputError(
                 f"--{name}: {value:g} is not between {SHORTEST} and {LONGEST} "
                 "seconds"
             )
+    if not 0 <= options.min_confidence <= 1:
+        raise InputError(
+            f"--min_confidence: {options.min_confidence:g} is not between 0 and 1"
+        )
 
 
 def _check_output(option, path, inputs):
@@ -273,7 +346,7 @@ def _output(path):
             yield file
 
 
-FUNCTIONS = report, doctor, export, evaluate, fetch, predict
+FUNCTIONS = report, doctor, export, evaluate, fetch, app, predict
 COMMANDS = {function.__name__: function for function in FUNCTIONS}
 
 

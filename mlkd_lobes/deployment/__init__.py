@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from mlkd_lobes.errors import InputError
+
+if TYPE_CHECKING:
+    from mlkd_lobes.deployment.api import EmotionModel
 
 # The content of an export, each part usable without the others.
 HUGGINGFACE, SPEECHBRAIN = "huggingface", "speechbrain"
@@ -42,3 +46,15 @@ def find_model(source, backend=None) -> tuple[pathlib.Path, str]:
         f"{source}: holds no model for the backend '{backend}'; expected an "
         "export, a run's folder, a Hugging Face folder or an ONNX file"
     )
+
+
+def load_model(source, backend=None, device="cpu") -> EmotionModel:
+    """Opens an export, a run's folder, a Hugging Face folder or an ONNX file.
+
+    backend: torch, onnx or int8, by default torch for folders; device: "cpu", or
+    e.g. "cuda:0".
+    """
+    from mlkd_lobes.deployment.api import EmotionModel
+    from mlkd_lobes.deployment.models import open_model
+
+    return EmotionModel(open_model(source, backend, device))

@@ -12,6 +12,7 @@ model, or not at all.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import pathlib
@@ -50,6 +51,9 @@ def export(
         raise InputError(f"{out}: exists and is no export; nothing was written")
     about = read_results(run)
     model = open_classifier(deployment.find_model(run)[0]).eval()
+    trained, temperature = copy.deepcopy(model), about.get("temperature")
+    for parameter in model.head.classifier.parameters():
+        parameter.data /= temperature or 1.0
     speech = RunSpeech(run, model.labels, data_folder, noise_folder)
     # Before anything is written: corpora may have moved.
     wavs = list(_parity_waveforms(speech))
@@ -59,12 +63,14 @@ def export(
         write_speechbrain(model, folder / deployment.SPEECHBRAIN)
         graph.write_onnx(model, folder / deployment.ONNX)
         report(f"comparing them on {PARITY_UTTERANCES} waveforms")
-        measured = {"parity": parity.measure_parity(folder, model, wavs)}
+        reference = trained, temperature or 1.0
+        measured = {"parity": parity.measure_parity(folder, *reference, wavs)}
         measured["int8"] = None
         if int8:
             report("INT8: calibrating on training speech, then testing")
             measured["int8"] = _quantise(folder, speech)
-        summary = _summary(folder, about, model, measured)
+        measured["temperature"] = temperature
+        summary = _summary(folder, about, trained, measured)
         files.write_json(folder / deployment.SUMMARY, summary)
         text = card.card_text(
             about,

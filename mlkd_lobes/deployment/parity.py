@@ -12,6 +12,7 @@ from mlkd_lobes.deployment import HUGGINGFACE, INT8, ONNX, SPEECHBRAIN
 from mlkd_lobes.deployment.models import OnnxModel, TorchModel
 from mlkd_lobes.deployment.outside import HubModel, SpeechBrainModel
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.calibration import soften
 from mlkd_lobes.evaluation.metrics import emotion_metrics
 
 # Largest difference of a probability, and largest loss of INT8 in UA.
@@ -26,8 +27,9 @@ def in_batches(model, wavs, size: int = 1) -> np.ndarray:
     return np.concatenate([model(batch) for batch in batches])
 
 
-def measure_parity(folder, trained, wavs) -> dict:
-    """Largest difference of a probability, for every way to open an export.
+def measure_parity(folder, trained, temperature, wavs) -> dict:
+    """Largest difference of a probability, for every way to open an export, from
+    the trained model's at a temperature.
 
     Raises beyond the limit, except for plain Hugging Face code in padded batches,
     which is only measured.
@@ -39,6 +41,7 @@ def measure_parity(folder, trained, wavs) -> dict:
         "onnx": OnnxModel(folder / ONNX),
     }
     reference, measured = in_batches(TorchModel(trained), wavs), {}
+    reference = soften(reference, temperature)
     for name, model in models.items():
         measured[name] = {}
         for way, size in ((SINGLE, 1), (PADDED, 3)):

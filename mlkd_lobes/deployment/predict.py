@@ -6,6 +6,7 @@ grow with their length or number. One that cannot be read is named and left out.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import pathlib
@@ -18,8 +19,12 @@ from mlkd_lobes.files import csv_writer, read_csv, spelled
 Part = namedtuple("Part", ["path", "start", "stop"])
 Part.__doc__ = """A part of a recording, in seconds; stop None: its end."""
 
-Prediction = namedtuple("Prediction", ["part", "probabilities"])
-Prediction.__doc__ = """A part of a recording, and a probability per label."""
+Prediction = namedtuple("Prediction", ["part", "probabilities", "speech"])
+Prediction.__doc__ = """A part of a recording, a probability per label, and the
+share of it that is speech, None if that was not measured."""
+
+# Of a window; below it is taken for one without speech.
+LEAST_SPEECH = 0.1
 
 
 def find_parts(inputs) -> list[Part]:
@@ -51,60 +56,128 @@ def _listed(path):
         yield Part(path.parent / spelled(path.parent, row["path"]), start, stop)
 
 
-def windows(part: Part, longest: float):
-    """Yields equal windows of a part, none longer than a limit in seconds, and
-    their waveforms [time] at 16 kHz."""
+def windows(part: Part, longest: float, hop: float | None = None):
+    """Yields the windows of a part and their waveforms [time] at 16 kHz.
+
+    Equal windows, none longer than a limit in seconds; or, every `hop` seconds, a
+    window of the last `longest` ones.
+    """
     first, last, info = audio.frame_bounds(*part)
     rate = info.sample_rate
-    count = math.ceil((last - first) / rate / longest)
-    edges = [first + (last - first) * i // count for i in range(count + 1)]
-    for start, stop in zip(edges, edges[1:]):
-        wav = audio.read_frames(part.path, start, stop - start)
-        yield Part(part.path, start / rate, stop / rate), wav
+    if hop:
+        bounds = sliding(last - first, round(longest * rate), hop * rate)
+    else:
+        count = math.ceil((last - first) / rate / longest)
+        edges = [(last - first) * i // count for i in range(count + 1)]
+        bounds = zip(edges, edges[1:])
+    for start, stop in bounds:
+        wav = audio.read_frames(part.path, first + start, stop - start)
+        times = ((first + edge) / rate for edge in (start, stop))
+        yield Part(part.path, *times), wav
 
 
-def predict(model, parts, window=15.0, batch_length=60.0, report=print):
+def sliding(n: int, longest: int, hop: float):
+    """Start and stop of the windows that end at every hop, and at the end.
+
+    >>> list(sliding(10, 4, 3))
+    [(0, 3), (2, 6), (5, 9), (6, 10)]
+    """
+    ends = (round(hop * i) for i in range(1, math.ceil(n / hop)))
+    for stop in itertools.chain(ends, [n]):
+        yield max(0, stop - longest), stop
+
+
+def predict(
+    model,
+    parts,
+    window=15.0,
+    batch_length=60.0,
+    report=print,
+    hop=None,
+    speech=None,
+):
     """Yields a Prediction per window, in the order of the parts.
 
     window: longest window in seconds; batch_length: seconds of audio per batch,
-    padding included; report: called for every recording that cannot be read.
+    padding included; report: called for every recording that cannot be read; hop:
+    seconds between sliding windows; speech: a function from `load_vad`.
     """
+    found = _readable(parts, window, hop, report)
+    yield from classify(model, found, batch_length, speech)
+
+
+def classify(model, found, batch_length=0.0, speech=None):
+    """Yields a Prediction per part and waveform, in batches of so many seconds."""
     limit, batch, longest = batch_length * audio.SAMPLE_RATE, [], 0
-    for part, wav in _readable(parts, window, report):
+    for part, wav in found:
         longest = max(longest, len(wav))
         if batch and longest * (len(batch) + 1) > limit:
-            yield from _classify(model, batch)
+            yield from _classify(model, batch, speech)
             batch, longest = [], len(wav)
         batch.append((part, wav))
+        if not limit:
+            yield from _classify(model, batch, speech)
+            batch = []
     if batch:
-        yield from _classify(model, batch)
+        yield from _classify(model, batch, speech)
 
 
-def _readable(parts, window, report):
+def _readable(parts, window, hop, report):
     for part in parts:
         try:
-            yield from windows(part, window)
+            yield from windows(part, window, hop)
         except InputError as error:
             report(str(error))
 
 
-def _classify(model, batch):
+def _classify(model, batch, speech):
     parts, wavs = zip(*batch)
-    yield from map(Prediction, parts, model(wavs))
+    shares = [speech(wav) if speech else None for wav in wavs]
+    yield from map(Prediction, parts, model(wavs), shares)
 
 
-def write_predictions(predictions, labels, file, lines=False) -> None:
+def load_vad():
+    """A function that gives the share of speech of a waveform [time] at 16 kHz."""
+    import torch
+    from silero_vad import get_speech_timestamps, load_silero_vad
+
+    model = load_silero_vad()
+
+    def share(wav):
+        """Of the samples in speech, by Silero's detector."""
+        found = get_speech_timestamps(torch.from_numpy(wav), model)
+        return sum(part["end"] - part["start"] for part in found) / len(wav)
+
+    return share
+
+
+def emotion_of(prediction, labels, min_confidence=0.0) -> str | None:
+    """The label of a window; None without speech, or if it is too uncertain."""
+    probabilities, speech = prediction.probabilities, prediction.speech
+    silent = speech is not None and speech < LEAST_SPEECH
+    if silent or probabilities.max() < min_confidence:
+        return None
+    return labels[probabilities.argmax()]
+
+
+def write_predictions(
+    predictions, labels, file, lines=False, min_confidence=0.0, vad=False
+) -> None:
     """Writes predictions as they come, as CSV or JSON lines."""
     names = ["path", "start", "end", "emotion"]
-    names += [f"p_{label}" for label in labels]
+    names += [f"p_{label}" for label in labels] + ["speech"] * vad
     write_row = csv_writer(file)
     if not lines:
         write_row(names)
-    for part, probabilities in predictions:
+    for prediction in predictions:
+        part, probabilities, speech = prediction
         row = [str(part.path), round(part.start, 3), round(part.stop, 3)]
-        row.append(labels[probabilities.argmax()])
+        row.append(emotion_of(prediction, labels, min_confidence))
         row += [round(float(p), 6) for p in probabilities]
+        row += [round(speech, 3)] if vad else []
         if lines:
             file.write(json.dumps(dict(zip(names, row))) + "\n")
         else:
             write_row(row)
+        # A stream's reader waits for it.
+        file.flush()

@@ -14,6 +14,7 @@ import pandas as pd
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation import (
+    calibration,
     metrics,
     results as stored,
     statistics,
@@ -23,6 +24,10 @@ from mlkd_lobes.noise.add_noise import CLEAN, DISTORTED, Condition
 # What all runs of a report have in common.
 COMMON = ("corpus", "protocol", "labels", "noise_corpus")
 NOISY, CLEAN_SPEECH, UNSEEN = "noisy", "clean", "unseen noise"
+# Of a run's probabilities, in its results.
+TEMPERATURE = "temperature"
+# The accuracy for which a share of predictions is looked for.
+ACCURATE = 0.9
 
 StoredRun = namedtuple("StoredRun", ["folder", "results"])
 StoredRun.__doc__ = """A finished run: its folder and its results.json."""
@@ -170,6 +175,47 @@ class System:
             found.append(ua.reindex(range(len(bounds) + 1)).to_numpy())
         return np.mean(found, 0)
 
+    def calibration(self, conditions) -> tuple[float, float]:
+        """Calibration error without and with the runs' temperatures, mean over
+        seeds; NaN for results that have none."""
+        found = []
+        for table in self.tables.values():
+            p, truth, temperature = self._probabilities(table, conditions)
+            if not len(truth) or np.isnan(temperature).any():
+                return math.nan, math.nan
+            calibrated = calibration.soften(p, temperature)
+            errors = (p, truth), (calibrated, truth)
+            found.append([calibration.calibration_error(*e) for e in errors])
+        return tuple(np.mean(found, 0).tolist())
+
+    def over_coverage(self, shares) -> np.ndarray:
+        """UA in noise of the most confident shares of all predictions, and the
+        largest share that is right to nine tenths; mean over seeds."""
+        found = []
+        for table in self.tables.values():
+            p, truth, temperature = self._probabilities(
+                table, self.conditions()
+            )
+            if not len(truth):
+                return np.full(len(shares) + 1, math.nan)
+            p = calibration.soften(p, np.nan_to_num(temperature, nan=1.0))
+            order, accuracy = calibration.accuracy_over_coverage(p, truth)
+            right, true = (p.argmax(1) == truth)[order], truth[order]
+            kept = [max(1, round(share * len(order))) for share in shares]
+            row = [_mean_recall(right[:n], true[:n]) for n in kept]
+            enough = np.flatnonzero(accuracy >= ACCURATE)
+            share = (enough[-1] + 1) / len(order) if len(enough) else 0.0
+            found.append([*row, share])
+        return np.mean(found, 0)
+
+    def _probabilities(self, table, conditions):
+        """Probabilities, true classes and temperatures [rows, 1] of conditions."""
+        pairs = [(c.noise, c.snr_db) for c in conditions]
+        own = zip(table["noise"], table["snr_db"].replace({np.nan: None}))
+        rows = table[[pair in pairs for pair in own]]
+        found = calibration.probabilities_of(rows, self.labels)
+        return *found, rows[[TEMPERATURE]].to_numpy(float)
+
     def consistency_interval(self, conditions) -> tuple[float, float]:
         """95 % interval of the consistency with clean predictions."""
         tables = list(self.tables.values())
@@ -312,7 +358,12 @@ def _predictions(run):
             f"{run.folder}: its predictions are not those of its results "
             f"(labels {labels}); evaluate it again"
         )
-    return table
+    return table.assign(**{TEMPERATURE: run.results.get(TEMPERATURE)})
+
+
+def _mean_recall(right, truth):
+    """UA over the classes that are there."""
+    return float(np.mean([right[truth == c].mean() for c in np.unique(truth)]))
 
 
 def comparisons(systems, wanted) -> list[Comparison]:

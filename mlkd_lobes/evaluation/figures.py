@@ -53,7 +53,7 @@ def colours(systems) -> dict[str, str]:
     }
 
 
-def _new_figure(width, height):
+def new_figure(width, height):
     """A figure with one pair of axes."""
     figure = Figure((width, height), layout="constrained")
     figure.patch.set_alpha(0)
@@ -100,7 +100,7 @@ def ua_over_snr(systems) -> Figure:
             "these runs were not tested in noise of the training types: there "
             "is no UA over SNR to draw"
         )
-    figure, axes = _new_figure(7.5, 4.4)
+    figure, axes = new_figure(7.5, 4.4)
     _draw_over_snr(axes, systems)
     axes.set_xlabel("SNR (dB), mean over noise types used in training")
     # The best first, in the order of the lines.
@@ -129,7 +129,7 @@ def ua_per_noise(systems) -> dict[str, Figure]:
     figures = {}
     kinds = systems[0].noise_types() + systems[0].noise_types(unseen=True)
     for kind in kinds:
-        figures[kind], axes = _new_figure(4.6, 3.2)
+        figures[kind], axes = new_figure(4.6, 3.2)
         _draw_over_snr(axes, systems, kind)
         axes.set_xlabel("SNR (dB)")
     limits = [figure.axes[0].get_ylim() for figure in figures.values()]
@@ -137,6 +137,21 @@ def ua_per_noise(systems) -> dict[str, Figure]:
         low, high = zip(*limits)
         figure.axes[0].set_ylim(min(low), max(high))
     return figures
+
+
+@matplotlib.rc_context(STYLE)
+def ua_over_coverage(systems) -> Figure:
+    """UA in noise of the most confident share of predictions."""
+    figure, axes = new_figure(4.6, 3.2)
+    shares, palette = np.linspace(0.1, 1, 19), colours(systems)
+    for system in systems:
+        ua = 100 * system.over_coverage(shares)[:-1]
+        (drawn,) = axes.plot(100 * shares, ua, color=palette[system.name])
+        drawn.set_gid(f"system:{system.name}:0")
+    axes.set_xlabel("predictions kept, the most confident (%)")
+    axes.set_ylabel("UA (%)")
+    axes.grid(axis="y")
+    return figure
 
 
 @matplotlib.rc_context(STYLE)

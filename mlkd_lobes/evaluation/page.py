@@ -45,6 +45,8 @@ def page_html(pooled: Pooled, compared) -> str:
             kind: _svg(figure, f"UA in {kind}")
             for kind, figure in figures.ua_per_noise(systems).items()
         },
+        coverage=systems[0].snrs()
+        and _svg(figures.ua_over_coverage(systems), "UA over coverage"),
         confusions={
             system.name: {
                 caption: system.confusion(part).tolist()

@@ -19,6 +19,8 @@ DURATIONS = (1, 2, 4)
 DURATION_NAMES = ("< 1 s", "1 to 2 s", "2 to 4 s", "> 4 s")
 # What audEERING's tests ask for in noise; see also `DISTORTIONS`.
 NOISE_SNR, NOISE_UNCHANGED = 20, 0.9
+# Shares of predictions that are kept, the most confident ones.
+SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
 # With fewer, an interval over speakers is unreliable.
 FEW_SPEAKERS = 8
 METHOD = (
@@ -230,6 +232,29 @@ def robustness_table(systems) -> Table:
     return Table(["unchanged (%)", *header], rows)
 
 
+def calibration_table(systems) -> Table:
+    """Calibration errors, without and with a temperature, clean and by SNR."""
+    snrs, rows = systems[0].snrs(), []
+    for system in systems:
+        parts = [[CLEAN], *(system.conditions(snr=snr) for snr in snrs)]
+        pairs = [system.calibration(part) for part in parts]
+        if not any(map(math.isnan, pairs[0])):
+            cells = [f"{percent(a)} → {percent(b)}" for a, b in pairs]
+            rows.append([system.name, *cells])
+    header = ["calibration error (%)", "clean", *[f"{s:g} dB" for s in snrs]]
+    return Table(header, rows)
+
+
+def coverage_table(systems) -> Table:
+    """UA in noise where the least confident predictions are left out."""
+    if not systems[0].snrs():
+        return Table([], [])
+    rows = [[s.name, *map(percent, s.over_coverage(SHARES))] for s in systems]
+    header = [f"{share:.0%} kept" for share in SHARES]
+    kept = "kept at 90 % accuracy (%)"
+    return Table(["noisy UA (%), most confident", *header, kept], rows)
+
+
 def durations_table(systems) -> Table:
     """UA in noise by the duration of utterances."""
     found = {
@@ -249,6 +274,8 @@ def tables(systems, wanted) -> list[Table]:
         systems_table(systems, "WA"),
         systems_table(systems, "F1"),
         consistency_table(systems),
+        calibration_table(systems),
+        coverage_table(systems),
         durations_table(systems),
         robustness_table(systems),
     ]

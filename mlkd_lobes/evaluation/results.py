@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation import calibration
 from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
 from mlkd_lobes.files import atomic_path, file_sha256, read_json, write_json
 from mlkd_lobes.noise.add_noise import CLEAN, Condition, noise_fingerprint
@@ -119,7 +120,7 @@ def describe_test(grid, manifest, noise_types, precision):
     }
 
 
-def summarize(predictions, labels):
+def summarize(predictions, labels, temperature=None):
     """Metrics of every condition from the predictions.
 
     Arguments
@@ -128,6 +129,8 @@ def summarize(predictions, labels):
         Columns as in `prediction_columns`.
     labels : sequence of str
         The classes, in order.
+    temperature : float, optional
+        Adds the calibration error with it to that without.
 
     Returns
     -------
@@ -151,6 +154,11 @@ def summarize(predictions, labels):
         if condition != CLEAN and clean is not None:
             same = clean.loc[rows.index, "predicted"]
             entry["consistency"] = consistency(rows["predicted"], same)
+        p, truth = calibration.probabilities_of(rows, labels)
+        entry["ECE"] = calibration.calibration_error(p, truth)
+        if temperature is not None:
+            p = calibration.soften(p, temperature)
+            entry["ECE_calibrated"] = calibration.calibration_error(p, truth)
         summary.append(entry)
     return summary
 
@@ -172,7 +180,8 @@ def write_run(folder, header, predictions, cost):
     """
     folder, labels = pathlib.Path(folder), header["labels"]
     results = {"schema": SCHEMA, **header}
-    results["conditions"] = summarize(predictions, labels)
+    temperature = header.get("temperature")
+    results["conditions"] = summarize(predictions, labels, temperature)
     with contextlib.ExitStack() as stack:
         # All three are written before one gets its name, results.json last.
         parts = {

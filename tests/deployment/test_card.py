@@ -24,7 +24,9 @@ def test_the_card_holds_the_runs_figures(exported, finished):
     metadata = text.split("---\n")[1]
     results = YAML().load(metadata)["model-index"][0]["results"]
     assert len(results) == 3 and results[0]["dataset"]["type"] == "tiny"
-    assert "sad" in text and "{{" not in text and "None" not in text
+    prose = "".join(text.split("```")[::2])
+    assert "sad" in prose and "{{" not in text and "None" not in prose
+    assert "calibrated by one temperature, " in " ".join(prose.split())
 
 
 @pytest.fixture
@@ -34,6 +36,7 @@ def card(exported, run_folder, finished):
     measured = {
         "parity": summary["parity"],
         "int8": summary["int8"],
+        "temperature": summary["temperature"],
         "sizes": {},
         "shortest": 400,
         "config": TorchModel.open(run_folder / "model").model.encoder.config,

@@ -18,6 +18,7 @@ from mlkd_lobes.data.manifests import wav_path
 from mlkd_lobes.deployment.outside import HubModel, Relabelled, as_probabilities
 from mlkd_lobes.deployment.run_speech import RunSpeech
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.calibration import soften
 from mlkd_lobes.evaluation.comparison import find_runs, pool
 from mlkd_lobes.evaluation.results import (
     describe_test,
@@ -74,10 +75,16 @@ def test_an_export_gives_the_predictions_of_its_run(run, exported):
         pd.testing.assert_frame_equal(
             found.drop(columns=PROBABILITIES), own.drop(columns=PROBABILITIES)
         )
-        differences = (found[PROBABILITIES] - own[PROBABILITIES]).abs()
-        assert differences.to_numpy().max() < 2e-5
         ours, theirs = read_results(run), read_results(place)
-        assert theirs["conditions"] == ours["conditions"]
+        # An export's are calibrated.
+        temperature = 1.0 if model == run else ours["temperature"]
+        expected = soften(own[PROBABILITIES].to_numpy(), temperature)
+        differences = np.abs(found[PROBABILITIES].to_numpy() - expected)
+        assert differences.max() < 2e-5
+        error = "ECE" if model == run else "ECE_calibrated"
+        for one, other in zip(theirs["conditions"], ours["conditions"]):
+            assert one.pop("ECE") == pytest.approx(other[error], abs=1e-4)
+            assert one == {k: v for k, v in other.items() if "ECE" not in k}
         for key in ("test_sha256", "split_sha256", "fold", "seed", "label_map"):
             assert theirs[key] == ours[key]
         assert theirs["system"] == "other" and theirs["epoch"] is None

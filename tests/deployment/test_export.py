@@ -23,6 +23,8 @@ from mlkd_lobes.deployment import (
 from mlkd_lobes.deployment.models import OnnxModel, TorchModel, open_model
 from mlkd_lobes.deployment.run_speech import Utterance
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.evaluation.calibration import soften
+from mlkd_lobes.evaluation.results import read_results
 from mlkd_lobes.files import file_sha256
 
 LABELS = ["neu", "hap", "sad", "ang"]
@@ -52,7 +54,10 @@ def run_python(code, folder, *arguments):
 
 @pytest.fixture(scope="module")
 def expected(run_folder, speech):
-    return parity.in_batches(TorchModel.open(run_folder / "model"), speech[1])
+    trained = TorchModel.open(run_folder / "model")
+    temperature = read_results(run_folder)["temperature"]
+    assert abs(temperature - 1) > 0.01
+    return soften(parity.in_batches(trained, speech[1]), temperature)
 
 
 def test_export_summary_lists_files_and_labels(exported, run_folder):
@@ -404,7 +409,7 @@ def test_onnx_file_without_labels_is_refused(tmp_path, exported):
 
 BLOCKS = [
     (page, number, block)
-    for page in ("README.md", "docs/deployment.md")
+    for page in ("README.md", "docs/deployment.md", "docs/predict.md")
     for number, block in enumerate(
         re.findall(
             r"^```python\n(.*?)^```",
@@ -420,12 +425,31 @@ BLOCKS = [
 )
 def test_python_on_pages_runs_as_written(exported, speech, tmp_path, block):
     (tmp_path / "exported").symlink_to(exported)
-    for name in ("speech.wav", "a.wav"):
-        shutil.copy(speech[0] / "0.wav", tmp_path / name)
-    soundfile.write(tmp_path / "b.mp3", speech[1][0], 16000, format="MP3")
+    shutil.copy(speech[0] / "0.wav", tmp_path / "speech.wav")
+    (tmp_path / "recordings").symlink_to(speech[0])
+    run_block(block, tmp_path)
+
+
+@pytest.mark.parametrize("opens", ["transformers", "speechbrain", "onnx"])
+def test_python_of_the_card_runs_as_written(exported, speech, tmp_path, opens):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    shutil.copy(speech[0] / "0.wav", folder / "speech.wav")
+    blocks = re.findall(
+        r"^```python\n(.*?)^```",
+        (folder / "README.md").read_text(),
+        re.M | re.S,
+    )
+    assert len(blocks) == 3
+    (block,) = [b for b in blocks if opens in b]
+    run_block(block, folder)
+
+
+def run_block(block, folder):
+    """Runs Python of a page where its files are."""
     done = subprocess.run(
         [sys.executable, "-c", block],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
     )

@@ -20,6 +20,7 @@ from mlkd_lobes.deployment import find_model
 from mlkd_lobes.deployment.models import open_model
 from mlkd_lobes.deployment.predict import (
     Part,
+    Prediction,
     find_parts,
     predict,
     windows,
@@ -140,7 +141,7 @@ def test_batches_are_bounded_with_their_padding(tmp_path):
 
 def test_jsonl_and_csv_hold_the_same(tmp_path):
     part = Part(tmp_path / "a, b.wav", 0.0, 1.23456)
-    found = [(part, np.array([0.25, 0.75]))]
+    found = [Prediction(part, np.array([0.25, 0.75]), None)]
     file = io.StringIO()
     write_predictions(found, ["x", "y"], file)
     assert file.getvalue() == (

@@ -63,12 +63,12 @@ class Reader(HTMLParser):
 def test_the_page_is_complete_and_self_contained(page):
     text = page.read_text()
     read = Reader(text)
-    # Two noise types.
-    assert read.tags.count("svg") == 2
+    # Two noise types, and coverage.
+    assert read.tags.count("svg") == 3
     for figure in re.findall("<svg.*?</svg>", text, re.DOTALL):
         assert figure.count("<path") > 5 and figure.count("<text") > 3
-    # Two confusion matrices per system, six tables; all have cells.
-    assert read.tags.count("table") == 2 * 4 + 6
+    # Two confusion matrices per system, seven tables; all have cells.
+    assert read.tags.count("table") == 2 * 4 + 7
     for table in re.findall("<table.*?</table>", text, re.DOTALL):
         assert table.count("<td") >= 4
     assert all(r.startswith(("#", "data:")) for r in read.references)

@@ -40,7 +40,7 @@ import speechbrain as sb
 from mlkd_lobes.data import batches, unlabelled
 from mlkd_lobes.data.manifests import describe_split
 from mlkd_lobes.errors import InputError, run_command
-from mlkd_lobes.evaluation import metrics, results
+from mlkd_lobes.evaluation import calibration, metrics, results
 from mlkd_lobes.files import report_full_disk, stable_seed
 from mlkd_lobes.models import classifier, distillation
 from mlkd_lobes.models.distillation import Student, Targets, needs_teacher
@@ -323,7 +323,7 @@ def training_set(hparams):
     distils = needs_teacher(hparams["loss_weights"])
     own = hparams["unlabelled"] in (True, "corpus")
     data = read_dataset(hparams, "train", own and distils)
-    if hparams["repeat_labelled"]:
+    if hparams["repeat_labelled"] and hparams["network"] == "student":
         batches.repeat_labelled(data, math.ceil(hparams["unlabelled_ratio"]))
     noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
     labels, speed = hparams["labels"], hparams["speed_perturb"]
@@ -483,9 +483,15 @@ def evaluate(hparams, run_opts, folder):
     place = folder / run_folder.MODEL
     model = classifier.load_classifier(place, factory, hparams["labels"])
     brain = EmotionBrain({"model": model}, hparams, run_opts)
+    options = {"batch_size": 1, **loader_options(hparams)}
+    noise = list(hparams["valid_noise"].types)
+    noisy = add_noise.conditions(noise, hparams["valid_snrs"])
+    data = evaluation_set(hparams, "valid", noisy)
+    brain.evaluate(data, test_loader_kwargs=options)
+    found = calibration.probabilities_of(brain.predictions(), hparams["labels"])
+    header["temperature"] = calibration.fit_temperature(*found)
     data = evaluation_set(hparams, "test", grid)
     logger.info(f"{folder.name}: {len(data)} utterances x {len(grid)}")
-    options = {"batch_size": 1, **loader_options(hparams)}
     brain.evaluate(data, test_loader_kwargs=options)
     cost = metrics.model_cost(model, brain.device)
     stage = run_folder.read_stage(folder)

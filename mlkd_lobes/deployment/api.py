@@ -1,0 +1,67 @@
+"""A model for programs: recordings or samples in, probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mlkd_lobes.data.audio import LARGEST_SAMPLE, SAMPLE_RATE, resample
+from mlkd_lobes.deployment import predict as tools
+from mlkd_lobes.errors import InputError
+
+
+class EmotionModel:
+    """A model from `load_model`; `labels` are its emotions, in order."""
+
+    def __init__(self, model):
+        self.model, self.labels = model, list(model.labels)
+
+    def classify(
+        self, audio, sample_rate: int = SAMPLE_RATE, window: float = 15.0
+    ) -> dict[str, float]:
+        """The probability of every emotion in a recording or in samples.
+
+        audio: a path; or an array [time] or [time, channels] in floats within
+        ±1, at `sample_rate` in Hz. Longer than `window` seconds: the mean over
+        windows of equal length. Raises InputError for audio that cannot be used.
+        """
+        if isinstance(audio, np.ndarray):
+            found = self._windows(audio, sample_rate, window)
+        else:
+            parts = tools.find_parts([audio])
+            found = (w for part in parts for w in tools.windows(part, window))
+        predictions = list(tools.classify(self.model, found, 4 * window))
+        mean = np.mean([p.probabilities for p in predictions], axis=0)
+        return dict(zip(self.labels, mean.tolist()))
+
+    def predict(self, recordings, **options) -> Iterator[tools.Prediction]:
+        """A Prediction per window of recordings, as the command predict has them.
+
+        recordings: files, folders or CSV lists; options: window, hop,
+        batch_length in seconds, and report, called for what cannot be read.
+        """
+        parts = tools.find_parts(recordings)
+        yield from tools.predict(self.model, parts, **options)
+
+    @staticmethod
+    def _windows(samples, sample_rate, window):
+        """Windows of samples and their places."""
+        if samples.ndim not in (1, 2) or not samples.size:
+            raise InputError(
+                f"audio: expected samples [time] or [time, channels], not an array "
+                f"of shape {samples.shape}"
+            )
+        if not np.issubdtype(samples.dtype, np.floating):
+            raise InputError(
+                f"audio: expected floats within ±1, not {samples.dtype}"
+            )
+        # Not `>`, which is false for NaN.
+        if not np.abs(samples).max() <= LARGEST_SAMPLE:
+            raise InputError(
+                "audio: holds NaN, infinite or absurdly large samples"
+            )
+        mono = samples.reshape(len(samples), -1).mean(1, dtype=np.float32)
+        wav = resample(mono, sample_rate, SAMPLE_RATE)
+        n = -(-len(wav) // round(window * SAMPLE_RATE))
+        yield from ((None, part) for part in np.array_split(wav, n))

@@ -1,0 +1,207 @@
+"""A page on this machine: a recording, noise, and what models make of it.
+
+> python -m mlkd_lobes app exported --compare=teacher --noise_folder=musan
+
+Gradio serves it on 127.0.0.1 alone; nothing is sent anywhere, and recordings are
+removed when the app ends, or after some minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+# Before Gradio is imported.
+os.environ.update(
+    GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1"
+)
+
+import gradio as gr  # noqa: E402
+import matplotlib  # noqa: E402
+import numpy as np  # noqa: E402
+
+from mlkd_lobes.data.audio import SAMPLE_RATE  # noqa: E402
+from mlkd_lobes.deployment import listening  # noqa: E402
+from mlkd_lobes.errors import InputError  # noqa: E402
+from mlkd_lobes.evaluation import figures  # noqa: E402
+
+ADDRESS, MOST_UPLOADED = "127.0.0.1", "50mb"
+# Seconds: how often old files are looked for, and how old they get.
+SWEEP, AGE = 60, 300
+# Answers at a time; the others wait in a line of this length.
+AT_ONCE, WAITING = 2, 100
+# Fonts of the reader's machine: others would be fetched.
+FONTS = {
+    "font": ["system-ui", "sans-serif"],
+    "font_mono": ["ui-monospace", "monospace"],
+}
+
+
+@matplotlib.rc_context(figures.STYLE)
+def bars(answer, labels) -> str:
+    """Probabilities of all models side by side, as SVG."""
+    figure, axes = figures.new_figure(6, 0.9 + 0.5 * len(labels))
+    n, places = len(answer.probabilities), np.arange(len(labels))
+    for i, (name, found) in enumerate(answer.probabilities.items()):
+        place = places + (i - (n - 1) / 2) * 0.8 / n
+        mean = found.mean(0)
+        drawn = axes.barh(
+            place, mean, 0.75 / n, label=name, color=figures.PALETTE[3 + i]
+        )
+        axes.bar_label(drawn, [f"{p:.0%}" for p in mean], padding=3)
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel("probability")
+    return _svg(figure, "Probabilities of the emotions")
+
+
+@matplotlib.rc_context(figures.STYLE)
+def lines(answer, labels) -> str:
+    """Probability of the first model's clean emotion over SNR; of a long recording
+    the emotion of every window."""
+    if len(answer.windows) > 1:
+        return timeline(answer, labels)
+    if not answer.curves:
+        return ""
+    figure, axes = figures.new_figure(6, 3.2)
+    ticks = [*listening.SNRS, listening.SNRS[-1] + 5]
+    best = next(iter(answer.curves.values()))[-1].argmax()
+    for i, (name, curve) in enumerate(answer.curves.items()):
+        axes.plot(
+            ticks,
+            curve[:, best],
+            "o-",
+            label=name,
+            color=figures.PALETTE[3 + i],
+        )
+    axes.set_xticks(ticks, [*map(listening.decibels, listening.SNRS), "clean"])
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("SNR (dB)")
+    axes.set_ylabel(f"probability of {labels[best]}")
+    return _svg(figure, f"Probability of {labels[best]} over SNR")
+
+
+def timeline(answer, labels) -> str:
+    """The most probable emotion of every window, a row per model."""
+    figure, axes = figures.new_figure(6, 1.2 + 0.9 * len(answer.probabilities))
+    ends = [part.stop for part in answer.windows]
+    starts = [0.0, *ends[:-1]]
+    for row, found in enumerate(answer.probabilities.values()):
+        for start, end, p in zip(starts, ends, found):
+            axes.barh(
+                row, end - start, 0.8, start, color=figures.PALETTE[p.argmax()]
+            )
+    for i, label in enumerate(labels):
+        axes.barh(0, 0, color=figures.PALETTE[i], label=label)
+    names = list(answer.probabilities)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    return _svg(figure, "Emotions over time")
+
+
+def _svg(figure, title):
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    place = {"loc": "outside upper center", "ncols": 4, "frameon": False}
+    figure.legend(handles, names, **place)
+    return figures.inline_svg(figure, title)
+
+
+def responder(models, noises):
+    """The function behind the button."""
+    labels = next(iter(models.values())).labels
+
+    def respond(recording, noise, snr, own):
+        """Everything that the page shows of a recording."""
+        if recording is None:
+            raise gr.Error(
+                "Record or drop a recording first.", print_exception=False
+            )
+        try:
+            found = listening.answer(models, noises, recording, noise, snr, own)
+        except (InputError, OSError) as error:
+            text = str(error).replace(f"{recording}: ", "")
+            raise gr.Error(text, print_exception=False) from None
+        # Not louder than the recording: converted to integers, a sum may clip.
+        wav = np.clip(found.mixture, -1, 1)
+        samples = (wav * 32767).astype(np.int16)
+        text = listening.summary(found, models)
+        charts = bars(found, labels), lines(found, labels)
+        return (SAMPLE_RATE, samples), text, *charts
+
+    return respond
+
+
+def build(models, noises) -> gr.Blocks:
+    """The page. models: name to EmotionModel; noises: Noises."""
+    title = "Emotions in noise"
+    with gr.Blocks(
+        title=title, analytics_enabled=False, delete_cache=(SWEEP, AGE)
+    ) as page:
+        gr.Markdown(
+            f"# {title}\nA recording, mixed with noise on this machine, and what "
+            f"{' and '.join(models)} make of it. Nothing leaves this machine."
+        )
+        with gr.Row():
+            with gr.Column():
+                recording = gr.Audio(
+                    label="Recording", type="filepath", buttons=[]
+                )
+                noise = gr.Dropdown(noises.names, label="Noise", value="none")
+                own = gr.Audio(
+                    label="Own noise",
+                    type="filepath",
+                    visible=False,
+                    buttons=[],
+                )
+                snr = gr.Slider(-10, 30, 0, step=1, label="SNR (dB)")
+                button = gr.Button("Classify", variant="primary")
+            with gr.Column():
+                text = gr.Markdown(elem_id="answer")
+                mixture = gr.Audio(
+                    label="Mixture", interactive=False, buttons=[]
+                )
+                charts = gr.HTML(elem_id="bars"), gr.HTML(elem_id="lines")
+        noise.change(
+            lambda name: gr.update(visible=name == listening.OWN),
+            noise,
+            own,
+            api_visibility="private",
+        )
+        button.click(
+            responder(models, noises),
+            [recording, noise, snr, own],
+            [mixture, text, *charts],
+            concurrency_limit=AT_ONCE,
+            api_name="classify",
+        )
+    return page
+
+
+def serve(models, noises, port=None, wait=True):
+    """Starts the page; returns it when it does not wait for Ctrl-C."""
+    folder = tempfile.mkdtemp(prefix="mlkd-app-")
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    page = build(models, noises).queue(max_size=WAITING)
+    try:
+        _, address, _ = page.launch(
+            server_name=ADDRESS,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=MOST_UPLOADED,
+            ssr_mode=False,
+            footer_links=[],
+            theme=gr.themes.Default(**FONTS),
+        )
+        print(f"{address}  (Ctrl-C ends it)", flush=True)
+        if wait:
+            page.block_thread()
+    finally:
+        if wait:
+            page.close(verbose=False)
+            shutil.rmtree(folder, ignore_errors=True)
+    return page, address, folder

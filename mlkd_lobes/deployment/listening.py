@@ -1,0 +1,158 @@
+"""What models make of a recording in noise: the app's answers, without its page.
+
+A recording is mixed with a noise at an SNR; every model's probabilities are given for
+the mixture, for the recording at other SNRs, and of long ones window by window.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections import namedtuple
+
+import numpy as np
+import torch
+
+from mlkd_lobes.data import audio
+from mlkd_lobes.data.activity import audible_segments
+from mlkd_lobes.deployment import predict as tools
+from mlkd_lobes.errors import InputError, check_choice
+from mlkd_lobes.noise import generated
+from mlkd_lobes.noise.corpora import read_csv_corpus, read_esc, read_folder
+from mlkd_lobes.noise.mixing import mix
+
+# In seconds: the longest recording, and the longest that is no long one.
+LONGEST, SHORT = 600, 20
+WINDOW, HOP = 4.0, 2.0
+SNRS = (-10, -5, 0, 5, 10, 15, 20)
+NONE, OWN, WHITE, BABBLE = "none", "own recording", "white", "babble"
+# MUSAN's folder of speech, of which babble is made.
+SPEECH = "speech"
+
+Answer = namedtuple("Answer", ["mixture", "windows", "probabilities", "curves"])
+Answer.__doc__ = """`mixture` [time] at 16 kHz; its `windows` as Parts; for every
+model's name `probabilities` [windows, labels], and `curves` [SNRs and clean, labels]
+of a short recording in noise, else empty."""
+
+
+class Noises:
+    """Noise types by name: generated ones, those of a folder, and one's own file."""
+
+    def __init__(self, folder=None):
+        self.paths = {}
+        for recording in _recordings(folder) if folder else ():
+            self.paths.setdefault(recording.kind, []).append(recording.path)
+        babble = [BABBLE] if SPEECH in self.paths else []
+        babble = [] if BABBLE in self.paths else babble
+        self.names = [NONE, WHITE, *babble, *sorted(self.paths), OWN]
+
+    def draw(self, name, n: int, own=None):
+        """Noise [n], the same for every call; None for no noise."""
+        check_choice("noise", name, self.names)
+        if name == NONE:
+            return None
+        if name == OWN:
+            if own is None:
+                raise InputError(f"noise: give a recording for '{OWN}'")
+            noise = _read(own)
+        elif name in self.paths:
+            noise = _audible(self.paths[name])
+        else:
+            talkers = {str(p): [p] for p in self.paths.get(SPEECH, ())}
+            noise = generated.white("app", 0)
+            if name == BABBLE:
+                noise = generated.babble({"app": talkers}, "app", 0)
+            noise = noise.numpy()
+        return np.resize(noise, n)
+
+
+def _recordings(folder):
+    """Recordings of a noise corpus in any layout that a folder shows."""
+    folder = pathlib.Path(folder)
+    if (folder / "manifest.csv").is_file():
+        return read_csv_corpus(folder)
+    try:
+        found = read_esc(folder)
+    except InputError:
+        found = read_folder(folder)
+    if not found:
+        raise InputError(f"noise_folder: no audio in {folder}")
+    return found
+
+
+def _audible(paths):
+    """The first audible part of the first recording that has one."""
+    for path in paths:
+        for start, stop in audible_segments(path)[:1]:
+            n = min(stop - start, LONGEST * audio.audio_info(path).sample_rate)
+            return audio.read_frames(path, start, n)
+    raise InputError(f"{paths[0]}: silent, like all recordings of its type")
+
+
+def _read(path):
+    """A recording's waveform, if it is not too long or silent."""
+    info = audio.audio_info(path)
+    if info.duration > LONGEST:
+        raise InputError(
+            f"the recording lasts {info.duration:.0f} s; at most {LONGEST} s are "
+            "taken here, the command predict takes any"
+        )
+    wav = audio.read_audio(path)
+    if not wav.any():
+        raise InputError("the recording is silent: all samples are zero")
+    return wav
+
+
+def answer(models, noises, recording, noise=NONE, snr=0.0, own=None) -> Answer:
+    """Mixes a recording with a noise and classifies it with every model.
+
+    models: name to EmotionModel; noises: Noises; recording: a path; noise: one of
+    `noises.names`; snr: in dB; own: path of one's own noise.
+    """
+    wav = torch.from_numpy(_read(recording))
+    drawn = noises.draw(noise, len(wav), own)
+    is_short = len(wav) <= SHORT * audio.SAMPLE_RATE
+    versions = wav[None]
+    if drawn is not None:
+        snrs = [float(snr), *(SNRS if is_short else ())]
+        versions = mix(wav, torch.from_numpy(drawn), snrs)
+    mixture, bounds = versions[0].numpy(), [(0, len(wav))]
+    if not is_short:
+        size = [round(s * audio.SAMPLE_RATE) for s in (WINDOW, HOP)]
+        bounds = list(tools.sliding(len(wav), *size))
+    rate = audio.SAMPLE_RATE
+    parts = [tools.Part(recording, a / rate, b / rate) for a, b in bounds]
+    windows = [mixture[a:b] for a, b in bounds]
+    curves, others = {}, [*versions[1:].numpy(), wav.numpy()]
+    for name, model in models.items():
+        if drawn is not None and is_short:
+            curves[name] = _classified(model, others)
+    found = {name: _classified(m, windows) for name, m in models.items()}
+    return Answer(mixture, parts, found, curves)
+
+
+def _classified(model, wavs):
+    """Probabilities [waveforms, labels]."""
+    batches = tools.classify(model.model, ((None, wav) for wav in wavs), 60.0)
+    return np.array([p.probabilities for p in batches])
+
+
+def summary(answer: Answer, models) -> str:
+    """A sentence per model: its emotion and probability, and long ones' shares."""
+    lines = []
+    for name, probabilities in answer.probabilities.items():
+        mean, labels = probabilities.mean(0), models[name].labels
+        text = f"**{name}**: {labels[mean.argmax()]} ({mean.max():.0%})"
+        if len(probabilities) > 1:
+            text += f", the mean of {len(probabilities)} windows"
+        lines.append(text)
+    return "  \n".join(lines)
+
+
+def decibels(snr: float) -> str:
+    """An SNR as axes show it.
+
+    >>> decibels(5), decibels(math.inf)
+    ('5', 'clean')
+    """
+    return "clean" if math.isinf(snr) else f"{snr:g}"
