@@ -91,10 +91,14 @@ def timeline(answer, labels) -> str:
     for row, found in enumerate(answer.probabilities.values()):
         for start, end, p in zip(starts, ends, found):
             axes.barh(
-                row, end - start, 0.8, start, color=figures.PALETTE[p.argmax()]
+                row,
+                end - start,
+                0.8,
+                start,
+                color=figures.PALETTE[3 + p.argmax()],
             )
     for i, label in enumerate(labels):
-        axes.barh(0, 0, color=figures.PALETTE[i], label=label)
+        axes.barh(0, 0, color=figures.PALETTE[3 + i], label=label)
     names = list(answer.probabilities)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -196,6 +200,7 @@ def serve(models, noises, port=None, wait=True):
             ssr_mode=False,
             footer_links=[],
             theme=gr.themes.Default(**FONTS),
+            css="#bars svg, #lines svg { width: 100%; height: auto; }",
         )
         print(f"{address}  (Ctrl-C ends it)", flush=True)
         if wait:

@@ -183,7 +183,8 @@ def test_a_round_in_a_browser(models, recording, tmp_path):
             text.get_by_text("student").wait_for(timeout=60000)
             assert re.search(r"teacher: \w+ \(\d+%\)", text.inner_text())
             for chart in ("#bars", "#lines"):
-                assert page.locator(f"{chart} svg").is_visible()
+                box = page.locator(f"{chart} svg").bounding_box()
+                assert box["width"] > 200 and box["x"] + box["width"] <= width
             wide = page.evaluate(
                 "document.documentElement.scrollWidth <= innerWidth + 1"
             )

@@ -130,11 +130,15 @@ def command(exported, *options):
     return [sys.executable, "-m", "mlkd_lobes", "predict", str(model), *options]
 
 
+def heed_interrupts():
+    """Also where the tests run in the background, which ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(exported, *options):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(
-        command(exported, "-", *options), stderr=subprocess.PIPE, **pipes
-    )
+    pipes.update(stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
+    return subprocess.Popen(command(exported, "-", *options), **pipes)
 
 
 def test_rows_come_while_the_stream_goes_on(exported, tmp_path):
