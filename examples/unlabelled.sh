@@ -10,9 +10,9 @@
 set -eu
 cd "$(dirname "$0")/../recipes/IEMOCAP/mlkd"
 stage=$1 systems=${2:-teacher,mlkd,semi,others,both,masked}
-examples=../../../examples settings= folds=all babble=$RAVDESS
+examples=../../../examples settings= folds=all babble=$RAVDESS train_only=False
 case $stage in
-search) settings=,$examples/unlabelled_search.yaml folds=1,2 babble=$EMODB data=$RAVDESS ;;
+search) train_only=True folds=1,2 babble=$EMODB data=$RAVDESS ;;
 ravdess) babble=$EMODB data=$RAVDESS ;;
 ased) settings=,$examples/ased.yaml data=$ASED ;;
 emodb) settings=,$examples/emodb.yaml data=$EMODB ;;
@@ -20,7 +20,8 @@ emodb) settings=,$examples/emodb.yaml data=$EMODB ;;
 esac
 for seed in ${SEEDS:-1 2 3}; do
     OMP_NUM_THREADS=1 python cross_validate.py hparams/mlkd.yaml \
-        --settings="[$examples/ravdess.yaml$settings]" --systems="$systems" \
+        --settings="[$examples/ravdess.yaml$settings, $examples/unlabelled_search.yaml]" \
+        --systems="$systems" --train_only=$train_only \
         --folds="${FOLDS:-$folds}" --seeds="$seed" --jobs="${JOBS:-2}" \
         --data_folder="$data" --noise_folder="$ESC" --babble_folder="$babble" \
         --unseen_noise="{rooms: $ROOMS}" --unlabelled_folder="$SPEECH" \

@@ -26,7 +26,7 @@ BOUNDS = {
     "code lines of lobes and recipe": 7993,
     "code lines of the recipe": 1300,
     "Python files of the recipe": 6,
-    "code lines that train.py imports": 4640,
+    "code lines that train.py imports": 4710,
     "files that train.py imports": 42,
     "lines of train.py": 600,
     "lines of the longest other file": 450,

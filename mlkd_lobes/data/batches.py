@@ -98,18 +98,18 @@ def _check_entry(entry, labels, longest, where):
         )
 
 
-def repeat_labelled(dataset, times):
+def repeat_labelled(dataset, ratio):
     """Adds every utterance again, for other noise, under further IDs.
 
     Arguments
     ---------
     dataset : DynamicItemDataset
         From `read_manifest`.
-    times : int
-        How often.
+    ratio : float
+        How often, at least.
     """
     for name in list(dataset.data_ids):
-        for number in range(times):
+        for number in range(math.ceil(ratio)):
             again = f"{name} again {number}"
             dataset.data[again] = {**dataset.data[name], "again": True}
             dataset.data_ids.append(again)
@@ -298,10 +298,20 @@ class TrainingBatchSampler(Sampler):
         Further signals per labelled one, at most.
     crops : mlkd_lobes.data.unlabelled.Crops, optional
         Crops; their indices follow those of the dataset.
+    processes : int
+        The number of batches is a multiple of it: labelled ones repeat, with
+        other crops.
     """
 
     def __init__(
-        self, dataset, max_batch_length, num_buckets, seed, ratio=1.0, crops=()
+        self,
+        dataset,
+        max_batch_length,
+        num_buckets,
+        seed,
+        ratio=1.0,
+        crops=(),
+        processes=1,
     ):
         entries = [dataset.data[name] for name in dataset.data_ids]
         self.lengths = [float(entry["length"]) for entry in entries]
@@ -322,6 +332,7 @@ class TrainingBatchSampler(Sampler):
             lengths_list=own,
             seed=seed,
         )
+        self.processes = processes
         self.ratio, self.further = ratio, [[] for _ in self.bounds]
         for i in np.flatnonzero(further).tolist():
             self.further[self._bucket(i)].append(i)
@@ -347,15 +358,17 @@ class TrainingBatchSampler(Sampler):
         self.sampler.set_epoch(epoch)
 
     def __len__(self):
-        return len(self.sampler)
+        return len(self.sampler) + -len(self.sampler) % self.processes
 
     def __iter__(self):
         queues = list(map(self._queue, range(len(self.bounds))))
         # A copy: the sampler shuffles anew once it is exhausted.
-        for places in list(self.sampler):
+        batches, owed = list(self.sampler), 0.0
+        for places in itertools.islice(itertools.cycle(batches), len(self)):
             batch = [self.labelled[place] for place in places]
             bucket = max(map(self._bucket, batch))
-            yield batch + self._fill(batch, queues[bucket], bucket)
+            owed = owed % 1 + self.ratio * len(batch)
+            yield batch + self._fill(batch, queues[bucket], bucket, int(owed))
 
     def _queue(self, bucket):
         """Further signals of a bucket in this epoch's order."""
@@ -366,11 +379,11 @@ class TrainingBatchSampler(Sampler):
         most = math.ceil(self.ratio * len(self.labelled))
         yield from generator.sample(crops, min(most, len(crops)))
 
-    def _fill(self, batch, queue, bucket):
-        """As many further signals for a batch as there is room for."""
+    def _fill(self, batch, queue, bucket, number):
+        """So many further signals for a batch, if there is room for them."""
         added, longest = [], max(self.lengths[i] for i in batch)
         room = (1 + self.ratio) * self.max_batch_length
-        for i in itertools.islice(queue, round(self.ratio * len(batch))):
+        for i in itertools.islice(queue, number):
             known = i < len(self.lengths)
             length = self.lengths[i] if known else self.bounds[bucket]
             new_longest = max(longest, length)

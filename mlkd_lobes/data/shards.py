@@ -73,5 +73,9 @@ def open_file(path):
         return
     info = tarfile.TarInfo(path.name)
     info.offset_data, info.size = path.offset, path.size
-    with tarfile.open(path.shard, "r:") as tar, tar.extractfile(info) as file:
-        yield file, path.size
+    try:
+        with tarfile.open(path.shard, "r:") as tar:
+            with tar.extractfile(info) as file:
+                yield file, path.size
+    except tarfile.TarError as error:
+        raise InputError(f"{path}: cannot be read ({error})")

@@ -6,6 +6,7 @@ utterances, so that they fit into their batches.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
+RECORDED = (*audio.AUDIO_SUFFIXES, shards.SUFFIX)
 # Rows of a table that are in memory at a time.
 BLOCK = 10000
 TABLES = """
@@ -49,7 +51,8 @@ COUNT = "select count(*) from crops where round(stop - start, 4) <= ?"
 def place_of(folder, sources, lengths, held_out):
     """The database of some unlabelled speech; other crops are in another one.
 
-    So the one that a running training reads is never overwritten.
+    So the one that a running training reads is never overwritten. A changed table,
+    shard or folder means another one, too.
 
     Arguments
     ---------
@@ -64,17 +67,43 @@ def place_of(folder, sources, lengths, held_out):
         Its path.
     """
     speakers = [[entry["wav"], entry["speaker"]] for entry in held_out]
-    key = files.text_sha256([sources, lengths, speakers])
-    return pathlib.Path(folder, f"unlabelled-{key[:8]}.db")
+    digest = hashlib.sha256(files.text_sha256([lengths, speakers]).encode())
+    for source in _as_list(sources):
+        for path in _opened(source):
+            state = os.stat(path)
+            digest.update(
+                f"{path} {state.st_size} {state.st_mtime_ns} ".encode()
+            )
+    return pathlib.Path(folder, f"unlabelled-{digest.hexdigest()[:8]}.db")
+
+
+def _as_list(sources):
+    return [sources] if isinstance(sources, str) else sources
+
+
+def _table_of(source):
+    """The table of a source, the shard it is, or the folder itself."""
+    table = source / "manifest.csv"
+    if source.is_file() or not table.is_file():
+        return source
+    return table
+
+
+def _opened(source):
+    """Paths of the table or shard that a source is, or of all files in it."""
+    table = _table_of(pathlib.Path(source).absolute())
+    if not table.is_dir():
+        return [table] if table.is_file() else []
+    return audio.walk_audio(table, RECORDED)
 
 
 def prepare_unlabelled(database, sources, lengths, held_out):
     """Lists unlabelled recordings and cuts them, unless that is done.
 
-    Recordings up to the longest labelled utterance stay whole; the lengths of
-    others' crops are drawn from those of the labelled utterances. Left out, with
-    a warning: recordings and named speakers of validation and test, and what
-    cannot be read.
+    The lengths of crops are drawn from those of the labelled utterances; a
+    recording that is no longer than its draw stays whole. Left out, with a
+    warning: recordings and named speakers that are held out, and what cannot be
+    read.
 
     Arguments
     ---------
@@ -87,7 +116,8 @@ def prepare_unlabelled(database, sources, lengths, held_out):
     lengths : list of float
         Seconds of the labelled utterances.
     held_out : list of dict
-        Entries of validation and test: `wav`, a path, and `speaker`.
+        Entries of validation and test, and of what their noise is made of:
+        `wav`, a path, and `speaker`.
 
     Raises
     ------
@@ -143,7 +173,7 @@ def cut(name, start, stop, lengths):
     stop : float
         Its end.
     lengths : list of float
-        Seconds, from the shortest; longer recordings are cut.
+        Seconds, of which one is drawn for each crop.
 
     Yields
     ------
@@ -159,21 +189,22 @@ def cut(name, start, stop, lengths):
     >>> list(cut("a", 0.0, 5.0, [2.0]))
     [(0.0, 2.0), (2.0, 4.0), (3.0, 5.0)]
     """
-    if stop - start <= lengths[-1]:
+    generator, begin = random.Random(files.stable_seed("crops", name)), start
+    length = generator.choice(lengths)
+    if stop - start <= length:
         yield start, stop
         return
-    generator = random.Random(files.stable_seed("crops", name))
     while start < stop:
-        length = generator.choice(lengths)
+        # The last ones are no longer than the recording.
+        length = min(length, stop - begin)
         first = min(start, stop - length)
         yield round(first, 4), round(first + length, 4)
-        start += length
+        start, length = start + length, generator.choice(lengths)
 
 
 def _usable(sources, held_out, left_out):
     """Name, path, size, start and stop of what may be used; counts the rest."""
-    sources = [sources] if isinstance(sources, str) else sources
-    for number, source in enumerate(sources):
+    for number, source in enumerate(_as_list(sources)):
         for name, path, row in _recordings(pathlib.Path(source).absolute()):
             try:
                 times = _times(row, path)
@@ -184,7 +215,7 @@ def _usable(sources, held_out, left_out):
                 left_out[str(error) if len(left_out) < 9 else "…"] += 1
                 continue
             if known:
-                left_out["of validation or test"] += 1
+                left_out["of validation, test or their noise"] += 1
                 continue
             times = (round(b / info.sample_rate, 4) for b in (first, last))
             yield f"{number}/{name}", path, size, *times
@@ -199,14 +230,10 @@ def _times(row, path):
 
 def _recordings(source):
     """Name, path and row of the recordings of a source, one by one."""
-    table = source / "manifest.csv" if source.is_dir() else source
+    table = _table_of(source)
     kind = table.suffix.lower() if table.is_file() else None
     if kind == ".json":
-        for name, entry in manifests.read_entries(table).items():
-            path = manifests.wav_path(
-                entry["wav"], table.parent, f"{table}: {name}"
-            )
-            yield name, path, entry
+        yield from _entries(table)
     elif kind == ".csv":
         for row in _rows(table):
             # Not a pathlib.Path, which keeps the names of all files in memory.
@@ -214,9 +241,13 @@ def _recordings(source):
             yield row["path"], os.path.join(table.parent, path), row
     elif kind == shards.SUFFIX:
         yield from _members(table.name, table)
+    elif not table.is_dir():
+        raise InputError(
+            f"unlabelled_folder: {table} is neither a folder nor a table (.csv, "
+            f".json) or shard ({shards.SUFFIX})"
+        )
     else:
-        kinds = (*audio.AUDIO_SUFFIXES, shards.SUFFIX)
-        for path in audio.walk_audio(source, kinds):
+        for path in audio.walk_audio(source, RECORDED):
             name = os.path.relpath(path, source)
             if path.lower().endswith(shards.SUFFIX):
                 yield from _members(name, path)
@@ -224,19 +255,35 @@ def _recordings(source):
                 yield name, path, {}
 
 
+def _entries(manifest):
+    """Name, path and row of a JSON manifest's utterances."""
+    for name, entry in manifests.read_entries(manifest).items():
+        if "{data_root}" in entry["wav"]:
+            raise InputError(
+                f"{manifest}: {name} lies in {{data_root}}, which is not known "
+                "here; expected a path of its own"
+            )
+        path = manifests.wav_path(entry["wav"], None, f"{manifest}: {name}")
+        yield name, os.path.join(manifest.parent, path), entry
+
+
 def _members(name, shard):
     """The recordings of a shard; of samples other files are skipped."""
     for member in shards.members(shard):
         if member.name.lower().endswith(audio.AUDIO_SUFFIXES):
-            yield f"{name}/{member.name}", member, {}
+            # Some archives hold several files of one name.
+            yield f"{name}/{member.offset}/{member.name}", member, {}
 
 
 def _rows(table):
     """Rows of a table, some of which are in memory at a time."""
     files.refuse_lfs_pointer(table)
     options = {"dtype": str, "keep_default_na": False, "chunksize": BLOCK}
+    options.update(skipinitialspace=True, index_col=False)
     try:
         for block in pd.read_csv(table, encoding="utf-8-sig", **options):
+            block.columns = block.columns.str.strip()
+            block = block.apply(lambda column: column.str.strip())
             if "path" not in block:
                 raise InputError(f"{table}: column path is missing")
             yield from block.to_dict("records")
@@ -249,17 +296,19 @@ class _HeldOut:
 
     def __init__(self, entries):
         speakers = (e["speaker"] for e in entries)
-        self.speakers = {files.composed(s) for s in speakers if s}
+        self.speakers = {files.composed(str(s)) for s in speakers if s}
         self.sizes = defaultdict(set)
         for path in {e["wav"] for e in entries}:
             self.sizes[os.path.getsize(path)].add(path)
+        self.content = functools.lru_cache(maxsize=None)(_content)
 
     def has(self, path, size, speaker):
         """Whether a recording, of whatever name, or its speaker is among them."""
-        if files.composed(speaker) in self.speakers:
+        if speaker and files.composed(str(speaker)) in self.speakers:
             return True
-        own = _content(path) if size in self.sizes else None
-        return any(_content(p) == own for p in self.sizes.get(size, ()))
+        if size not in self.sizes:
+            return False
+        return _content(path) in map(self.content, self.sizes[size])
 
 
 def _content(path):
@@ -287,8 +336,11 @@ def _query(database, text, *values):
     """The first row of a query."""
     uri = f"{pathlib.Path(database).absolute().as_uri()}?mode=ro&immutable=1"
     # A connection each: none may be shared by processes.
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
-        return db.execute(text, values).fetchone()
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+            return db.execute(text, values).fetchone()
+    except sqlite3.Error as error:
+        raise InputError(f"{database}: cannot be read ({error})")
 
 
 class Crops(Dataset):
@@ -325,6 +377,16 @@ class Crops(Dataset):
         return _query(self.database, COUNT, seconds)[0]
 
     def __getitem__(self, i):
+        """A crop; if its recording is damaged, the next shorter one instead."""
+        try:
+            return self._item(i)
+        except InputError as error:
+            if i == 0:
+                raise
+            logger.warning(f"unlabelled_folder: {error}")
+            return self[i - 1]
+
+    def _item(self, i):
         row = _query(self.database, CROP, i + 1)
         name, shard, path, *place, start, stop = row
         if shard:

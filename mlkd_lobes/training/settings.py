@@ -166,7 +166,7 @@ TABLE = {
     "select": Key(MAPPING, "everything", "folder"),
     "crowd_votes": Key(SWITCH, "everything", "folder"),
     "cut_silence": Key(_optional(SWITCH), "everything", "folder"),
-    "unlabelled": Key(_one_of(False, True, "corpus", "folder"), "distillation"),
+    "unlabelled": Key(UNLABELLED, "distillation"),
     "unlabelled_folder": Key(FILES, "content"),
     "unlabelled_ratio": Key(NOT_NEGATIVE, "student"),
     "repeat_labelled": Key(SWITCH, "student"),

@@ -104,7 +104,7 @@ class TargetCache:
         if size <= self.room:
             with atomic_path(path) as temporary:
                 save_file(entry, temporary)
-            self.room -= size
+            self.room -= path.stat().st_size
         return entry
 
     def _path(self, utterance):

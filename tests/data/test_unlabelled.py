@@ -25,6 +25,7 @@ from mlkd_lobes.data.batches import TrainingBatchSampler
 from mlkd_lobes.data.unlabelled import Crops, cut, prepare_unlabelled
 from mlkd_lobes.errors import InputError
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.sampler import DistributedSamplerWrapper
 
 LENGTHS = [1.0, 1.5, 2.0]
 
@@ -60,6 +61,11 @@ def spans(crops):
     return {name: sorted(own) for name, own in found.items()}
 
 
+def whole(crops):
+    """From the first to the last second that crops take of a recording."""
+    return {n: (own[0][0], own[-1][1]) for n, own in spans(crops).items()}
+
+
 @given(
     st.floats(0, 50),
     st.floats(0.05, 100),
@@ -75,10 +81,10 @@ def test_crops_cover_a_recording_and_are_as_long_as_utterances(
         assert start - 1e-3 <= begin <= covered + 1e-3 and end <= stop + 1e-3
         covered = max(covered, end)
     assert covered == pytest.approx(stop, abs=1e-3)
-    if seconds > lengths[-1]:
-        drawn = {round(end - begin, 3) for begin, end in found}
-        near = [min(abs(x - y) for y in lengths) for x in drawn]
-        assert max(near) < 2e-3
+    drawn = {round(end - begin, 3) for begin, end in found}
+    near = [min(abs(x - y) for y in [*lengths, seconds]) for x in drawn]
+    assert max(near) < 2e-3
+    assert max(drawn) <= lengths[-1] + 2e-3
 
 
 def test_crops_are_parts_of_the_recordings(speech, tmp_path):
@@ -88,7 +94,7 @@ def test_crops_are_parts_of_the_recordings(speech, tmp_path):
     for seconds in (0.1, 1.0, 1.2, 1.5, 2.0, 99):
         assert crops.up_to(seconds) == sum(x <= seconds + 1e-4 for x in lengths)
     found = spans(crops)
-    assert [len(found[name]) for name in sorted(found)][:2] == [1, 1]
+    assert len(found) == 3 and found["0/talker 0/ä0.wav"] == [(0.0, 0.7)]
     for i in range(len(crops)):
         name, _, span = crops[i]["key"].rpartition("@")
         start, stop = map(float, span.split("-"))
@@ -113,11 +119,21 @@ def test_tables_and_several_sources(speech, tmp_path):
     manifest = tmp_path / "train.json"
     entry = {"wav": str(speech / "talker 1/ä1.wav"), "start": 0.5, "stop": 1.5}
     manifest.write_text(json.dumps({"u": entry}))
-    found = spans(crops_of([str(speech), str(manifest)], tmp_path))
-    assert found == {"0/talker 2/ä2.wav": [(1.0, 2.5)], "1/u": [(0.5, 1.5)]}
-    assert spans(crops_of(str(table), tmp_path)) == {
-        "0/talker 2/ä2.wav": [(1.0, 2.5)]
-    }
+    both = {"0/talker 2/ä2.wav": (1.0, 2.5), "1/u": (0.5, 1.5)}
+    assert whole(crops_of([str(speech), str(manifest)], tmp_path)) == both
+    del both["1/u"]
+    assert whole(crops_of(str(table), tmp_path)) == both
+    # Spaces and a last comma are no part of names and values.
+    table.write_text("path, speaker ,start,\ntalker 2/ä2.wav, s2 ,6.3,\n")
+    found = crops_of(str(table), tmp_path)
+    assert whole(found) == {"0/talker 2/ä2.wav": (6.3, 7.3)}
+    known = [{"wav": str(speech / "talker 0/ä0.wav"), "speaker": "s2"}]
+    with pytest.raises(InputError, match="no speech in"):
+        crops_of(str(table), tmp_path, known)
+    entry["wav"] = "{data_root}/a.wav"
+    manifest.write_text(json.dumps({"u": entry}))
+    with pytest.raises(InputError, match="u lies in {data_root}"):
+        crops_of(str(manifest), tmp_path)
     other = tmp_path / "other.csv"
     other.write_text("file\nx.wav\n")
     with pytest.raises(InputError, match="other.csv: column path is missing"):
@@ -182,7 +198,7 @@ def test_held_out_files_and_speakers_are_left_out(speech, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         found = spans(crops_of(str(speech), tmp_path, held_out))
     assert sorted(found) == ["0/talker 0/ä0.wav", "0/talker 1/ä1.wav"]
-    assert "1 left out: of validation or test" in caplog.text
+    assert "1 left out: of validation, test or their noise" in caplog.text
     rows = [[f"talker {i}/ä{i}.wav", f"s{i}"] for i in range(3)]
     with open(speech / "manifest.csv", "w", newline="") as file:
         csv.writer(file).writerows([["path", "speaker"], *rows])
@@ -208,7 +224,7 @@ def test_unreadable_files_are_named_and_left_out(speech, tmp_path, caplog):
     assert len(spans(crops)) == 3
     assert "bad.wav: not readable as audio" in caplog.text
     assert "empty.flac: the file is empty" in caplog.text
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(InputError, match="nowhere is neither a folder nor"):
         crops_of(str(tmp_path / "nowhere"), tmp_path)
 
 
@@ -222,11 +238,22 @@ def test_a_list_is_made_once_and_known_by_its_speech(speech, tmp_path):
     assert names[0] == names[1] and first.database != second.database
     write_wav(moved / "more.wav", torch.zeros(20000))
     (moved / "talker 0/ä0.wav").unlink()
-    third = unlabelled.place_of(tmp_path, [str(moved)], LENGTHS, [])
-    prepare_unlabelled(third, [str(moved)], LENGTHS, [])
-    assert unlabelled.fingerprint(third) != names[0]
+    third = crops_of(str(moved), tmp_path)
+    assert third.database != second.database
+    assert unlabelled.fingerprint(third.database) != names[0]
     with pytest.raises(InputError, match="ä0.wav"):
         [second[i] for i in range(len(second))]
+
+
+def test_a_damaged_recording_is_replaced_in_training(speech, tmp_path, caplog):
+    damaged = np.full(32000, np.nan)
+    soundfile.write(speech / "z.wav", damaged, 16000, subtype="FLOAT")
+    crops = crops_of(str(speech), tmp_path)
+    with caplog.at_level(logging.WARNING):
+        keys = [crops[i]["key"] for i in range(len(crops))]
+    assert not any("z.wav" in key for key in keys)
+    assert "z.wav: holds NaN" in caplog.text
+    assert keys == [crops[i]["key"] for i in range(len(crops))]
 
 
 def test_a_full_disk_is_named(speech, tmp_path, monkeypatch):
@@ -309,17 +336,47 @@ def test_no_crop_comes_twice_in_an_epoch(seed, n, n_own, n_crops, ratio):
         batches = list(sampler)
         counts = Counter(i for batch in batches for i in batch)
         assert max(counts.values()) == 1 and {*range(n)} <= {*counts}
+        assert len(counts) <= n + ratio * n
         for batch in batches:
             own = [i for i in batch if i < n]
-            assert len(batch) - len(own) <= round(ratio * len(own))
+            assert len(batch) - len(own) <= np.ceil(ratio * len(own))
             longest = max(every[i] for i in batch)
             assert longest * len(batch) <= (1 + ratio) * 32.1
         orders.append(batches)
         sampler.set_epoch(epoch)
         assert list(sampler) == batches
-    # One's own come before those of others.
-    if len(counts) > n + n_own:
-        assert sum(n <= i < n + n_own for i in counts) > 0 or not n_own
+
+
+def test_ones_own_come_before_those_of_others():
+    data = {f"u{i}": {"length": 1.0, "emo": "neu"} for i in range(20)}
+    data.update({f"o{i}": {"length": 1.0, "emo": None} for i in range(5)})
+    options = DynamicItemDataset(data), 4, 1, 1, 1.0, Lengths([1.0] * 50)
+    for batch in TrainingBatchSampler(*options):
+        further = [i for i in batch if i >= 20]
+        assert further == sorted(further, key=lambda i: i >= 25)
+    flat = [i for batch in TrainingBatchSampler(*options) for i in batch]
+    further = [i for i in flat if i >= 20]
+    assert {*further[:5]} == {*range(20, 25)} and min(further[5:]) >= 25
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_no_two_processes_get_the_same_crop(processes):
+    """Though the number of batches is no multiple of theirs."""
+    data = {f"u{i}": {"length": 0.9, "emo": "neu"} for i in range(14)}
+    crops = Lengths([0.9] * 99)
+    received = []
+    for rank in range(processes):
+        options = DynamicItemDataset(data), 1, 1, 1, 1.0, crops, processes
+        sampler = TrainingBatchSampler(*options)
+        wrapper = DistributedSamplerWrapper(
+            sampler, num_replicas=processes, rank=rank
+        )
+        wrapper.set_epoch(2)
+        batches = list(wrapper)
+        assert len(batches) == len(sampler) / processes
+        received += [i for batch in batches for i in batch]
+    assert max(Counter(i for i in received if i >= 14).values()) == 1
+    assert {*received} >= {*range(14)}
 
 
 def test_further_signals_reach_the_ratio():

@@ -308,6 +308,12 @@ def test_spans_are_masked_in_training_alone(encoder_folder, kind):
     assert torch.equal(first, again)
     assert not torch.equal(first, encode(masking, seed=1))
     assert not torch.allclose(first, whole)
+    # A tenth of 59 frames is a span of ten, or none; positions spread it.
+    masking.model.config.mask_time_prob = 0.1
+    changed = [(encode(masking, i) != whole).any(-1)[1, :59] for i in range(40)]
+    shares = torch.stack(changed).float().mean(1)
+    assert 0 < shares.mean() < 0.3 and shares.min() == 0
+    masking.model.config.mask_time_prob = 0.5
     assert torch.equal(encode(masking.eval()), encode(plain.eval()))
     short = wav[:, :1600]
     masking.train()

@@ -122,29 +122,34 @@ def test_as_many_labelled_signals_again_in_other_noise(with_teacher, batches):
     )
     signals = {}
     for batch in batches:
-        wavs, lengths = batch.sig
-        for key, wav, label in zip(batch.key, wavs, batch.label):
+        sig, clean = batch.sig[0], batch.clean[0]
+        for key, wav, label in zip(batch.key, sig - clean, batch.label):
             name = key.partition(" again")[0].partition("@")[0]
             signals.setdefault(name, []).append((wav, int(label)))
     assert len(signals) == 16 and {len(own) for own in signals.values()} == {2}
     for (one, label), (other, again) in signals.values():
         assert label == again >= 0
-        assert one.shape != other.shape or not torch.equal(one, other)
+        n = min(len(one), len(other), 4000)
+        assert not torch.allclose(one[:n], other[:n], atol=1e-3)
 
 
 def test_the_cache_has_a_limit(tmp_path):
     def compute(i):
-        return torch.full((1, 10, 4), float(i)), torch.zeros(2)
+        return torch.full((1, 50, 40), float(i)), torch.zeros(2)
 
-    names, size = list("abcdef"), 2 * (40 + 2)
-    cache = TargetCache(tmp_path, "teacher", [1], limit=2.5 * size / 1e9)
+    def used():
+        return sum(p.stat().st_size for p in tmp_path.rglob("*.safetensors"))
+
+    names, limit = list("abcdef"), 10**4
+    cache = TargetCache(tmp_path, "teacher", [1], limit / 1e9)
     first = cache.get(names, compute)
-    assert len([*tmp_path.rglob("*.safetensors")]) == 2
+    assert 8000 < used() <= limit
     computed = []
     again = cache.get(names, lambda i: computed.append(i) or compute(i))
     assert computed == [2, 3, 4, 5]
     assert all(torch.equal(a, b) for a, b in zip(first, again))
     # What is there counts.
-    cache = TargetCache(tmp_path, "teacher", [1], limit=2.5 * size / 1e9)
+    cache = TargetCache(tmp_path, "teacher", [1], limit / 1e9)
+    before = used()
     cache.get(["g"], lambda i: compute(0))
-    assert len([*tmp_path.rglob("*.safetensors")]) == 2
+    assert used() == before

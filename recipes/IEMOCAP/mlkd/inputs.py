@@ -4,9 +4,12 @@ Authors
  * The MLKD recipe's authors 2026
 """
 
+import os
+
 import iemocap_prepare
 
 from mlkd_lobes.data import corpora, leakage
+from mlkd_lobes.data.audio import walk_audio
 from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import check_choice
 from mlkd_lobes.models import classifier, distillation, encoder
@@ -33,6 +36,18 @@ def refuse_overlaps(entries, noises, declared):
     leakage.refuse_overlaps(entries, leakage.SPEECH_KEYS, declared)
     sources = leakage.noise_sources({s: n.types for s, n in noises.items()})
     leakage.refuse_overlaps(sources, leakage.NOISE_KEYS, declared)
+
+
+def noise_files(hparams):
+    """What noise of validation and test is made of, like entries of speech."""
+    noises = hparams["valid_noise"], hparams["test_noise"]
+    kinds = [kind for noise in noises for kind in noise.types.values()]
+    paths = {os.path.realpath(path) for paths in kinds for path in paths}
+    if hparams["babble_folder"]:
+        paths.update(
+            map(os.path.realpath, walk_audio(hparams["babble_folder"]))
+        )
+    return [{"wav": path, "speaker": None} for path in sorted(paths)]
 
 
 def load_teacher(hparams, folder):

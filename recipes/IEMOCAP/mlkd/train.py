@@ -16,7 +16,6 @@ Authors
 import functools
 import gc
 import inspect
-import math
 import os
 import pathlib
 import sys
@@ -31,6 +30,7 @@ from inputs import (
     check_models,
     find_corpus,
     load_teacher,
+    noise_files,
     refuse_overlaps,
 )
 from noise_prepare import prepare_noise
@@ -47,6 +47,7 @@ from mlkd_lobes.models.distillation import Student, Targets, needs_teacher
 from mlkd_lobes.noise import add_noise
 from mlkd_lobes.noise.distortions import apply_grid
 from mlkd_lobes.training import checkpoints, overrides, run_folder, settings
+from mlkd_lobes.training.checkpoints import n_processes
 from mlkd_lobes.training.target_cache import TargetCache
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils import distributed
@@ -296,12 +297,10 @@ def prepare_crops(hparams, train, valid, test):
     sources, used = hparams["unlabelled_folder"], hparams["unlabelled"]
     if used == "folder" and sources is None:
         raise InputError("unlabelled: 'folder' needs an unlabelled_folder")
-    hparams["crops"] = None
-    if used not in (True, "folder") or sources is None:
-        return
-    if needs_teacher(hparams["loss_weights"]):
+    distils = needs_teacher(hparams["loss_weights"])
+    if used in (True, "folder") and sources and distils:
         lengths = [entry["length"] for entry in train if entry["emo"]]
-        options = sources, lengths, [*valid, *test]
+        options = sources, lengths, [*valid, *test, *noise_files(hparams)]
         place = unlabelled.place_of(hparams["output_folder"], *options)
         run_on_main(unlabelled.prepare_unlabelled, args=[place, *options])
         hparams["crops"] = place
@@ -324,7 +323,7 @@ def training_set(hparams):
     own = hparams["unlabelled"] in (True, "corpus")
     data = read_dataset(hparams, "train", own and distils)
     if hparams["repeat_labelled"] and hparams["network"] == "student":
-        batches.repeat_labelled(data, math.ceil(hparams["unlabelled_ratio"]))
+        batches.repeat_labelled(data, hparams["unlabelled_ratio"])
     noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
     labels, speed = hparams["labels"], hparams["speed_perturb"]
     batches.add_training_pipeline(data, labels, speed, noise)
@@ -422,7 +421,7 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     if hparams["crops"]:
         crops = unlabelled.Crops(hparams["crops"], hparams["add_noise"])
     limits = hparams["max_batch_length"], hparams["num_buckets"]
-    rest = hparams["seed"], hparams["unlabelled_ratio"], crops
+    rest = hparams["seed"], hparams["unlabelled_ratio"], crops, n_processes()
     sampler = batches.TrainingBatchSampler(data, *limits, *rest)
     options = settings.run_options(hparams, run_opts)
     n_updates = checkpoints.updates_per_epoch(
@@ -551,6 +550,7 @@ def run_stages(systems, hparams, run_opts, folder):
     # One command prepares and trains what the systems of a fold share.
     with run_folder.locked(folder.parent):
         run_on_main(run_folder.clear_partial, args=[folder])
+        run_on_main(run_folder.clear_partial, args=[folder.parent])
         if train and not hparams["prepare_only"]:
             check_models(systems, hparams, folder)
         prepare(hparams)
