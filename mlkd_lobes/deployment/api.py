@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,6 +42,8 @@ class EmotionModel:
         recordings: files, folders or CSV lists; options: window, hop,
         batch_length in seconds, and report, called for what cannot be read.
         """
+        if isinstance(recordings, (str, os.PathLike)):
+            recordings = [recordings]
         parts = tools.find_parts(recordings)
         yield from tools.predict(self.model, parts, **options)
 

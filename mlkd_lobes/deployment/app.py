@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 
 # Before Gradio is imported.
 os.environ.update(
@@ -28,14 +29,21 @@ from mlkd_lobes.evaluation import figures  # noqa: E402
 
 ADDRESS, MOST_UPLOADED = "127.0.0.1", "50mb"
 # Seconds: how often old files are looked for, and how old they get.
-SWEEP, AGE = 60, 300
+SWEEP, AGE = 60, 3600
 # Answers at a time; the others wait in a line of this length.
 AT_ONCE, WAITING = 2, 100
+# Matplotlib's settings are global, so one thread draws at a time.
+DRAWING = threading.Lock()
 # Fonts of the reader's machine: others would be fetched.
 FONTS = {
     "font": ["system-ui", "sans-serif"],
     "font_mono": ["ui-monospace", "monospace"],
 }
+
+
+def colour(number) -> str:
+    """Of a model or an emotion."""
+    return figures.PALETTE[(3 + number) % len(figures.PALETTE)]
 
 
 @matplotlib.rc_context(figures.STYLE)
@@ -46,9 +54,7 @@ def bars(answer, labels) -> str:
     for i, (name, found) in enumerate(answer.probabilities.items()):
         place = places + (i - (n - 1) / 2) * 0.8 / n
         mean = found.mean(0)
-        drawn = axes.barh(
-            place, mean, 0.75 / n, label=name, color=figures.PALETTE[3 + i]
-        )
+        drawn = axes.barh(place, mean, 0.75 / n, label=name, color=colour(i))
         axes.bar_label(drawn, [f"{p:.0%}" for p in mean], padding=3)
     axes.set_yticks(places, labels)
     axes.invert_yaxis()
@@ -74,7 +80,7 @@ def lines(answer, labels) -> str:
             curve[:, best],
             "o-",
             label=name,
-            color=figures.PALETTE[3 + i],
+            color=colour(i),
         )
     axes.set_xticks(ticks, [*map(listening.decibels, listening.SNRS), "clean"])
     axes.set_ylim(0, 1.02)
@@ -95,10 +101,10 @@ def timeline(answer, labels) -> str:
                 end - start,
                 0.8,
                 start,
-                color=figures.PALETTE[3 + p.argmax()],
+                color=colour(p.argmax()),
             )
     for i, label in enumerate(labels):
-        axes.barh(0, 0, color=figures.PALETTE[3 + i], label=label)
+        axes.barh(0, 0, color=colour(i), label=label)
     names = list(answer.probabilities)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -128,11 +134,12 @@ def responder(models, noises):
         except (InputError, OSError) as error:
             text = str(error).replace(f"{recording}: ", "")
             raise gr.Error(text, print_exception=False) from None
-        # Not louder than the recording: converted to integers, a sum may clip.
+        # As integers it would wrap around.
         wav = np.clip(found.mixture, -1, 1)
         samples = (wav * 32767).astype(np.int16)
         text = listening.summary(found, models)
-        charts = bars(found, labels), lines(found, labels)
+        with DRAWING:
+            charts = bars(found, labels), lines(found, labels)
         return (SAMPLE_RATE, samples), text, *charts
 
     return respond

@@ -44,7 +44,10 @@ class Noises:
             self.paths.setdefault(recording.kind, []).append(recording.path)
         babble = [BABBLE] if SPEECH in self.paths else []
         babble = [] if BABBLE in self.paths else babble
-        self.names = [NONE, WHITE, *babble, *sorted(self.paths), OWN]
+        # A folder's own white noise comes before the generated one.
+        self.paths.pop(NONE, None)
+        own = sorted(self.paths.keys() - {WHITE})
+        self.names = [NONE, WHITE, *babble, *own, OWN]
 
     def draw(self, name, n: int, own=None):
         """Noise [n], the same for every call; None for no noise."""
@@ -54,7 +57,8 @@ class Noises:
         if name == OWN:
             if own is None:
                 raise InputError(f"noise: give a recording for '{OWN}'")
-            noise = _read(own)
+            _read(own)  # not too long, not silent
+            noise = _audible([own])
         elif name in self.paths:
             noise = _audible(self.paths[name])
         else:

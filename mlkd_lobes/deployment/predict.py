@@ -139,8 +139,12 @@ def _classify(model, batch, speech):
 def load_vad():
     """A function that gives the share of speech of a waveform [time] at 16 kHz."""
     import torch
+
+    threads = torch.get_num_threads()
     from silero_vad import get_speech_timestamps, load_silero_vad
 
+    # Its import leaves PyTorch with one.
+    torch.set_num_threads(threads)
     model = load_silero_vad()
 
     def share(wav):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 
 import numpy as np
 import soundfile
-import soxr
 
 from mlkd_lobes.data.audio import (
     HIGHEST_RATE,
     LARGEST_SAMPLE,
     LOWEST_RATE,
     SAMPLE_RATE,
+    resample,
 )
 from mlkd_lobes.deployment.predict import Part
 from mlkd_lobes.errors import InputError
@@ -24,29 +26,45 @@ def read_stream(window: float, hop: float, raw_rate=None, descriptor=0):
     """Yields, every `hop` seconds, the last `window` seconds as Part and waveform.
 
     raw_rate: of samples without a header (16 bits, little-endian, one channel), in
-    Hz; else WAV or AU. In memory is no more than a window. A reader that is too
+    Hz; else WAV or AU. In memory are a window and two hops. A reader that is too
     slow makes the writer wait: nothing is dropped here.
     """
-    with _open(descriptor, raw_rate) as sound:
-        rate, seconds, kept = sound.samplerate, 0.0, np.zeros(0, np.float32)
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise InputError(f"{NAME}: a sampling rate of {rate} Hz")
-        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1)
-        n = max(1, round(hop * rate))
-        last = False
-        while not last:
-            block = sound.read(n, dtype="float32", always_2d=True).mean(1)
-            last = len(block) < n
-            seconds += len(block) / rate
-            # Not `>`, which is false for NaN.
-            if len(block) and not np.abs(block).max() <= LARGEST_SAMPLE:
-                raise InputError(f"{NAME}: NaN, infinite or absurd samples")
-            new = resampler.resample_chunk(block, last=last)
-            kept = np.concatenate([kept, new])[-round(window * SAMPLE_RATE) :]
-            if len(block):
-                yield Part(NAME, max(0.0, seconds - window), seconds), kept
-    if not seconds:
+    blocks = queue.Queue(maxsize=1)
+    arguments = descriptor, raw_rate, hop, blocks
+    # Ctrl-C would wait for the end of a read in this thread.
+    threading.Thread(target=_read, args=arguments, daemon=True).start()
+    kept, n_samples = np.zeros(0, np.float32), 0
+    while (item := blocks.get()) is not None:
+        if isinstance(item, Exception):
+            raise item
+        rate, block = item
+        # Not `>`, which is false for NaN.
+        if not np.abs(block).max() <= LARGEST_SAMPLE:
+            raise InputError(f"{NAME}: NaN, infinite or absurd samples")
+        kept = np.concatenate([kept, block])[-round(window * rate) :]
+        n_samples += len(block)
+        stop = n_samples / rate
+        yield (
+            Part(NAME, stop - len(kept) / rate, stop),
+            resample(kept, rate, SAMPLE_RATE),
+        )
+    if not n_samples:
         raise InputError(f"{NAME}: no samples")
+
+
+def _read(descriptor, raw_rate, hop, blocks):
+    """Puts rate and samples of every hop into a queue, at the end None."""
+    try:
+        with _open(descriptor, raw_rate) as sound:
+            rate = sound.samplerate
+            if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+                raise InputError(f"{NAME}: a sampling rate of {rate} Hz")
+            n = max(1, round(hop * rate))
+            while len(block := sound.read(n, dtype="float32", always_2d=True)):
+                blocks.put((rate, block.mean(1)))
+        blocks.put(None)
+    except (InputError, RuntimeError, OSError) as error:
+        blocks.put(error)
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ predicts (Guo et al., arXiv 1706.04599).
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-# Stored probabilities have six digits.
-LEAST = 1e-6
-# Bounds of the temperature's logarithm.
-RANGE = (-3.0, 3.0)
+# Probabilities below are taken for it.
+LEAST = 1e-30
+# Bounds of the temperature's logarithm: 0.25 to 20.
+RANGE = (np.log(0.25), np.log(20))
 BINS = 15
 
 

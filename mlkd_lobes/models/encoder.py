@@ -273,10 +273,10 @@ class SSLEncoder(Wav2Vec2):
             for name in DROPOUTS:
                 setattr(config, name, self.dropout)
         if self.mask_share:
-            config.mask_time_prob, config.mask_feature_prob = (
-                self.mask_share,
-                0.0,
-            )
+            config.mask_time_prob = self.mask_share
+            config.mask_feature_prob = 0.0
+            # Otherwise short utterances would be masked more.
+            config.mask_time_min_masks = 0
         if self.keep_layers is not None:
             check_depth(self.keep_layers, config.num_hidden_layers)
             config.num_hidden_layers = self.keep_layers

@@ -20,6 +20,7 @@ from mlkd_lobes.evaluation.calibration import (
 from mlkd_lobes.evaluation.comparison import find_runs, pool
 from mlkd_lobes.evaluation.page import page_html
 from mlkd_lobes.evaluation.report import report_text
+from mlkd_lobes.noise.add_noise import CLEAN
 
 
 def sample(seed, n=4000, classes=4, sharpness=1.0):
@@ -113,7 +114,7 @@ def test_reports_show_both_errors_and_coverage(runs):
 def test_results_without_temperature_have_no_calibration(tmp_path):
     write(tmp_path, "mlkd", 1, 1, 8)
     pooled = pool(find_runs([tmp_path]))
-    assert math.isnan(pooled.systems[0].calibration([])[0])
+    assert math.isnan(pooled.systems[0].calibration([CLEAN])[0])
     text = report_text(pooled, [])
     assert "calibration error" not in text and "kept at 90 %" in text
     assert isinstance(pooled.systems[0].tables[1], pd.DataFrame)
