@@ -289,10 +289,9 @@ def predict(options) -> int:
             speech,
         )
     lines = options.jsonl or str(options.output).endswith(".jsonl")
-    rows = found, model.labels
+    choice = lines, options.min_confidence, options.vad
     with _output(options.output) as file:
-        choice = lines, options.min_confidence, options.vad
-        tools.write_predictions(*rows, file, *choice)
+        tools.write_predictions(found, model.labels, file, *choice)
     if unreadable:
         total = f"{len(unreadable)} of {len(parts)} recordings"
         print(f"{total} could not be read", file=sys.stderr)

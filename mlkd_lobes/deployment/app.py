@@ -3,13 +3,15 @@
 > python -m mlkd_lobes app exported --compare=teacher --noise_folder=musan
 
 Gradio serves it on 127.0.0.1 alone; nothing is sent anywhere, and recordings are
-removed when the app ends, or after some minutes.
+removed when the app ends, or after an hour.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 
@@ -82,7 +84,7 @@ def lines(answer, labels) -> str:
             label=name,
             color=colour(i),
         )
-    axes.set_xticks(ticks, [*map(listening.decibels, listening.SNRS), "clean"])
+    axes.set_xticks(ticks, [*map(str, listening.SNRS), "clean"])
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("SNR (dB)")
     axes.set_ylabel(f"probability of {labels[best]}")
@@ -132,7 +134,9 @@ def responder(models, noises):
         try:
             found = listening.answer(models, noises, recording, noise, snr, own)
         except (InputError, OSError) as error:
-            text = str(error).replace(f"{recording}: ", "")
+            text = str(error)
+            for path in filter(None, (recording, own)):
+                text = text.replace(f"{path}: ", "")
             raise gr.Error(text, print_exception=False) from None
         # As integers it would wrap around.
         wav = np.clip(found.mixture, -1, 1)
@@ -196,6 +200,9 @@ def serve(models, noises, port=None, wait=True):
     folder = tempfile.mkdtemp(prefix="mlkd-app-")
     os.environ["GRADIO_TEMP_DIR"] = folder
     page = build(models, noises).queue(max_size=WAITING)
+    if wait:
+        # What ends the process by a signal removes the recordings as well.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         _, address, _ = page.launch(
             server_name=ADDRESS,

@@ -52,8 +52,9 @@ def export(
     about = read_results(run)
     model = open_classifier(deployment.find_model(run)[0]).eval()
     trained, temperature = copy.deepcopy(model), about.get("temperature")
+    divisor = temperature or 1.0  # older runs have none
     for parameter in model.head.classifier.parameters():
-        parameter.data /= temperature or 1.0
+        parameter.data /= divisor
     speech = RunSpeech(run, model.labels, data_folder, noise_folder)
     # Before anything is written: corpora may have moved.
     wavs = list(_parity_waveforms(speech))
@@ -63,8 +64,8 @@ def export(
         write_speechbrain(model, folder / deployment.SPEECHBRAIN)
         graph.write_onnx(model, folder / deployment.ONNX)
         report(f"comparing them on {PARITY_UTTERANCES} waveforms")
-        reference = trained, temperature or 1.0
-        measured = {"parity": parity.measure_parity(folder, *reference, wavs)}
+        reference = trained, divisor, wavs
+        measured = {"parity": parity.measure_parity(folder, *reference)}
         measured["int8"] = None
         if int8:
             report("INT8: calibrating on training speech, then testing")

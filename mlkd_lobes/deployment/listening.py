@@ -6,7 +6,6 @@ the mixture, for the recording at other SNRs, and of long ones window by window.
 
 from __future__ import annotations
 
-import math
 import pathlib
 from collections import namedtuple
 
@@ -57,7 +56,7 @@ class Noises:
         if name == OWN:
             if own is None:
                 raise InputError(f"noise: give a recording for '{OWN}'")
-            _read(own)  # not too long, not silent
+            _check_length(own)
             noise = _audible([own])
         elif name in self.paths:
             noise = _audible(self.paths[name])
@@ -90,21 +89,17 @@ def _audible(paths):
         for start, stop in audible_segments(path)[:1]:
             n = min(stop - start, LONGEST * audio.audio_info(path).sample_rate)
             return audio.read_frames(path, start, n)
-    raise InputError(f"{paths[0]}: silent, like all recordings of its type")
+    raise InputError(f"{paths[0]}: the noise is silent")
 
 
-def _read(path):
-    """A recording's waveform, if it is not too long or silent."""
-    info = audio.audio_info(path)
-    if info.duration > LONGEST:
+def _check_length(path):
+    """Raises for a recording that is too long for a page."""
+    seconds = audio.audio_info(path).duration
+    if seconds > LONGEST:
         raise InputError(
-            f"the recording lasts {info.duration:.0f} s; at most {LONGEST} s are "
-            "taken here, the command predict takes any"
+            f"the recording lasts {seconds:.0f} s; at most {LONGEST} s are taken "
+            "here, the command predict takes any"
         )
-    wav = audio.read_audio(path)
-    if not wav.any():
-        raise InputError("the recording is silent: all samples are zero")
-    return wav
 
 
 def answer(models, noises, recording, noise=NONE, snr=0.0, own=None) -> Answer:
@@ -113,7 +108,10 @@ def answer(models, noises, recording, noise=NONE, snr=0.0, own=None) -> Answer:
     models: name to EmotionModel; noises: Noises; recording: a path; noise: one of
     `noises.names`; snr: in dB; own: path of one's own noise.
     """
-    wav = torch.from_numpy(_read(recording))
+    _check_length(recording)
+    wav = torch.from_numpy(audio.read_audio(recording))
+    if not wav.any():
+        raise InputError("the recording is silent: all samples are zero")
     drawn = noises.draw(noise, len(wav), own)
     is_short = len(wav) <= SHORT * audio.SAMPLE_RATE
     versions = wav[None]
@@ -151,12 +149,3 @@ def summary(answer: Answer, models) -> str:
             text += f", the mean of {len(probabilities)} windows"
         lines.append(text)
     return "  \n".join(lines)
-
-
-def decibels(snr: float) -> str:
-    """An SNR as axes show it.
-
-    >>> decibels(5), decibels(math.inf)
-    ('5', 'clean')
-    """
-    return "clean" if math.isinf(snr) else f"{snr:g}"

@@ -115,9 +115,10 @@ def classify(model, found, batch_length=0.0, speech=None):
             yield from _classify(model, batch, speech)
             batch, longest = [], len(wav)
         batch.append((part, wav))
-        if not limit:
+        # At once, where no other one would fit: a stream waits for its row.
+        if longest * (len(batch) + 1) > limit:
             yield from _classify(model, batch, speech)
-            batch = []
+            batch, longest = [], 0
     if batch:
         yield from _classify(model, batch, speech)
 

@@ -6,9 +6,10 @@ predicts (Guo et al., arXiv 1706.04599).
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
-# Probabilities below are taken for it.
-LEAST = 1e-30
+# Stored probabilities have six digits; others are not below float32's smallest.
+LEAST_STORED, LEAST = 1e-6, 1e-38
 # Bounds of the temperature's logarithm: 0.25 to 20.
 RANGE = (np.log(0.25), np.log(20))
 BINS = 15
@@ -27,14 +28,35 @@ def probabilities_of(predictions, labels):
     Returns
     -------
     probabilities : numpy.ndarray
-        [rows, classes].
+        [rows, classes], as stored: none is 0.
     truth : numpy.ndarray
         Index of the true class [rows].
     """
     columns = [f"p_{label}" for label in labels]
     places = {label: i for i, label in enumerate(labels)}
     truth = predictions["true"].map(places).to_numpy()
-    return predictions[columns].to_numpy(float), truth
+    found = predictions[columns].to_numpy(float)
+    return np.maximum(found, LEAST_STORED), truth
+
+
+def probabilities_of_records(records):
+    """Probabilities and true classes of a Brain's records, not rounded.
+
+    Arguments
+    ---------
+    records : sequence of tuples
+        As `mlkd_lobes.evaluation.results.prediction_table` takes them.
+
+    Returns
+    -------
+    probabilities : numpy.ndarray
+        [rows, classes].
+    truth : numpy.ndarray
+        Index of the true class [rows].
+    """
+    found = [np.asarray(record[-1], float) for record in records]
+    labels = [record[-3] for record in records]
+    return np.concatenate(found), np.repeat(labels, list(map(len, found)))
 
 
 def soften(probabilities, temperature):
@@ -57,9 +79,12 @@ def soften(probabilities, temperature):
     >>> soften(np.array([[0.8, 0.2]]), 2.0).round(3).tolist()
     [[0.667, 0.333]]
     """
-    logits = np.log(np.maximum(probabilities, LEAST)) / temperature
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    return softmax(_logits(probabilities) / temperature, axis=-1)
+
+
+def _logits(probabilities):
+    """Logits, up to a constant per row."""
+    return np.log(np.maximum(probabilities, LEAST))
 
 
 def fit_temperature(probabilities, truth):
@@ -77,12 +102,12 @@ def fit_temperature(probabilities, truth):
     float
         Above 1 where the model is too sure.
     """
-    rows = np.arange(len(truth))
+    rows, logits = np.arange(len(truth)), _logits(probabilities)
 
     def loss(logarithm):
         """Mean negative log likelihood."""
-        chosen = soften(probabilities, np.exp(logarithm))[rows, truth]
-        return -np.log(np.maximum(chosen, LEAST)).mean()
+        scaled = log_softmax(logits / np.exp(logarithm), axis=-1)
+        return -scaled[rows, truth].mean()
 
     found = minimize_scalar(loss, bounds=RANGE, method="bounded")
     return float(np.exp(found.x))

@@ -1,9 +1,14 @@
 """The app: its answers, and a whole round in a real browser."""
 
 import contextlib
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -148,6 +153,26 @@ def test_requests_of_several_people_are_all_answered(
     assert len(answers) == 6 and len(errors) == 3
     assert all("**student**" in text for text in answers)
     assert all("not readable as audio" in text for text in errors)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_recordings_are_removed_at_the_end(exported, tmp_path, number):
+    command = [sys.executable, "-m", "mlkd_lobes", "app", str(exported)]
+    process = subprocess.Popen(
+        [*command, "--backend=onnx"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        # Tests in the background ignore it, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert "http://127.0.0.1:" in process.stdout.readline()
+    (folder,) = tmp_path.glob("mlkd-app-*")
+    (folder / "recording.wav").touch()
+    time.sleep(1)
+    process.send_signal(number)
+    process.wait(60)
+    assert not folder.exists()
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium")

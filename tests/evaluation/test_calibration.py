@@ -32,7 +32,7 @@ def sample(seed, n=4000, classes=4, sharpness=1.0):
     return soften(true, 1 / sharpness), truth
 
 
-@given(st.integers(0, 99), st.floats(0.3, 3))
+@given(st.integers(0, 99), st.floats(0.3, 8))
 def test_the_temperature_undoes_sharpness(seed, sharpness):
     p, truth = sample(seed, sharpness=sharpness)
     temperature = fit_temperature(p, truth)

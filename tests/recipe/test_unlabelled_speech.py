@@ -83,6 +83,20 @@ def test_a_folder_is_needed_and_the_teacher_does_not_use_it(
     assert not [*out.glob("*.db")]
 
 
+def test_what_the_tests_noise_is_made_of_is_left_out(with_teacher, batches):
+    noise = with_teacher.arguments["noise_folder"]
+    options = {"unlabelled": "folder", "unlabelled_folder": noise}
+    with_teacher.train("mlkd", student_epochs=3, train_only=True, **options)
+    out = with_teacher.arguments["output_folder"] / "noise"
+    names = {
+        s: (out / f"{s}.csv").read_text() for s in ("train", "valid", "test")
+    }
+    keys = [key for batch in batches for key in batch.key]
+    used = {key.split("@")[0][2:] for key in keys if key.startswith("0/")}
+    assert used and all(name in names["train"] for name in used)
+    assert not any(name in names["valid"] + names["test"] for name in used)
+
+
 def test_other_speech_is_another_training(with_teacher, speech):
     options = {"unlabelled": "folder", "student_epochs": 1, "train_only": True}
     with_teacher.train("mlkd", unlabelled_folder=speech, **options)

@@ -487,7 +487,7 @@ def evaluate(hparams, run_opts, folder):
     noisy = add_noise.conditions(noise, hparams["valid_snrs"])
     data = evaluation_set(hparams, "valid", noisy)
     brain.evaluate(data, test_loader_kwargs=options)
-    found = calibration.probabilities_of(brain.predictions(), hparams["labels"])
+    found = calibration.probabilities_of_records(brain.records)
     header["temperature"] = calibration.fit_temperature(*found)
     data = evaluation_set(hparams, "test", grid)
     logger.info(f"{folder.name}: {len(data)} utterances x {len(grid)}")
