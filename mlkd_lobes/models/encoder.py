@@ -28,6 +28,7 @@ from mlkd_lobes.models.length_exact import (
     normalize_waveforms,
     normalized_convolution,
 )
+from mlkd_lobes.models.slim import narrowed
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
@@ -177,6 +178,8 @@ class SSLEncoder(Wav2Vec2):
         Share of the frames that spans of the source's `mask_time_length` cover in
         training, overlaps counted twice (SpecAugment); drawn by NumPy's
         global generator.
+    channels : float or list of float
+        Share of the front end's filters kept, of all convolutions or one each.
 
     Example
     -------
@@ -204,6 +207,7 @@ class SSLEncoder(Wav2Vec2):
         freeze_feature_extractor=True,
         dropout=None,
         mask_share=0.0,
+        channels=1.0,
     ):
         # `override_config` needs them, and is called by the base class.
         self.keep_layers, self.dropout = n_layers, dropout
@@ -217,6 +221,9 @@ class SSLEncoder(Wav2Vec2):
                 # Also where the source is stored in half precision.
                 dtype=torch.float32,
             )
+        if channels != 1.0:
+            self.model = narrowed(self.model, channels)
+            self.config = self.model.config
         rate = getattr(self.feature_extractor, "sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
             raise InputError(

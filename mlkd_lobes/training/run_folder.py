@@ -29,7 +29,6 @@ from mlkd_lobes.models.distillation import needs_teacher
 from mlkd_lobes.training.settings import (
     comparable_keys,
     row_of,
-    same_for_all_runs,
 )
 from speechbrain.utils.distributed import (
     ddp_broadcast,
@@ -332,6 +331,25 @@ def results_header(folder, test, names):
         },
         "git": code_version(),
     }
+
+
+def same_for_all_runs(record):
+    """The part of a record that all runs of a system have in common.
+
+    Arguments
+    ---------
+    record : dict
+        From `training_record`.
+
+    Returns
+    -------
+    dict
+        Key to value or definition, without fold and seed.
+    """
+    record = dict(record)
+    objects = record.pop("objects")
+    shared = {k: v for k, v in record.items() if row_of(k).scope != "run"}
+    return {**shared, **objects}
 
 
 def _lies_in(value, folder):

@@ -76,6 +76,11 @@ def _mapping(value, holds_key, holds_value):
     )
 
 
+def _are_shares(value):
+    values = value if isinstance(value, list) else [value]
+    return all(_is_number(v) and 0 < v <= 1 for v in values)
+
+
 def _integer(lowest):
     """Integers from a lowest one on."""
     return Rule(
@@ -136,6 +141,10 @@ DISTORTED = Rule(
 FILES = Rule(
     lambda v: v is None or _is_text(v) or _distinct(v, _is_text),
     "a file or a list of files",
+)
+CHANNELS = Rule(
+    lambda v: _mapping(v, lambda k: k == "channels", _are_shares) and v != {},
+    "{channels: S}, S a number above 0, at most 1, or a list of such",
 )
 UNLABELLED = _one_of(False, True, "corpus", "folder")
 SYSTEMS = Rule(
@@ -203,6 +212,7 @@ TABLE = {
     "teacher_freeze_cnn": Key(SWITCH, "teacher"),
     "student_freeze_cnn": Key(SWITCH, "student"),
     "student_layers": Key(_integer(1), "student"),
+    "student_cnn": Key(CHANNELS, "student"),
     "mask_share": Key(SHARE, "student"),
     "head_projection": Key(_integer(1), "everything"),
     "teacher_dropout": Key(_optional(SHARE), "teacher"),
@@ -428,22 +438,3 @@ def comparable_keys(one, other, own):
     if not all(map(needs_teacher, weights)):
         keys -= {k for k in keys if row_of(k).affects == "distillation"}
     return sorted(keys)
-
-
-def same_for_all_runs(record):
-    """The part of a record that all runs of a system have in common.
-
-    Arguments
-    ---------
-    record : dict
-        From `training_record`.
-
-    Returns
-    -------
-    dict
-        Key to value or definition, without fold and seed.
-    """
-    record = dict(record)
-    objects = record.pop("objects")
-    shared = {k: v for k, v in record.items() if row_of(k).scope != "run"}
-    return {**shared, **objects}

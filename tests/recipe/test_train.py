@@ -15,7 +15,12 @@ from train import MLKDBrain
 from transformers import AutoModelForAudioClassification
 
 import speechbrain as sb
-from mlkd_lobes.evaluation.results import read_predictions, summarize
+from mlkd_lobes.deployment.export import export
+from mlkd_lobes.evaluation.results import (
+    read_cost,
+    read_predictions,
+    summarize,
+)
 from mlkd_lobes.models.classifier import FrozenTeacher, state_sha256
 from mlkd_lobes.training import run_folder
 
@@ -332,6 +337,27 @@ def test_other_losses_and_a_trained_front_end(finished, experiment):
     teacher, student = weights(finished, "teacher"), weights(experiment, "mlkd")
     name = next(n for n in student if "conv_layers.0.conv" in n)
     assert not torch.equal(student[name], teacher[name])
+
+
+def test_a_narrow_student_is_trained_and_exported(
+    finished, experiment, tmp_path
+):
+    teacher = finished.arguments["output_folder"] / "teacher/model"
+    experiment.run(
+        "mlkd",
+        teacher_folder=teacher,
+        student_cnn="{channels: [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25]}",
+        student_freeze_cnn=False,
+        student_epochs=1,
+    )
+    run = experiment.arguments["output_folder"] / "mlkd"
+    wide = read_cost(finished.arguments["output_folder"] / "mlkd")
+    narrow = read_cost(run)
+    for name in ("parameters", "macs_per_second"):
+        assert narrow[name] < wide[name]
+    # Every format agrees with the trained model, or export raises.
+    written = export(run, tmp_path / "export", report=list)
+    assert written["parity"] and written["int8"]
 
 
 def test_finished_work_is_not_done_again(finished, experiment, monkeypatch):

@@ -161,6 +161,7 @@ def test_a_limit_of_steps_is_refused(experiment, tmp_path):
         ({"data_folder": "nowhere"}, "nowhere/manifest.csv: no such file"),
         ({"kd_levels": "[9]"}, "no level 9.*levels 0 to 4"),
         ({"student_layers": 9}, "student_layers: 9 is not between 1 and"),
+        ({"student_cnn": "{channels: 0.5}"}, "set student_freeze_cnn: False"),
         (
             {"loss_weights": "{kd: 1}"},
             "no loss 'kd'.*emotion, features, logits",

@@ -10,11 +10,11 @@ from ruamel.yaml import YAML as Parser
 import speechbrain as sb
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.training.overrides import read_settings, read_values
+from mlkd_lobes.training.run_folder import same_for_all_runs
 from mlkd_lobes.training.settings import (
     TABLE,
     check_values,
     comparable_keys,
-    same_for_all_runs,
     training_record,
 )
 

@@ -11,7 +11,7 @@ import iemocap_prepare
 from mlkd_lobes.data import corpora, leakage
 from mlkd_lobes.data.audio import walk_audio
 from mlkd_lobes.data.prepare import prepare_corpus
-from mlkd_lobes.errors import check_choice
+from mlkd_lobes.errors import InputError, check_choice
 from mlkd_lobes.models import classifier, distillation, encoder
 from mlkd_lobes.models.distillation import needs_teacher
 from mlkd_lobes.training import run_folder
@@ -60,6 +60,12 @@ def check_models(systems, hparams, folder):
     """Raises for models that could not be trained, before all preparation."""
     depth, weights = None, hparams["student_weights"]
     distillation.WeightedLosses(hparams["losses"], weights)
+    narrow = hparams["student_cnn"]["channels"] != 1.0
+    if narrow and hparams["student_freeze_cnn"]:
+        raise InputError(
+            "student_cnn: a narrower front end must be trained; set "
+            "student_freeze_cnn: False"
+        )
     hub, cache = hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
     new = [n for n in systems if not run_folder.read_stage(folder.with_name(n))]
     if any(systems[name][0]["network"] == "teacher" for name in new):
