@@ -3,7 +3,7 @@
 Normalisation, masking and softmax are part of the graph, so a caller only needs
 samples at 16 kHz; features do not depend on padding there either. The INT8 graph
 is made from it by static quantisation, convolutions included: they are most of the
-work of a small student.
+work of a small student. Inside both, convolutions process what differs from silence.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import copy
 import itertools
 import json
 import logging
+import re
 import warnings
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
+from torch.nn import functional as F
 
 from mlkd_lobes.data.audio import SAMPLE_RATE
 from mlkd_lobes.deployment.models import pad
@@ -29,15 +31,54 @@ OPSET = 20
 # Computed in INT8. The rest stays in float32, among it the classifier's last
 # product (the only Gemm), which costs nothing and decides.
 QUANTIZED = ["Conv", "MatMul"]
-# What precedes this weight also stays in float32: the first convolution is cheap,
+# What precedes the second convolution also stays in float32: the first one is cheap,
 # and statistics of 8-bit samples would spoil everything after it.
-SECOND_CONVOLUTION = "feature_extractor.conv_layers.1.conv.weight"
+LATER_CONVOLUTION = re.compile(r"conv_layers\.[1-9]\d*\.conv\.weight$")
+# So many of the last ones as well, if fewer do not pass the gate: a sixth of the
+# front end's work, then all of it.
+FLOAT32_CONVOLUTIONS = (0, 4, 6)
 # Activations beyond this percentile are clipped: the few largest would otherwise
 # leave too few of 256 steps for the others.
 PERCENTILE = 99.99
 CALIBRATION_SAMPLES = 2 * SAMPLE_RATE
 # Calibration waveforms in memory at a time; one needs 100 MB at base size.
 STRIDE = 8
+
+
+class _AroundSilence(nn.Module):
+    """A convolution of what its input differs from that of digital silence.
+
+    The result is the same. But INT8 then keeps silence exactly, whose features are
+    so small that the layer norm behind the front end would make noise of rounding
+    errors. Its bias is added apart, as 8-bit outputs have to be 0 in silence.
+    """
+
+    def __init__(self, conv, silence):
+        super().__init__()
+        self.weight, self.stride = conv.weight, conv.stride
+        self.silence = nn.Parameter(silence[:, :, :1])
+        self.bias = nn.Parameter(conv(silence)[:, :, :1])
+
+    def forward(self, signal):
+        """Features [batch, channels, frames] of a signal [batch, channels, time]."""
+        differing = signal - self.silence
+        return F.conv1d(differing, self.weight, stride=self.stride) + self.bias
+
+
+@torch.no_grad()
+def _centre_convolutions(layers):
+    """Replaces all convolutions but the first by `_AroundSilence`."""
+    # Two frames: a group norm refuses one.
+    silence = layers[0](torch.zeros(1, 1, sum(_window(layers[0].conv))))
+    for layer in layers[1:]:
+        conv, frames = layer.conv, silence[:, :, :1]
+        around = frames.expand(-1, -1, sum(_window(conv)))
+        silence, layer.conv = layer(around), _AroundSilence(conv, around)
+
+
+def _window(conv):
+    """Kernel and stride of a convolution."""
+    return conv.kernel_size[0], conv.stride[0]
 
 
 class ProbabilityGraph(nn.Module):
@@ -61,6 +102,7 @@ def write_onnx(classifier, path) -> None:
     # Attention as plain products, and the positional convolution's weight
     # multiplied out: quantisation supports only these.
     encoder.set_attn_implementation("eager")
+    _centre_convolutions(encoder.feature_extractor.conv_layers)
     positions = encoder.encoder.pos_conv_embed
     positions.conv = _with_plain_weight(positions.conv)
     dynamic = torch.export.Dim.DYNAMIC
@@ -139,17 +181,22 @@ class _CalibrationReader(quantization.CalibrationDataReader):
         return dict(zip(("waveforms", "lengths"), pad([wav])))
 
 
-def write_int8(source, path, wavs) -> None:
+def write_int8(source, path, wavs, n_float32=0) -> None:
     """Quantises a graph statically, with ranges measured on real speech.
 
-    wavs: waveforms [time], a multiple of `STRIDE` of them, or fewer.
+    wavs: waveforms [time], a multiple of `STRIDE` of them, or fewer. n_float32: so
+    many of the front end's last convolutions stay in float32, like the first.
     """
     stride = min(STRIDE, len(wavs))
     with atomic_path(path) as temporary:
         simplified = temporary.with_name(temporary.stem + "-fp32.onnx")
         try:
             quant_pre_process(
-                str(source), str(simplified), skip_symbolic_shape=True
+                str(source),
+                str(simplified),
+                skip_symbolic_shape=True,
+                # It would put biases back into convolutions.
+                skip_optimization=True,
             )
             quantization.quantize_static(
                 str(simplified),
@@ -157,7 +204,7 @@ def write_int8(source, path, wavs) -> None:
                 _CalibrationReader(wavs),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=QUANTIZED,
-                nodes_to_exclude=_first_layer(simplified),
+                nodes_to_exclude=_float32_nodes(simplified, n_float32),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -171,12 +218,16 @@ def write_int8(source, path, wavs) -> None:
             simplified.unlink(missing_ok=True)
 
 
-def _first_layer(path):
-    """Names of a graph's nodes before the second convolution."""
-    nodes = itertools.takewhile(
-        lambda node: not any(
-            i.endswith(SECOND_CONVOLUTION) for i in node.input
-        ),
-        onnx.load(path).graph.node,
-    )
-    return [node.name for node in nodes]
+def _float32_nodes(path, n_last):
+    """Names of a graph's nodes before the second convolution of the front end, and
+    of its last convolutions."""
+    nodes = onnx.load(path).graph.node
+    places = [
+        place
+        for place, node in enumerate(nodes)
+        if any(map(LATER_CONVOLUTION.search, node.input))
+    ]
+    last = places[len(places) - n_last :]
+    return [
+        node.name for node in [*nodes[: places[0]], *(nodes[p] for p in last)]
+    ]
