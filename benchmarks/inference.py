@@ -30,7 +30,11 @@ import one_answer  # noqa: E402
 from one_answer import open_variant, speech  # noqa: E402
 
 from mlkd_lobes.data.batches import torch_threads
-from mlkd_lobes.deployment.graph import write_int8, write_onnx
+from mlkd_lobes.deployment.graph import (
+    FLOAT32_CONVOLUTIONS,
+    write_int8,
+    write_onnx,
+)
 from mlkd_lobes.deployment.models import TorchModel
 from mlkd_lobes.evaluation.metrics import macs_per_second
 from mlkd_lobes.files import write_json
@@ -38,35 +42,55 @@ from mlkd_lobes.models.classifier import EmotionClassifier
 from mlkd_lobes.models.encoder import SSLEncoder
 
 LABELS = ["neu", "hap", "sad", "ang"]
-STUDENT_LAYERS = 2
+# Transformer layers (None: all) and share of the front end's filters.
+NETWORKS = {
+    "teacher": (None, 1.0),
+    "student": (2, 1.0),
+    "slim student": (2, 0.5),
+    "slim student of one layer": (1, 0.5),
+}
+# What an export holds if the gate does not take all convolutions in INT8.
+MIXED = "student, ONNX static INT8, 5 convolutions fp32"
 SECONDS, THREADS, ROUNDS = (1, 5, 15), (1, 2), 7
 BASELINE = "teacher, torch fp32"
 
 
 def write_models(folder, config):
-    """Teacher and student in every format; returns variant to path."""
+    """Teacher and students in their formats; returns variant to path."""
     torch.manual_seed(0)
     source = str(folder / "source")
     transformers.AutoModel.from_config(config).save_pretrained(source)
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(source)
     paths = {}
-    for name, layers in (("teacher", None), ("student", STUDENT_LAYERS)):
-        encoder = SSLEncoder(source, source, layers)
+    for name, (layers, channels) in NETWORKS.items():
+        encoder = SSLEncoder(source, source, layers, channels=channels)
         model = EmotionClassifier(encoder, LABELS).eval()
         paths[f"{name}, torch fp32"] = folder / name
         model.save_pretrained(folder / name)
-    onnx, dynamic, static = (
-        folder / f"{name}.onnx" for name in ("fp32", "dynamic", "static")
-    )
-    write_onnx(model, onnx)
+        if name == "teacher":
+            continue
+        onnx, int8 = folder / f"{name}.onnx", folder / f"{name}_int8.onnx"
+        write_onnx(model, onnx)
+        if name == "student":
+            paths.update(write_others(onnx))
+        write_int8(onnx, int8, speech(2, 4))
+        paths[f"{name}, ONNX static INT8"] = int8
+    return paths
+
+
+def write_others(onnx):
+    """Formats of the usual student; returns variant to path."""
+    folder = onnx.parent
+    dynamic, mixed = folder / "dynamic.onnx", folder / "mixed.onnx"
     quantization.quantize_dynamic(
         str(onnx), str(dynamic), op_types_to_quantize=["MatMul", "Gemm"]
     )
-    write_int8(onnx, static, speech(2, 4))
-    paths["student, ONNX fp32"] = onnx
-    paths["student, ONNX dynamic INT8"] = dynamic
-    paths["student, ONNX static INT8"] = static
-    return paths
+    write_int8(onnx, mixed, speech(2, 4), FLOAT32_CONVOLUTIONS[1])
+    return {
+        "student, ONNX fp32": onnx,
+        "student, ONNX dynamic INT8": dynamic,
+        MIXED: mixed,
+    }
 
 
 def megabytes(path):
@@ -119,8 +143,7 @@ def time_variants(paths, threads, seconds, rounds=ROUNDS):
 def rows(paths, peak, threads, seconds, rounds=ROUNDS):
     """One row per variant of what results/bench/inference.json holds."""
     timed = time_variants(paths, threads, seconds, rounds)
-    models = {"teacher": BASELINE, "student": "student, torch fp32"}
-    work = {who: gmacs(paths[name], seconds) for who, name in models.items()}
+    work = {n: gmacs(paths[f"{n}, torch fp32"], seconds) for n in NETWORKS}
     for name, path in paths.items():
         latency = statistics.median(timed[name])
         pairs = zip(timed[BASELINE], timed[name])
@@ -186,7 +209,7 @@ def main(path):
     write_json(path, result)
     for row in result["variants"]:
         print(
-            "{threads} thread(s), {seconds:2} s, {name:27} {latency_ms:8} ms, "
+            "{threads} thread(s), {seconds:2} s, {name:46} {latency_ms:8} ms, "
             "{ratio:5} x, {peak_memory_mb:5} MB, file {file_mb:5} MB, "
             "{share_of_matmul_peak:4} of peak".format(**row)
         )

@@ -34,7 +34,7 @@ def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
     config = tiny_config(hidden_size=128, intermediate_size=512)
     result = inference.benchmark(config, [1], [1], rounds=3)
     rows = {row["name"]: row for row in result["variants"]}
-    assert list(rows)[0] == result["baseline"] and len(rows) == 5
+    assert list(rows)[0] == result["baseline"] and len(rows) == 10
     assert rows[result["baseline"]]["ratio"] == 1
     onnx = rows["student, ONNX fp32"]["peak_memory_mb"]
     assert onnx < rows[result["baseline"]]["peak_memory_mb"]
@@ -44,8 +44,13 @@ def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
         assert row["real_time_factor"] == pytest.approx(
             row["latency_ms"] / 1000, abs=1e-3
         )
-    small = rows["student, ONNX static INT8"]["file_mb"]
-    assert small < rows["student, ONNX fp32"]["file_mb"]
+    sizes = [row["file_mb"] for row in rows.values()]
+    small, slim, slimmer = (
+        rows[f"{name}, ONNX static INT8"]["file_mb"]
+        for name in list(inference.NETWORKS)[1:]
+    )
+    assert slimmer <= slim < small < rows["student, ONNX fp32"]["file_mb"]
+    assert max(sizes) == rows[result["baseline"]]["file_mb"]
 
 
 def test_rounds_are_taken_in_turn(inference, monkeypatch):
