@@ -187,6 +187,34 @@ def _evaluation_item(labels, conditions, mix, utterance, wav, start, stop, emo):
     return wavs, conditions, labels.index(emo)
 
 
+def evaluation_batches(dataset, n_conditions, longest):
+    """Utterances of similar length, as many as a batch may hold.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        From `read_manifest`.
+    n_conditions : int
+        Conditions of every utterance.
+    longest : float
+        Seconds per batch, of all conditions and padding included; a single
+        utterance may have more.
+
+    Returns
+    -------
+    list of list of int
+        Indices of utterances; each is there once.
+    """
+    lengths = [dataset.data[name]["length"] for name in dataset.data_ids]
+    batches = [[]]
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        seconds = (len(batches[-1]) + 1) * n_conditions * lengths[i]
+        if batches[-1] and seconds > longest:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
 @contextlib.contextmanager
 def torch_threads(number):
     """Limits PyTorch's threads inside a block.
@@ -236,17 +264,18 @@ class KeyedSpeedPerturb(SpeedPerturb):
 
     def __init__(self, orig_freq, speeds=(100,), seed=0):
         super().__init__(orig_freq, list(speeds))
-        self.seed, self.epoch = seed, 0
+        # In shared memory: workers live on from epoch to epoch.
+        self.seed, self.epoch = seed, torch.tensor(0).share_memory_()
 
     def set_epoch(self, epoch):
-        """Sets the epoch of the draws; call it before loaders start.
+        """Sets the epoch of the draws; call it before a loader's iteration.
 
         Arguments
         ---------
         epoch : int
             The epoch that begins.
         """
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
 
     def forward(self, wav, utterance):
         """An utterance at its speed in the current epoch.
@@ -265,7 +294,7 @@ class KeyedSpeedPerturb(SpeedPerturb):
         speed : int
             The speed in percent.
         """
-        key = stable_seed("speed", self.seed, self.epoch, utterance)
+        key = stable_seed("speed", self.seed, int(self.epoch), utterance)
         chosen = key % len(self.speeds)
         speed = self.speeds[chosen]
         if speed == 100:

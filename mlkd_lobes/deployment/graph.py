@@ -9,7 +9,6 @@ work of a small student. Inside both, convolutions process what differs from sil
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 import logging
 import re

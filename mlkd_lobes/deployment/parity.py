@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlkd_lobes.deployment import HUGGINGFACE, INT8, ONNX, SPEECHBRAIN
+from mlkd_lobes.deployment import HUGGINGFACE, ONNX, SPEECHBRAIN
 from mlkd_lobes.deployment.models import OnnxModel, TorchModel
 from mlkd_lobes.deployment.outside import HubModel, SpeechBrainModel
 from mlkd_lobes.errors import InputError

@@ -86,7 +86,8 @@ def prediction_table(records, labels):
         predicted = probabilities.argmax(-1).tolist()
         values = probabilities.tolist()
         for condition, best, p in zip(conditions, predicted, values):
-            row = [*utterance, *condition, labels[label], labels[best], seconds]
+            row = [*utterance, *condition, labels[label], labels[best]]
+            row.append(round(seconds, 3))
             rows.append(row + [round(value, 6) for value in p])
     return pd.DataFrame(rows, columns=prediction_columns(labels))
 

@@ -15,8 +15,14 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path
-from mlkd_lobes.models.encoder import SSLEncoder, is_needed, opening
+from mlkd_lobes.models.encoder import (
+    SAMPLE_RATE,
+    SSLEncoder,
+    is_needed,
+    opening,
+)
 from speechbrain.dataio.dataio import length_to_mask
+from speechbrain.utils.data_utils import batch_pad_right
 
 Classified = namedtuple("Classified", ["logits", "encoded"])
 Classified.__doc__ = """`logits` [batch, classes] and the encoder's outputs."""
@@ -140,6 +146,31 @@ class EmotionClassifier(nn.Module):
         native.projector.load_state_dict(self.head.projector.state_dict())
         native.classifier.load_state_dict(self.head.classifier.state_dict())
         return native
+
+
+def classify(model, wavs, longest):
+    """Classifies any number of waveforms in padded batches.
+
+    Arguments
+    ---------
+    model : EmotionClassifier
+        The model.
+    wavs : sequence of torch.Tensor
+        Waveforms [time] at 16 kHz.
+    longest : float
+        Seconds of a batch, padding included; a single waveform may be longer.
+
+    Returns
+    -------
+    torch.Tensor
+        Logits [waveforms, classes] in float32, on the CPU.
+    """
+    device = next(model.parameters()).device
+    size, logits = int(longest * SAMPLE_RATE) // max(map(len, wavs)) or 1, []
+    for i in range(0, len(wavs), size):
+        padded = batch_pad_right(wavs[i : i + size])
+        logits.append(model(*[x.to(device) for x in padded]).logits)
+    return torch.cat(logits).float().cpu()
 
 
 def load_classifier(folder, encoder_factory, labels):

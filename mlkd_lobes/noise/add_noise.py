@@ -244,7 +244,8 @@ class KeyedAddNoise(AddNoise):
             raise InputError(f"snr_low {snr_low} is above snr_high {snr_high}")
         self.clean_share = clean_share
         self.seed = seed
-        self.epoch = 0
+        # In shared memory: workers live on from epoch to epoch.
+        self.epoch = torch.tensor(0).share_memory_()
 
     @functools.cached_property
     def types(self):
@@ -252,14 +253,14 @@ class KeyedAddNoise(AddNoise):
         return read_noise_csv(self.csv_file, self.replacements)
 
     def set_epoch(self, epoch):
-        """Sets the epoch of the draws; call it before loaders start.
+        """Sets the epoch of the draws; call it before a loader's iteration.
 
         Arguments
         ---------
         epoch : int
             The epoch that begins.
         """
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
 
     def draw(self, utterance, n_samples):
         """Draws noise [n_samples] and SNR in the current epoch, or neither.
@@ -276,7 +277,8 @@ class KeyedAddNoise(AddNoise):
         Draw
             Noise and SNR, or (None, None).
         """
-        generator = _generator("train", self.seed, self.epoch, utterance)
+        epoch = int(self.epoch)
+        generator = _generator("train", self.seed, epoch, utterance)
         # Always the same numbers in the same order, used or not, so that
         # changing one setting leaves the draws of the others unchanged.
         clean, level = torch.rand(2, generator=generator).tolist()

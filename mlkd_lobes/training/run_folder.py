@@ -26,10 +26,7 @@ from mlkd_lobes.evaluation.results import (
 )
 from mlkd_lobes.models.classifier import state_sha256
 from mlkd_lobes.models.distillation import needs_teacher
-from mlkd_lobes.training.settings import (
-    comparable_keys,
-    row_of,
-)
+from mlkd_lobes.training.settings import comparable_keys, row_of
 from speechbrain.utils.distributed import (
     ddp_broadcast,
     if_main_process,

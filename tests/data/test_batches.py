@@ -1,6 +1,7 @@
 """Batches and pipelines: the same speech and noise however they are loaded."""
 
 import gc
+import itertools
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ from mlkd_lobes.data.batches import (
     TrainingBatchSampler,
     add_evaluation_pipeline,
     add_training_pipeline,
+    evaluation_batches,
     read_manifest,
 )
 from mlkd_lobes.data.prepare import prepare_corpus
@@ -86,6 +88,47 @@ def test_training_speech_is_the_same_for_workers_batches_and_order(prepared):
     both = later.keys() & reference.keys()
     changed = [not torch.equal(later[n], reference[n]) for n in both]
     assert sum(changed) > len(changed) / 2 and 0 < len(both) < len(later)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_that_live_on_follow_the_epoch(prepared, start):
+    data, noise = dataset(prepared), mixer(prepared, clean_share=0.2)
+    speed = KeyedSpeedPerturb(16000, [90, 100, 110], seed=1)
+    add_training_pipeline(data, LABELS, speed, noise)
+    loader = make_dataloader(
+        data,
+        batch_size=3,
+        num_workers=1,
+        persistent_workers=True,
+        multiprocessing_context=start,
+    )
+    for epoch in (1, 2, 3):
+        for draw in (noise, speed):
+            draw.set_epoch(epoch)
+        reference, found = received(prepared, epoch), []
+        for items in loader:
+            found += items.key
+            for i, name in enumerate(items.key):
+                own = items.sig.data[i, : len(reference[name])]
+                assert torch.equal(own, reference[name])
+        assert {*found} == {*reference}
+
+
+@given(
+    lengths=st.lists(st.floats(0.1, 20), min_size=1, max_size=40),
+    n_conditions=st.integers(1, 40),
+)
+def test_evaluated_utterances_are_batched_by_length(lengths, n_conditions):
+    data = {str(i): {"length": n} for i, n in enumerate(lengths)}
+    batches = evaluation_batches(DynamicItemDataset(data), n_conditions, 60)
+    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[i] for i in batch)
+        assert len(batch) == 1 or len(batch) * longest * n_conditions <= 60
+    # Neighbours would not have fitted into one.
+    for batch, following in itertools.pairwise(batches):
+        size = (len(batch) + 1) * n_conditions * lengths[following[0]]
+        assert size > 60 and lengths[batch[-1]] <= lengths[following[0]]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")

@@ -107,7 +107,9 @@ def test_int8_keeps_silence_exactly(make_encoder, tmp_path, norm):
             for node in norms
             if any("feature_projection" in name for name in node.input)
         )
-        graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(last))
+        graph.graph.output.append(
+            onnx.helper.make_empty_tensor_value_info(last)
+        )
         session = onnxruntime.InferenceSession(graph.SerializeToString())
         inputs = {"waveforms": wav[None], "lengths": np.array([len(wav)])}
         features.append(session.run([last], inputs)[0][0])

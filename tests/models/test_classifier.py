@@ -7,6 +7,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from mlkd_lobes.models.classifier import (
     EmotionClassifier,
     FrozenTeacher,
+    classify,
     load_classifier,
     state_sha256,
 )
@@ -104,3 +105,15 @@ def test_an_adapter_of_the_source_is_left_out(make_encoder, tmp_path):
     model.save_pretrained(tmp_path / "model")
     native = AutoModelForAudioClassification.from_pretrained(tmp_path / "model")
     assert native.config.add_adapter is False
+
+
+def test_logits_do_not_depend_on_how_waveforms_are_batched(make_encoder):
+    model = EmotionClassifier(make_encoder(), LABELS).eval()
+    generator = torch.Generator().manual_seed(1)
+    lengths = (16000, 5000, 24000, 300, 16000)
+    wavs = [torch.randn(n, generator=generator) for n in lengths]
+    with torch.no_grad():
+        alone = torch.cat([model(wav[None]).logits for wav in wavs])
+        for longest in (0.5, 3.1, 60):
+            found = classify(model, wavs, longest)
+            assert (found - alone).abs().max() < 1e-5

@@ -44,6 +44,7 @@ def test_every_logit_must_be_finite(value):
         id=["u7"],
         speaker=["s"],
         length=torch.ones(1),
+        label=torch.tensor([1]),
         conditions=[[CLEAN, Condition("rain", 0.0)]],
     )
     brain = EmotionBrain(

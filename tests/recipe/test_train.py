@@ -17,11 +17,7 @@ from transformers import AutoModelForAudioClassification
 import speechbrain as sb
 from mlkd_lobes.deployment import parity
 from mlkd_lobes.deployment.export import export
-from mlkd_lobes.evaluation.results import (
-    read_cost,
-    read_predictions,
-    summarize,
-)
+from mlkd_lobes.evaluation.results import read_cost, read_predictions, summarize
 from mlkd_lobes.models.classifier import FrozenTeacher, state_sha256
 from mlkd_lobes.training import run_folder
 

@@ -50,6 +50,7 @@ from mlkd_lobes.training import checkpoints, overrides, run_folder, settings
 from mlkd_lobes.training.checkpoints import n_processes
 from mlkd_lobes.training.target_cache import TargetCache
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils import distributed
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
@@ -70,38 +71,30 @@ class EmotionBrain(sb.Brain):
             checkpointer.add_recoverable("counter", hparams["epoch_counter"])
 
     def compute_forward(self, batch, stage):
-        """Outputs and targets: of a batch, or of an utterance's conditions."""
-        batch = batch.to(self.device)
+        """Outputs and targets: in evaluation of all conditions of utterances."""
+        batch = batch.to(self.device, non_blocking=True)
         if stage == sb.Stage.TRAIN:
             logits, encoded = self.modules.model(*batch.sig)
             student = Student(logits, None, encoded.n_frames)
             return student, Targets(batch.label, None, None)
-        logits = self.classify_conditions(batch.wavs[0])
-        labels = batch.label.cpu().expand(len(logits))
-        return Student(logits, None, None), Targets(labels, None, None)
-
-    def classify_conditions(self, wavs):
-        """Logits [conditions, classes] of one utterance, in bounded memory."""
-        started = time.perf_counter()
-        samples = int(self.hparams.eval_batch_length * 16000)
-        parts = [p for w in wavs for p in w.split(samples // w.shape[1] or 1)]
-        model, device = self.modules.model, self.device
-        logits = torch.cat([model(part.to(device)).logits for part in parts])
-        logits = logits.float().cpu()
+        started, length = time.perf_counter(), self.hparams.eval_batch_length
+        wavs = [wav for own in batch.wavs for part in own for wav in part]
+        logits = classifier.classify(self.modules.model, wavs, length)
         self.compute_seconds += time.perf_counter() - started
-        self.audio_seconds += sum(part.numel() for part in parts) / 16000
-        return logits
+        self.audio_seconds += sum(map(len, wavs)) / 16000
+        labels = batch.label.cpu().repeat_interleave(len(batch.conditions[0]))
+        return Student(logits, None, None), Targets(labels, None, None)
 
     def compute_objectives(self, predictions, batch, stage):
         """The weighted sum of the named losses; cross-entropy in evaluation."""
         student, targets = predictions
         if stage != sb.Stage.TRAIN:
-            seconds = round(batch.length[0].item(), 3)
-            utterance = batch.id[0], batch.speaker[0], seconds
-            label, grid = targets.labels[0].item(), batch.conditions[0]
             # Not finite where a logit is not: softmax hides minus infinity.
             probabilities = student.logits.softmax(-1) + 0 * student.logits
-            self.records.append((*utterance, label, grid, probabilities))
+            rows = probabilities.split(len(batch.conditions[0]))
+            length, label = batch.length.tolist(), batch.label.tolist()
+            about = batch.id, batch.speaker, length, label, batch.conditions
+            self.records.extend(zip(*about, rows))
             loss = distillation.EmotionLoss()(student, targets)[0]
             return loss.mean()
         only = distillation.DISTILLATION if self.distilling else None
@@ -157,7 +150,8 @@ class EmotionBrain(sb.Brain):
 
     def predictions(self):
         """One row per utterance and condition."""
-        return results.prediction_table(self.records, self.hparams.labels)
+        records = sorted(self.records, key=lambda record: record[0])
+        return results.prediction_table(records, self.hparams.labels)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs an epoch and saves its checkpoint."""
@@ -205,7 +199,7 @@ class MLKDBrain(EmotionBrain):
         """Teacher on the clean signal, student on the noisy one."""
         if stage != sb.Stage.TRAIN:
             return super().compute_forward(batch, stage)
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         logits, encoded = self.modules.model(*batch.sig)
         projected = self.modules.projection(encoded.last_hidden)
         features, teacher_logits = self.teacher_targets(batch)
@@ -330,12 +324,14 @@ def training_set(hparams):
     return data
 
 
-def evaluation_set(hparams, split, grid):
-    """An evaluated split's speech under all conditions of a grid."""
+def evaluation_loader(hparams, split, grid):
+    """Batches of an evaluated split's speech under all conditions of a grid."""
     data, (_, noise) = read_dataset(hparams, split), splits_of(hparams)[split]
     mix = functools.partial(apply_grid, noise)
     batches.add_evaluation_pipeline(data, hparams["labels"], grid, mix)
-    return data
+    longest, options = hparams["eval_batch_length"], loader_options(hparams)
+    sampler = batches.evaluation_batches(data, len(grid), longest)
+    return make_dataloader(data, batch_sampler=sampler, **options)
 
 
 def validation_grid(speech, noise, snrs):
@@ -347,8 +343,12 @@ def validation_grid(speech, noise, snrs):
 
 def loader_options(hparams):
     """Workers, and a generator apart from the global one."""
-    generator = torch.Generator().manual_seed(hparams["seed"])
-    return {"num_workers": hparams["num_workers"], "generator": generator}
+    return {
+        "num_workers": hparams["num_workers"],
+        "persistent_workers": hparams["num_workers"] > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "generator": torch.Generator().manual_seed(hparams["seed"]),
+    }
 
 
 def build_modules(hparams, teacher_folder, teacher):
@@ -441,14 +441,13 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     loader = brain.make_dataloader(data, sb.Stage.TRAIN, None, **options)
     # Without DDP, Brain does not set the epoch of a batch sampler.
     brain.train_sampler = brain.train_sampler or sampler
-    return brain, loader, evaluation_set(hparams, "valid", validation)
+    return brain, loader, evaluation_loader(hparams, "valid", validation)
 
 
 def fit(hparams, brain, loader, validation):
     """Trains from the last checkpoint: network, best checkpoint, history."""
-    options = {"batch_size": 1, **loader_options(hparams)}
     counter, model = brain.hparams.epoch_counter, brain.modules.model
-    brain.fit(counter, loader, validation, valid_loader_kwargs=options)
+    brain.fit(counter, loader, validation)
     # Read before the best epoch's checkpoint restores an earlier history.
     history = brain.history.epochs
     best = brain.checkpointer.recover_if_possible(max_key="UA")
@@ -482,16 +481,15 @@ def evaluate(hparams, run_opts, folder):
     place = folder / run_folder.MODEL
     model = classifier.load_classifier(place, factory, hparams["labels"])
     brain = EmotionBrain({"model": model}, hparams, run_opts)
-    options = {"batch_size": 1, **loader_options(hparams)}
     noise = list(hparams["valid_noise"].types)
     noisy = add_noise.conditions(noise, hparams["valid_snrs"])
-    data = evaluation_set(hparams, "valid", noisy)
-    brain.evaluate(data, test_loader_kwargs=options)
+    brain.evaluate(evaluation_loader(hparams, "valid", noisy))
     found = calibration.probabilities_of_records(brain.records)
     header["temperature"] = calibration.fit_temperature(*found)
-    data = evaluation_set(hparams, "test", grid)
-    logger.info(f"{folder.name}: {len(data)} utterances x {len(grid)}")
-    brain.evaluate(data, test_loader_kwargs=options)
+    loader = evaluation_loader(hparams, "test", grid)
+    n_utterances = len(loader.dataset)
+    logger.info(f"{folder.name}: {n_utterances} utterances x {len(grid)}")
+    brain.evaluate(loader)
     cost = metrics.model_cost(model, brain.device)
     stage = run_folder.read_stage(folder)
     cost["training_seconds"] = stage["training_seconds"]
