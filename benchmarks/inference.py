@@ -203,9 +203,9 @@ def benchmark(config, threads=THREADS, seconds=SECONDS, rounds=ROUNDS):
     }
 
 
-def main(path):
+def main(path, threads, seconds):
     """Measures at wav2vec2-base's shape, writes and prints the figures."""
-    result = benchmark(transformers.Wav2Vec2Config())
+    result = benchmark(transformers.Wav2Vec2Config(), threads, seconds)
     write_json(path, result)
     for row in result["variants"]:
         print(
@@ -218,4 +218,6 @@ def main(path):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", help="where the figures go")
-    main(parser.parse_args().path)
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS)
+    parser.add_argument("--seconds", type=int, nargs="+", default=SECONDS)
+    main(**vars(parser.parse_args()))

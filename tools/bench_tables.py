@@ -15,9 +15,9 @@ def read(name):
     return json.loads((ROOT / FOLDER / f"{name}.json").read_text())
 
 
-def inference_table(result):
+def inference_table(result, processor=""):
     """One length of audio on one thread."""
-    header = [f"{SECONDS} s of audio, {THREADS} thread"]
+    header = [f"{SECONDS} s of audio, {THREADS} thread{processor}"]
     header += ["ms", "speed", "peak MB", "file MB"]
     rows = [
         [
@@ -97,6 +97,7 @@ def bench_text():
     return "\n\n".join(
         [
             inference_table(inference),
+            inference_table(read("inference_avx2"), ", AVX2"),
             training_table(training),
             loading(training, read("preparation")),
             on_gpu(read("gpu")),

@@ -40,6 +40,7 @@ from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.evaluation.results import RESULTS, is_complete
 from mlkd_lobes.files import atomic_path
 from mlkd_lobes.training import (
+    cluster,
     run_folder,
     settings as table,
 )
@@ -50,6 +51,7 @@ from mlkd_lobes.training.overrides import (
 )
 
 HERE = pathlib.Path(__file__).resolve().parent
+EXECUTORS = ("local", "slurm")
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
 # Keys that are set per run.
 RUN_KEYS = ("fold", "seed", "system", "output_folder")
@@ -63,18 +65,14 @@ Run = namedtuple(
     "Run",
     ["fold", "seed", "system", "folder", "command", "settings", "record"],
 )
-Run.__doc__ = """One system on one fold with one seed.
-
-Its `folder`, its `command` (the arguments of train.py), its
-mlkd_lobes.training.overrides.Settings and the `record` of what its training
-depends on.
-"""
+Run.__doc__ = (
+    """A run: arguments of train.py, overrides.Settings, training record."""
+)
 
 
 def parse(argv):
     """Splits a command line into own options and those of train.py."""
     parser = argparse.ArgumentParser(
-        prog="cross_validate.py",
         description="Folds x seeds x systems; other options go to train.py.",
         # Otherwise --seed, which belongs to train.py, would mean --seeds.
         allow_abbrev=False,
@@ -84,9 +82,9 @@ def parse(argv):
     parser.add_argument("--seeds", default="1", help="e.g. 1,2,3")
     parser.add_argument("--systems", default=DEFAULT_SYSTEMS)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument(
-        "--list", action="store_true", help="print the commands, run none"
-    )
+    parser.add_argument("--executor", choices=EXECUTORS, default="local")
+    parser.add_argument("--slurm", default="{}", help="of its jobs, see docs")
+    parser.add_argument("--list", action="store_true", help="run nothing")
     return parser.parse_known_args(argv)
 
 
@@ -244,6 +242,20 @@ def run_all(plan, jobs):
             # Running ones were interrupted as well; the others do not start.
             stop.set()
             raise
+
+
+def run_on_cluster(plan, parameters):
+    """Runs what is not finished as Slurm jobs, one per fold and seed, its teacher
+    first. Returns the runs that failed."""
+    teachers, jobs = {*teacher_runs(plan).values()}, {}
+    runs = [run for run in plan if not is_done(run)]
+    for run in sorted(runs, key=lambda run: run.folder not in teachers):
+        step = run.folder, _command(run), log_of(run)
+        jobs.setdefault(run.folder.parent, []).append(step)
+    folder = pathlib.Path(plan[0].settings.values["results_folder"])
+    arguments = [*jobs.values()], folder / "slurm", parameters, _print
+    done = cluster.run_jobs(*arguments)
+    return [r for r in runs if not (done.get(r.folder) and has_ended(r))]
 
 
 def _devices():
@@ -416,7 +428,10 @@ def _run_command(options, passed):
         for run in plan:
             print(shlex.join(_command(run)))
         return 0
-    failed = run_all(plan, max(1, options.jobs))
+    if options.executor == "slurm":
+        failed = run_on_cluster(plan, YAML(typ="safe").load(options.slurm))
+    else:
+        failed = run_all(plan, max(1, options.jobs))
     for run in failed:
         log = f"; see {log_of(run)}" if log_of(run).exists() else ""
         _print(f"failed: {_title(run)}{log}", sys.stderr)
