@@ -290,7 +290,7 @@ def predict(options) -> int:
         )
     lines = options.jsonl or str(options.output).endswith(".jsonl")
     choice = lines, options.min_confidence, options.vad
-    with _output(options.output) as file:
+    with _output(options.output, streamed) as file:
         tools.write_predictions(found, model.labels, file, *choice)
     if unreadable:
         total = f"{len(unreadable)} of {len(parts)} recordings"
@@ -335,14 +335,15 @@ def _check_output(option, path, inputs):
 
 
 @contextlib.contextmanager
-def _output(path):
-    """A file that appears when it is complete, or the standard output."""
+def _output(path, streamed):
+    """Standard output, or a file that appears when it is complete; that of a stream,
+    which may have no end, grows."""
     if path is None:
         yield sys.stdout
         return
-    with atomic_path(path) as temporary:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            yield file
+    whole = contextlib.nullcontext(path) if streamed else atomic_path(path)
+    with whole as place, open(place, "w", newline="", encoding="utf-8") as file:
+        yield file
 
 
 FUNCTIONS = report, doctor, export, evaluate, fetch, app, predict

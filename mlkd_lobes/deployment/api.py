@@ -50,7 +50,8 @@ class EmotionModel:
     @staticmethod
     def _windows(samples, sample_rate, window):
         """Windows of samples and their places."""
-        if samples.ndim not in (1, 2) or not samples.size:
+        shape = samples.shape
+        if len(shape) not in (1, 2) or not 0 < shape[-1] <= shape[0]:
             raise InputError(
                 f"audio: expected samples [time] or [time, channels], not an array "
                 f"of shape {samples.shape}"

@@ -167,6 +167,22 @@ def test_rows_come_while_the_stream_goes_on(exported, tmp_path):
             assert float(row[key]) == pytest.approx(float(other[key]), abs=1e-5)
 
 
+def test_rows_written_before_an_interrupt_remain(exported, tmp_path):
+    path = tmp_path / "rows.csv"
+    options = ["--hop=0.5", "--window=2", f"--output={path}"]
+    process = start(exported, *options)
+    process.stdin.write(as_wav(SAMPLES))
+    process.stdin.flush()
+    deadline = time.time() + 60
+    while not path.exists() or path.read_text().count("\n") < 4:
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    assert path.read_text().count("\n") >= 4
+
+
 @pytest.mark.parametrize("end", ["interrupt", "closed"])
 def test_streams_end_cleanly(exported, end):
     process = start(exported, "--hop=0.5", "--window=1")
