@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ from mlkd_lobes.errors import InputError
 
 if TYPE_CHECKING:
     from mlkd_lobes.deployment.api import EmotionModel
+
+# Before onnxruntime is imported: it sends usage data, from version 1.29 on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # The content of an export, each part usable without the others.
 HUGGINGFACE, SPEECHBRAIN = "huggingface", "speechbrain"

@@ -307,6 +307,21 @@ def test_a_teacher_is_exported_like_a_student(finished, tmp_path):
     assert len(OnnxModel(out / "onnx/model.onnx").labels) == 4
 
 
+def test_onnxruntime_sends_no_usage_data(exported, tmp_path):
+    """Its client leaves a file for its session as soon as it is imported."""
+    code = (
+        "import sys; from mlkd_lobes.deployment import load_model\n"
+        "print(load_model(sys.argv[1], 'onnx').labels)"
+    )
+    silent = ("CI", "ORT_RUNNING_UNIT_TESTS", "ORT_DISABLE_TELEMETRY")
+    environment = {k: v for k, v in os.environ.items() if k not in silent}
+    environment |= {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
+    command = [sys.executable, "-c", code, str(exported)]
+    subprocess.run(command, check=True, env=environment)
+    assert not list(tmp_path.iterdir())
+
+
 def test_export_fails_if_outputs_differ(
     run_folder, exported, tmp_path, monkeypatch, capsys
 ):
