@@ -304,6 +304,10 @@ def _check_predict(options, streamed):
         raise InputError("-: a stream comes alone, without further recordings")
     if options.raw is not None and not streamed:
         raise InputError("--raw: is for a stream, -")
+    if streamed and options.output and os.path.exists(options.output):
+        raise InputError(
+            f"--output: {options.output} exists; a stream adds nothing"
+        )
     if streamed and options.hop is None:
         options.hop = 1.0
     if options.window is None:

@@ -6,9 +6,12 @@
 set -eu
 state=${TMPDIR:-/tmp}/slurm_node
 export SLURM_CONF=/etc/slurm/slurm.conf
+if [ -f "$SLURM_CONF" ] && ! grep -q "^ClusterName=one$" "$SLURM_CONF"; then
+    echo "$SLURM_CONF is another cluster's" && exit 1
+fi
 if [ "$1" = stop ]; then
     scontrol shutdown || true
-    pkill munged || true
+    kill "$(cat /run/munge/munged.pid)"
     exit
 fi
 mkdir -p "$state/ctld" "$state/d" /run/munge /etc/slurm

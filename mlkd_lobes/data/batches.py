@@ -27,6 +27,8 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
+# Utterances of an evaluated batch: each is an open file between processes.
+MOST_EVALUATED = 32
 # What is read from a manifest's entries; wav and length are required.
 MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")
 
@@ -209,7 +211,11 @@ def evaluation_batches(dataset, n_conditions, longest):
     batches = [[]]
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         seconds = (len(batches[-1]) + 1) * n_conditions * lengths[i]
-        if batches[-1] and seconds > longest:
+        if (
+            len(batches[-1]) == MOST_EVALUATED
+            or batches[-1]
+            and seconds > longest
+        ):
             batches.append([])
         batches[-1].append(i)
     return batches

@@ -33,7 +33,7 @@ QUANTIZED = ["Conv", "MatMul"]
 # What precedes the second convolution also stays in float32: the first one is cheap,
 # and statistics of 8-bit samples would spoil everything after it.
 LATER_CONVOLUTION = re.compile(r"conv_layers\.[1-9]\d*\.conv\.weight$")
-# So many of the last ones as well, if fewer do not pass the gate: a sixth of the
+# So many of the last ones as well, if fewer do not pass the gate: a fifth of the
 # front end's work, then all of it.
 FLOAT32_CONVOLUTIONS = (0, 4, 6)
 # Activations beyond this percentile are clipped: the few largest would otherwise
@@ -67,17 +67,12 @@ class _AroundSilence(nn.Module):
 @torch.no_grad()
 def _centre_convolutions(layers):
     """Replaces all convolutions but the first by `_AroundSilence`."""
-    # Two frames: a group norm refuses one.
-    silence = layers[0](torch.zeros(1, 1, sum(_window(layers[0].conv))))
+    # Several frames: a group norm refuses one.
+    silence = layers[0](torch.zeros(1, 1, 1000))
     for layer in layers[1:]:
-        conv, frames = layer.conv, silence[:, :, :1]
-        around = frames.expand(-1, -1, sum(_window(conv)))
+        conv = layer.conv
+        around = silence[:, :, :1].expand(-1, -1, conv.kernel_size[0])
         silence, layer.conv = layer(around), _AroundSilence(conv, around)
-
-
-def _window(conv):
-    """Kernel and stride of a convolution."""
-    return conv.kernel_size[0], conv.stride[0]
 
 
 class ProbabilityGraph(nn.Module):
@@ -221,12 +216,7 @@ def _float32_nodes(path, n_last):
     """Names of a graph's nodes before the second convolution of the front end, and
     of its last convolutions."""
     nodes = onnx.load(path).graph.node
-    places = [
-        place
-        for place, node in enumerate(nodes)
-        if any(map(LATER_CONVOLUTION.search, node.input))
-    ]
-    last = places[len(places) - n_last :]
-    return [
-        node.name for node in [*nodes[: places[0]], *(nodes[p] for p in last)]
-    ]
+    later = [any(map(LATER_CONVOLUTION.search, n.input)) for n in nodes]
+    places = np.flatnonzero(later).tolist()
+    last = places[max(0, len(places) - n_last) :]
+    return [nodes[place].name for place in [*range(places[0]), *last]]

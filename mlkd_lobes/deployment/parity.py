@@ -100,10 +100,8 @@ def compare_int8(float32, int8, labels) -> dict:
             "loss_allowed": max(INT8_LIMIT, smallest),
         }
         for name, found in (("float32", float32), ("int8", int8)):
-            scores = [
-                emotion_metrics(labels[true], labels[column], labels)["UA"]
-                for column in found[part].T
-            ]
+            pairs = [(labels[true], labels[c]) for c in found[part].T]
+            scores = [emotion_metrics(*pair, labels)["UA"] for pair in pairs]
             summary[part][f"UA_{name}"] = float(np.mean(scores))
     return summary
 
@@ -118,4 +116,3 @@ def loss_of_int8(summary) -> str | None:
                 f"INT8 loses {100 * lost:.2f} points of UA on {part} test "
                 f"speech, more than {100 * found['loss_allowed']:.2f}"
             )
-    return None

@@ -59,6 +59,24 @@ def probabilities_of_records(records):
     return np.concatenate(found), np.repeat(labels, list(map(len, found)))
 
 
+def cross_entropy(records):
+    """Mean cross-entropy of a Brain's records.
+
+    Arguments
+    ---------
+    records : sequence of tuples
+        As `probabilities_of_records` takes them.
+
+    Returns
+    -------
+    float
+        In nats.
+    """
+    found, truth = probabilities_of_records(records)
+    right = found[np.arange(len(truth)), truth]
+    return float(-np.log(np.maximum(right, np.finfo(float).tiny)).mean())
+
+
 def soften(probabilities, temperature):
     """Probabilities at a temperature.
 

@@ -28,7 +28,7 @@ from mlkd_lobes.models.length_exact import (
     normalize_waveforms,
     normalized_convolution,
 )
-from mlkd_lobes.models.slim import narrowed
+from mlkd_lobes.models.slim import narrowed, shares_of
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
@@ -123,7 +123,7 @@ def is_needed(name):
     return "masked_spec_embed" not in name and "adapter." not in name
 
 
-def check_source(source, save_path):
+def check_source(source, save_path, channels=1.0):
     """Opens an encoder to see that it can be trained.
 
     Arguments
@@ -132,6 +132,8 @@ def check_source(source, save_path):
         Hub name or folder.
     save_path : str
         Where a download is kept.
+    channels : float or list of float
+        Of its students, see `SSLEncoder`.
 
     Returns
     -------
@@ -146,6 +148,7 @@ def check_source(source, save_path):
     with opening(source):
         config = AutoConfig.from_pretrained(source, cache_dir=save_path)
         _check_kind(config)
+        shares_of(config, channels)
         _, report = AutoModel.from_pretrained(
             source, cache_dir=save_path, output_loading_info=True
         )

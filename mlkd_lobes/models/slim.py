@@ -8,6 +8,35 @@ LAYER = "feature_extractor.conv_layers.{}."
 PROJECTION = "feature_projection."
 
 
+def shares_of(config, channels):
+    """The share of the filters kept, per convolution.
+
+    Arguments
+    ---------
+    config : transformers.PretrainedConfig
+        Of the encoder.
+    channels : float or list of float
+        One share, or one per convolution.
+
+    Returns
+    -------
+    list of float
+        As many as convolutions.
+
+    Raises
+    ------
+    InputError
+        If a list has another length.
+    """
+    n_layers = len(config.conv_dim)
+    shares = channels if isinstance(channels, list) else [channels] * n_layers
+    if len(shares) != n_layers:
+        raise InputError(
+            f"student_cnn: {len(shares)} shares for {n_layers} convolutions"
+        )
+    return shares
+
+
 def narrowed(model, channels):
     """A model that keeps the most important filters of its front end.
 
@@ -47,13 +76,7 @@ def narrowed(model, channels):
     ([4, 4, 4, 4, 4, 4, 4], torch.Size([1, 49, 16]))
     """
     config = copy.deepcopy(model.config)
-    n_layers = len(config.conv_dim)
-    shares = channels if isinstance(channels, list) else [channels] * n_layers
-    if len(shares) != n_layers:
-        raise InputError(
-            f"student_cnn: {len(shares)} shares of channels; expected one, or one "
-            f"for each of the {n_layers} convolutions"
-        )
+    n_layers, shares = len(config.conv_dim), shares_of(config, channels)
     # Such a model is opened again when it is tested.
     if getattr(config, "kept_channels", None) == shares:
         return model
@@ -67,7 +90,9 @@ def narrowed(model, channels):
         if scale is None:
             scale = weights[f"{own}conv.weight"].flatten(1).norm(dim=1)
         read = weights[reader].transpose(0, 1).flatten(1).norm(dim=1)
-        kept = (scale.abs() * read).topk(size).indices.sort().values
+        if i + 1 == n_layers:
+            read = read * weights.get(f"{PROJECTION}layer_norm.weight", 1)
+        kept = (scale * read).abs().topk(size).indices.sort().values
         norms = [own] if i + 1 < n_layers else [own, f"{PROJECTION}layer_norm"]
         for name in weights:
             if name.startswith(tuple(norms)):

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import time
 
+from ruamel.yaml import YAML, YAMLError
+
 from mlkd_lobes.errors import InputError
 
 # Seconds between Slurm's request to end and the end, at most.
@@ -38,17 +40,17 @@ def _succeeds(command, log):
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
         code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT)
-    if code == -signal.SIGTERM:
+    if code in (-signal.SIGTERM, -signal.SIGUSR2):
         # Slurm ends all processes of a job; this is not a failure of its command.
         time.sleep(GRACE)
     return code == 0
 
 
-def run_jobs(jobs: list, folder, parameters: dict, report=print) -> dict:
+def run_jobs(jobs: list, folder, parameters: str, report=print) -> dict:
     """Hands lists of steps to Slurm, waits, and returns what succeeded by name.
 
-    folder: for submitit's files, the jobs' output among them. parameters: of submitit's
-    Slurm executor, e.g. {partition: gpu, gpus_per_node: 1, time: 600} (minutes).
+    folder: for submitit's files, the jobs' output among them. parameters: YAML text, of
+    submitit's Slurm executor: time (minutes), partition, gpus_per_node and others.
     """
     if not jobs:
         return {}
@@ -58,13 +60,20 @@ def run_jobs(jobs: list, folder, parameters: dict, report=print) -> dict:
         raise InputError(
             "executor: slurm needs submitit (pip install submitit)"
         )
+    submitted, done = [], {}
     try:
+        own = {"job_name": "mlkd", **YAML(typ="safe").load(parameters)}
+        if not isinstance(own.get("time"), int):
+            raise InputError(
+                f"slurm: {own} has no time, in minutes: {{time: 600}}"
+            )
         executor = submitit.SlurmExecutor(folder, max_num_timeout=1000)
-        executor.update_parameters(**{"job_name": "mlkd", **parameters})
-    except (RuntimeError, ValueError, TypeError) as error:
+        executor.update_parameters(**own)
+        for steps in jobs:
+            submitted.append(executor.submit(Job(steps)))
+            report(f"job {submitted[-1].job_id}, output in {folder}")
+    except (RuntimeError, ValueError, TypeError, YAMLError) as error:
         raise InputError(f"slurm: {error}")
-    submitted, done = [executor.submit(Job(steps)) for steps in jobs], {}
-    report(f"submitted, output in {folder}: {[j.job_id for j in submitted]}")
     for job in submitit.helpers.as_completed(submitted):
         # A job that was cancelled or lost has no result.
         with contextlib.suppress(submitit.core.utils.UncompletedJobError):

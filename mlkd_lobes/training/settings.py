@@ -78,7 +78,7 @@ def _mapping(value, holds_key, holds_value):
 
 def _are_shares(value):
     values = value if isinstance(value, list) else [value]
-    return all(_is_number(v) and 0 < v <= 1 for v in values)
+    return bool(values) and all(_is_number(v) and 0 < v <= 1 for v in values)
 
 
 def _integer(lowest):

@@ -81,6 +81,17 @@ def test_a_narrow_classifier_is_a_folder_like_any_other(
         assert torch.allclose(native.eval()(whole).logits, expected, atol=1e-4)
 
 
+def test_filters_that_a_later_norm_silences_go_first(encoder_folder):
+    """A layer norm scales the last convolution's output before it is read."""
+    model = SSLEncoder(encoder_folder(), encoder_folder()).model.eval()
+    scale = model.feature_projection.layer_norm.weight
+    with torch.no_grad():
+        model.feature_projection.projection.weight[:, ::2] *= 100
+        scale[::2] = 0
+    slim = narrowed(model, [1.0] * 6 + [0.5])
+    assert torch.equal(slim.feature_projection.layer_norm.weight, scale[1::2])
+
+
 def test_other_numbers_of_shares_are_refused(make_encoder):
     with pytest.raises(InputError, match="student_cnn: 2 shares.*7 conv"):
         narrowed(make_encoder().model, [0.5, 0.5])

@@ -1,6 +1,6 @@
 """Sweeps as Slurm jobs: what is submitted, and that killed jobs go on."""
 
-import json
+import re
 import shutil
 import subprocess
 import sys
@@ -53,7 +53,7 @@ def test_a_step_that_fails_does_not_stop_the_others(here, tmp_path):
         step("bad", "import sys; sys.exit('broken')", log),
         step("late", "print(2)", log),
     ]
-    found = cluster.run_jobs([steps[:2], steps[2:]], tmp_path, {"time": 30})
+    found = cluster.run_jobs([steps[:2], steps[2:]], tmp_path, "{time: 30}")
     assert found == {"good": True, "bad": False, "late": True}
     assert log.read_text().split() == ["1", "broken", "2"]
 
@@ -66,11 +66,18 @@ def test_a_stopped_job_is_submitted_again_as_it_was(tmp_path):
 
 def test_unusable_clusters_end_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="^slurm: "):
-        cluster.run_jobs([[]], tmp_path, {})
+    for text, message in (
+        ("{}", "has no time, in minutes"),
+        ("{time: '10:00:00'}", "has no time, in minutes"),
+        ("{time: 3", "^slurm: "),
+        ("time", "^slurm: "),
+        ("{time: 3}", "^slurm: "),  # no sbatch
+    ):
+        with pytest.raises(InputError, match=message):
+            cluster.run_jobs([[]], tmp_path, text)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match="pip install submitit"):
-        cluster.run_jobs([[]], tmp_path, {})
+        cluster.run_jobs([[]], tmp_path, "{time: 3}")
 
 
 def test_a_fold_and_seed_are_a_job_the_teacher_first(
@@ -85,7 +92,7 @@ def test_a_fold_and_seed_are_a_job_the_teacher_first(
 
     monkeypatch.setattr(cluster, "run_jobs", run_jobs)
     plan = planned(command, "--folds=1,2", "--systems=mlkd,random,teacher")
-    failed = cross_validate.run_on_cluster(plan, {})
+    failed = cross_validate.run_on_cluster(plan, "{}")
     assert failed == plan  # without results
     names = [[folder.name for folder, *_ in steps] for steps in submitted]
     assert names == 2 * [["teacher", "mlkd", "random"]]
@@ -105,7 +112,7 @@ def test_a_sweep_runs_as_jobs(here, command, root, capsys):
     assert (root / "fold_1/seed_1/random/results.json").is_file()
     # Nothing is submitted for what is finished.
     assert cross_validate.main([*command, *own]) == 0
-    assert "submitted" not in capsys.readouterr().out
+    assert "job " not in capsys.readouterr().out
 
 
 @pytest.mark.slow  # Slurm waits for two minutes before it starts a job again
@@ -126,8 +133,7 @@ def test_a_job_killed_in_the_middle_goes_on(command, root, tmp_path):
     while "Going into epoch 1" not in (log.read_text() if log.exists() else ""):
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.2)
-    (line,) = [s for s in process.stdout.readline().splitlines() if s]
-    (job,) = json.loads(line.partition(": ")[2].replace("'", '"'))
+    job = re.match(r"job (\d+)", process.stdout.readline())[1]
     subprocess.run(["scontrol", "requeue", job], check=True)
     process.communicate(timeout=300)
     assert process.returncode == 0

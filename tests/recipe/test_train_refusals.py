@@ -163,6 +163,10 @@ def test_a_limit_of_steps_is_refused(experiment, tmp_path):
         ({"student_layers": 9}, "student_layers: 9 is not between 1 and"),
         ({"student_cnn": "{channels: 0.5}"}, "set student_freeze_cnn: False"),
         (
+            {"student_cnn": "{channels: []}"},
+            "student_cnn: .* above 0, at most 1",
+        ),
+        (
             {"loss_weights": "{kd: 1}"},
             "no loss 'kd'.*emotion, features, logits",
         ),
@@ -188,6 +192,10 @@ def test_bad_settings_stop_the_command(finished, experiment, changes, message):
         ({"kd_levels": "[9]"}, "no level 9.*levels 0 to 4"),
         ({"student_layers": 9}, "student_layers: 9 is not between 1 and"),
         ({"loss_weights": "{kd: 1}"}, "no loss 'kd'"),
+        (
+            {"student_cnn": "{channels: [1, 1]}", "student_freeze_cnn": False},
+            "student_cnn: 2 shares for 7 convolutions",
+        ),
     ],
 )
 def test_a_students_settings_are_refused_before_its_teacher_is_trained(

@@ -51,7 +51,6 @@ from mlkd_lobes.training.overrides import (
 )
 
 HERE = pathlib.Path(__file__).resolve().parent
-EXECUTORS = ("local", "slurm")
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
 # Keys that are set per run.
 RUN_KEYS = ("fold", "seed", "system", "output_folder")
@@ -82,7 +81,7 @@ def parse(argv):
     parser.add_argument("--seeds", default="1", help="e.g. 1,2,3")
     parser.add_argument("--systems", default=DEFAULT_SYSTEMS)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--executor", choices=EXECUTORS, default="local")
+    parser.add_argument("--executor", choices=["local", "slurm"])
     parser.add_argument("--slurm", default="{}", help="of its jobs, see docs")
     parser.add_argument("--list", action="store_true", help="run nothing")
     return parser.parse_known_args(argv)
@@ -429,7 +428,7 @@ def _run_command(options, passed):
             print(shlex.join(_command(run)))
         return 0
     if options.executor == "slurm":
-        failed = run_on_cluster(plan, YAML(typ="safe").load(options.slurm))
+        failed = run_on_cluster(plan, options.slurm)
     else:
         failed = run_all(plan, max(1, options.jobs))
     for run in failed:

@@ -60,16 +60,15 @@ def check_models(systems, hparams, folder):
     """Raises for models that could not be trained, before all preparation."""
     depth, weights = None, hparams["student_weights"]
     distillation.WeightedLosses(hparams["losses"], weights)
-    narrow = hparams["student_cnn"]["channels"] != 1.0
-    if narrow and hparams["student_freeze_cnn"]:
+    channels = hparams["student_cnn"]["channels"]
+    if channels != 1.0 and hparams["student_freeze_cnn"]:
         raise InputError(
-            "student_cnn: a narrower front end must be trained; set "
-            "student_freeze_cnn: False"
+            "student_cnn: a narrow front end is trained; set student_freeze_cnn: False"
         )
     hub, cache = hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
     new = [n for n in systems if not run_folder.read_stage(folder.with_name(n))]
     if any(systems[name][0]["network"] == "teacher" for name in new):
-        depth = encoder.check_source(hub, cache)
+        depth = encoder.check_source(hub, cache, channels)
     student, given = hparams["network"] == "student", hparams["teacher_folder"]
     if student and given and folder.name in new:
         depth = load_teacher(hparams, given).encoder.n_layers

@@ -163,7 +163,8 @@ class EmotionBrain(sb.Brain):
                 self.end_epoch(epoch, {})
         elif stage == sb.Stage.VALID:
             scores = results.summarize(self.predictions(), self.hparams.labels)
-            valid = {"loss": float(stage_loss)}
+            # Over utterances; `stage_loss` is over batches.
+            valid = {"loss": calibration.cross_entropy(self.records)}
             for name in ("UA", "WA"):
                 values = [score[name] for score in scores]
                 valid[name] = sum(values) / len(values)
