@@ -211,11 +211,8 @@ def evaluation_batches(dataset, n_conditions, longest):
     batches = [[]]
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         seconds = (len(batches[-1]) + 1) * n_conditions * lengths[i]
-        if (
-            len(batches[-1]) == MOST_EVALUATED
-            or batches[-1]
-            and seconds > longest
-        ):
+        full = seconds > longest or len(batches[-1]) == MOST_EVALUATED
+        if batches[-1] and full:
             batches.append([])
         batches[-1].append(i)
     return batches

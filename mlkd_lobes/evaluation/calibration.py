@@ -73,8 +73,7 @@ def cross_entropy(records):
         In nats.
     """
     found, truth = probabilities_of_records(records)
-    right = found[np.arange(len(truth)), truth]
-    return float(-np.log(np.maximum(right, np.finfo(float).tiny)).mean())
+    return float(-_logits(found)[np.arange(len(truth)), truth].mean())
 
 
 def soften(probabilities, temperature):

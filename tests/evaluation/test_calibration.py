@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fake_runs import LABELS, rewrite, write
 from hypothesis import (
     given,
@@ -14,6 +15,7 @@ from hypothesis import (
 from mlkd_lobes.evaluation.calibration import (
     accuracy_over_coverage,
     calibration_error,
+    cross_entropy,
     fit_temperature,
     soften,
 )
@@ -118,3 +120,16 @@ def test_results_without_temperature_have_no_calibration(tmp_path):
     text = report_text(pooled, [])
     assert "calibration error" not in text and "kept at 90 %" in text
     assert isinstance(pooled.systems[0].tables[1], pd.DataFrame)
+
+
+def test_cross_entropy_counts_every_condition_of_every_utterance_once():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(5, 3, 4, generator=generator)
+    labels = [0, 3, 1, 1, 2]
+    records = [
+        ("id", "s", 1.0, label, [None] * 3, own.softmax(-1))
+        for label, own in zip(labels, logits)
+    ]
+    truth = torch.tensor(labels).repeat_interleave(3)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), truth)
+    assert abs(cross_entropy(records) - expected.item()) < 1e-6

@@ -64,9 +64,7 @@ Run = namedtuple(
     "Run",
     ["fold", "seed", "system", "folder", "command", "settings", "record"],
 )
-Run.__doc__ = (
-    """A run: arguments of train.py, overrides.Settings, training record."""
-)
+Run.__doc__ = """One run; `command` is what train.py gets as arguments."""
 
 
 def parse(argv):

@@ -82,11 +82,10 @@ class EmotionBrain(sb.Brain):
         logits = classifier.classify(self.modules.model, wavs, length)
         self.compute_seconds += time.perf_counter() - started
         self.audio_seconds += sum(map(len, wavs)) / 16000
-        labels = batch.label.cpu().repeat_interleave(len(batch.conditions[0]))
-        return Student(logits, None, None), Targets(labels, None, None)
+        return Student(logits, None, None), Targets(batch.label, None, None)
 
     def compute_objectives(self, predictions, batch, stage):
-        """The weighted sum of the named losses; cross-entropy in evaluation."""
+        """The weighted sum of the named losses; in evaluation keeps records."""
         student, targets = predictions
         if stage != sb.Stage.TRAIN:
             # Not finite where a logit is not: softmax hides minus infinity.
@@ -95,8 +94,7 @@ class EmotionBrain(sb.Brain):
             length, label = batch.length.tolist(), batch.label.tolist()
             about = batch.id, batch.speaker, length, label, batch.conditions
             self.records.extend(zip(*about, rows))
-            loss = distillation.EmotionLoss()(student, targets)[0]
-            return loss.mean()
+            return torch.zeros(())  # see on_stage_end
         only = distillation.DISTILLATION if self.distilling else None
         loss, terms = self.hparams.losses(student, targets, only=only)
         for name, term in terms.items():
@@ -163,7 +161,7 @@ class EmotionBrain(sb.Brain):
                 self.end_epoch(epoch, {})
         elif stage == sb.Stage.VALID:
             scores = results.summarize(self.predictions(), self.hparams.labels)
-            # Over utterances; `stage_loss` is over batches.
+            # Over utterances, whatever their batches.
             valid = {"loss": calibration.cross_entropy(self.records)}
             for name in ("UA", "WA"):
                 values = [score[name] for score in scores]
