@@ -91,9 +91,8 @@ def _add_classifying(commands):
     add = commands.add_parser("app", help=text).add_argument
     add("model", help="an export, a run's folder or an ONNX file")
     add("--compare", help="another model beside it")
-    add(
-        "--noise_folder", help="noise in sub-folders, ESC, or with manifest.csv"
-    )
+    add("--noise_folder", help="noise: sub-folders, ESC, or a manifest.csv")
+    add("--babble_folder", help="other people's speech, for babble")
     add("--backend", choices=list(BACKENDS))
     add("--device", default="cpu", help="e.g. cuda:0")
     add("--port", type=int, help="default: the first free one from 7860")
@@ -183,13 +182,9 @@ def export(options) -> int:
     """Exports a run and prints the files."""
     from mlkd_lobes.deployment.export import export as export_run
 
-    summary = export_run(
-        options.run,
-        options.out,
-        options.data_folder,
-        options.noise_folder,
-        int8=not options.without_int8,
-    )
+    places = options.data_folder, options.noise_folder
+    int8 = not options.without_int8
+    summary = export_run(options.run, options.out, *places, int8)
     for name in summary["files"]:
         print(f"{options.out}/{name}")
     return 0
@@ -249,7 +244,8 @@ def app(options) -> int:
             f"--compare: {options.compare} has other emotions, or in another "
             f"order, than {options.model}"
         )
-    page.serve(opened, listening.Noises(options.noise_folder), options.port)
+    noises = listening.Noises(options.noise_folder, options.babble_folder)
+    page.serve(opened, noises, options.port)
     return 0
 
 

@@ -68,6 +68,26 @@ def loading(training, preparation):
     )
 
 
+def loading_table(result):
+    """Where time goes, before and now."""
+    header = ["ms per utterance, 1 thread", "reading", "mixing", "computing"]
+    header.append("reading and mixing")
+    rows = []
+    for layout, parts in result["layouts"].items():
+        for part, found in parts.items():
+            for when, ms in found["ms_per_utterance"].items():
+                name = f"{layout}: {part}, {when}"
+                cells = [f"{ms[key]:.1f}" for key in ("reading", "mixing")]
+                cells.append(
+                    f"{ms['computing']:.0f}" if "computing" in ms else ""
+                )
+                ratio = (
+                    found["reading_and_mixing_ratio"] if when == "now" else 1
+                )
+                rows.append([name, *cells, f"{ratio:.1f} x"])
+    return markdown(header, rows)
+
+
 def on_gpu(result):
     """What was measured on a GPU, in sentences."""
     networks, speech = result["networks"], result["seconds_of_speech"]
@@ -100,6 +120,7 @@ def bench_text():
             inference_table(read("inference_avx2"), ", AVX2"),
             training_table(training),
             loading(training, read("preparation")),
+            loading_table(read("loading")),
             on_gpu(read("gpu")),
         ]
     )

@@ -23,6 +23,7 @@ os.environ.update(
 import gradio as gr  # noqa: E402
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
 
 from mlkd_lobes.data.audio import SAMPLE_RATE  # noqa: E402
 from mlkd_lobes.deployment import listening  # noqa: E402
@@ -77,13 +78,7 @@ def lines(answer, labels) -> str:
     ticks = [*listening.SNRS, listening.SNRS[-1] + 5]
     best = next(iter(answer.curves.values()))[-1].argmax()
     for i, (name, curve) in enumerate(answer.curves.items()):
-        axes.plot(
-            ticks,
-            curve[:, best],
-            "o-",
-            label=name,
-            color=colour(i),
-        )
+        axes.plot(ticks, curve[:, best], "o-", label=name, color=colour(i))
     axes.set_xticks(ticks, [*map(str, listening.SNRS), "clean"])
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("SNR (dB)")
@@ -98,13 +93,7 @@ def timeline(answer, labels) -> str:
     starts = [0.0, *ends[:-1]]
     for row, found in enumerate(answer.probabilities.values()):
         for start, end, p in zip(starts, ends, found):
-            axes.barh(
-                row,
-                end - start,
-                0.8,
-                start,
-                color=colour(p.argmax()),
-            )
+            axes.barh(row, end - start, 0.8, start, color=colour(p.argmax()))
     for i, label in enumerate(labels):
         axes.barh(0, 0, color=colour(i), label=label)
     names = list(answer.probabilities)
@@ -138,13 +127,15 @@ def responder(models, noises):
             for path in filter(None, (recording, own)):
                 text = text.replace(f"{path}: ", "")
             raise gr.Error(text, print_exception=False) from None
-        # As integers it would wrap around.
-        wav = np.clip(found.mixture, -1, 1)
-        samples = (wav * 32767).astype(np.int16)
+        # Gradio's own name is that of the content: while one client is sent the
+        # file, the same request of another would write it again.
+        folder = tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])
+        path = os.path.join(folder, "mixture.wav")
+        soundfile.write(path, found.mixture, SAMPLE_RATE)
         text = listening.summary(found, models)
         with DRAWING:
             charts = bars(found, labels), lines(found, labels)
-        return (SAMPLE_RATE, samples), text, *charts
+        return path, text, *charts
 
     return respond
 

@@ -37,12 +37,16 @@ of a short recording in noise, else empty."""
 class Noises:
     """Noise types by name: generated ones, those of a folder, and one's own file."""
 
-    def __init__(self, folder=None):
+    def __init__(self, folder=None, babble_folder=None):
         self.paths = {}
         for recording in _recordings(folder) if folder else ():
             self.paths.setdefault(recording.kind, []).append(recording.path)
-        babble = [BABBLE] if SPEECH in self.paths else []
-        babble = [] if BABBLE in self.paths else babble
+        self.speech = self.paths.get(SPEECH, [])
+        if babble_folder:
+            self.speech = audio.list_audio(babble_folder)
+            if not self.speech:
+                raise InputError(f"babble_folder: no audio in {babble_folder}")
+        babble = [BABBLE] if self.speech and BABBLE not in self.paths else []
         # A folder's own white noise comes before the generated one.
         self.paths.pop(NONE, None)
         own = sorted(self.paths.keys() - {WHITE})
@@ -61,7 +65,7 @@ class Noises:
         elif name in self.paths:
             noise = _audible(self.paths[name])
         else:
-            talkers = {str(p): [p] for p in self.paths.get(SPEECH, ())}
+            talkers = {str(p): [p] for p in self.speech}
             noise = generated.white("app", 0)
             if name == BABBLE:
                 noise = generated.babble({"app": talkers}, "app", 0)

@@ -46,6 +46,9 @@ CLEAN = Condition("clean", None)
 MAX_DRAWS = 20
 # Below this RMS (-100 dBFS) a stretch of noise is silence.
 SILENCE = 1e-5
+# Seconds of noise that a process keeps decoded, 77 MB; a larger corpus is read
+# draw by draw.
+MOST_KEPT = 1200
 
 
 def read_noise_csv(csv_file, places=None):
@@ -233,24 +236,27 @@ class KeyedAddNoise(AddNoise):
         replacements={},
         sample_rate=16000,
     ):
-        super().__init__(
-            csv_file=csv_file,
-            snr_low=snr_low,
-            snr_high=snr_high,
-            replacements=replacements,
-            clean_sample_rate=sample_rate,
-        )
+        super().__init__(csv_file, snr_low=snr_low, snr_high=snr_high)
+        self.replacements, self.clean_sample_rate = replacements, sample_rate
         if snr_low > snr_high:
             raise InputError(f"snr_low {snr_low} is above snr_high {snr_high}")
         self.clean_share = clean_share
         self.seed = seed
         # In shared memory: workers live on from epoch to epoch.
         self.epoch = torch.tensor(0).share_memory_()
+        self.kept = {}
 
     @functools.cached_property
     def types(self):
         """Per noise type its recordings; read once, on first use."""
         return read_noise_csv(self.csv_file, self.replacements)
+
+    @functools.cached_property
+    def is_small(self):
+        """Whether the noise is short enough to be kept decoded."""
+        kinds = self.types.values()
+        segments = [s for kind in kinds for own in kind.values() for s in own]
+        return sum((s.stop - s.start) / s.rate for s in segments) <= MOST_KEPT
 
     def set_epoch(self, epoch):
         """Sets the epoch of the draws; call it before a loader's iteration.
@@ -330,14 +336,14 @@ class KeyedAddNoise(AddNoise):
         torch.Tensor
             Waveforms [conditions, time].
         """
-        out = wav.expand(len(wanted), -1).clone()
+        noisy = {}
         for kind in {c.noise for c in wanted} - {CLEAN.noise}:
             rows = [i for i, c in enumerate(wanted) if c.noise == kind]
             generator = _generator("evaluation", kind, utterance)
             noise = self._draw_noise(kind, len(wav), generator)
             snrs = [wanted[i].snr_db for i in rows]
-            out[rows] = mix(wav, noise, snrs)
-        return out
+            noisy.update(zip(rows, mix(wav, noise, snrs)))
+        return torch.stack([noisy.get(i, wav) for i in range(len(wanted))])
 
     def forward(self, waveforms, lengths):
         """AddNoise's call: draws follow torch's global generator.
@@ -382,12 +388,24 @@ class KeyedAddNoise(AddNoise):
         length = segment.stop - segment.start
         position = torch.rand((), generator=generator).item()
         offset = int(position * max(0, length - needed))
-        first = segment.start + offset
-        noise = read_frames(segment.path, first, min(needed, length), rate)
-        noise = torch.from_numpy(noise)
+        if self.is_small:
+            first = round(offset * rate / segment.rate)
+            noise = self._decoded(segment)[first:]
+        else:
+            first = segment.start + offset
+            noise = read_frames(segment.path, first, min(needed, length), rate)
+            noise = torch.from_numpy(noise)
         if len(noise) < n_samples:
             noise = noise.repeat(math.ceil(n_samples / len(noise)))
         return noise[:n_samples]
+
+    def _decoded(self, segment):
+        """The whole of a segment, decoded once."""
+        if segment not in self.kept:
+            path, start, stop = segment[:3]
+            wav = read_frames(path, start, stop - start, self.clean_sample_rate)
+            self.kept[segment] = torch.from_numpy(wav)
+        return self.kept[segment]
 
 
 def _generator(*key):

@@ -55,6 +55,11 @@ def test_noises_of_a_folder(tmp_path):
     for noises, name in ((Noises(folder), "rain"), (musan, "babble")):
         one, other = noises.draw(name, 50000), noises.draw(name, 50000)
         assert one.shape == (50000,) and np.array_equal(one, other)
+    for name in ("one", "two", "three"):
+        write_wav(tmp_path / f"talkers/{name}.wav", torch.randn(9000))
+    talk = Noises(babble_folder=tmp_path / "talkers")
+    assert talk.names == ["none", "white", "babble", "own recording"]
+    assert talk.draw("babble", 5000).any()
     assert Noises().draw("none", 5) is None
     with pytest.raises(InputError, match="no noise 'snow'.*none, white"):
         Noises().draw("snow", 5)
@@ -63,6 +68,8 @@ def test_noises_of_a_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no audio in"):
         Noises(tmp_path / "empty")
+    with pytest.raises(InputError, match="babble_folder: no audio in"):
+        Noises(babble_folder=tmp_path / "empty")
 
 
 def test_a_mixture_has_its_snr_and_the_models_probabilities(models, recording):
@@ -153,6 +160,22 @@ def test_requests_of_several_people_are_all_answered(
     assert len(answers) == 6 and len(errors) == 3
     assert all("**student**" in text for text in answers)
     assert all("not readable as audio" in text for text in errors)
+
+
+def test_the_same_request_of_two_people_gives_two_files(
+    models, recording, tmp_path, monkeypatch
+):
+    """One would be written again while the other is sent."""
+    from mlkd_lobes.deployment import app
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    respond = app.responder(models, Noises())
+    paths = [respond(recording, "white", 0, None)[0] for _ in range(2)]
+    assert paths[0] != paths[1]
+    found = answer(models, Noises(), recording, "white", 0.0).mixture
+    for path in paths:
+        written, rate = soundfile.read(path)
+        assert rate == 16000 and np.allclose(written, found, atol=1e-4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

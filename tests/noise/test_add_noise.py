@@ -1,6 +1,7 @@
 """Exact SNRs, keyed draws, and noise that cannot be used."""
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import (
 
 from mlkd_lobes.data.leakage import NOISE_KEYS, noise_sources, refuse_overlaps
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.noise import add_noise as noise_module
 from mlkd_lobes.noise.add_noise import (
     CLEAN,
     Condition,
@@ -200,6 +202,48 @@ def test_noise_is_resampled_mixed_down_and_repeated(tmp_path):
     spectrum = torch.fft.rfft(drawn[:1600]).abs()
     assert spectrum.argmax() == 100  # 1000 Hz in bins of 10 Hz
     assert len(drawn) == 16000 and drawn[-800:].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("rate", [16000, 11025])
+def test_noise_that_is_kept_decoded_is_what_the_file_holds(
+    tmp_path, monkeypatch, rate
+):
+    seconds = torch.arange(3 * rate) / rate
+    wave = 0.1 * torch.sin(2 * math.pi * (200 + 60 * seconds) * seconds)
+    write_wav(tmp_path / "a.wav", wave, rate)
+    row = f"0,3,{tmp_path}/a.wav,wav,start:{rate // 2} stop:{2 * rate}"
+    (tmp_path / "n.csv").write_text(f"{HEADER}\n{row}\n")
+    csv, lengths = str(tmp_path / "n.csv"), (400, 9000, 23990, 24000, 40000)
+    read = mock.Mock(side_effect=noise_module.read_frames)
+    monkeypatch.setattr(noise_module, "read_frames", read)
+    kept = [add_noise(csv).draw(str(n), n).noise for n in lengths]
+    monkeypatch.setattr(noise_module, "MOST_KEPT", 1)
+    anew = [add_noise(csv).draw(str(n), n).noise for n in lengths]
+    # Once per object; draw by draw.
+    assert read.call_count == 2 * len(lengths)
+    for n, one, other in zip(lengths, kept, anew):
+        assert len(one) == len(other) == n
+        if rate == 16000:
+            assert torch.equal(one, other)
+        else:
+            # Resampling a part, its edges differ, and rounding its start.
+            inner = slice(100, min(n, 20000) - 100)
+            score = torch.corrcoef(torch.stack([one[inner], other[inner]]))
+            assert score[0, 1] > 0.99
+
+
+def test_kept_noise_is_decoded_once_and_stays_as_it_is(csv, monkeypatch):
+    read = mock.Mock(side_effect=noise_module.read_frames)
+    monkeypatch.setattr(noise_module, "read_frames", read)
+    noise, wav = add_noise(csv, clean_share=0.0), torch.randn(8000)
+    first = noise.corrupt(wav, "u")[0]
+    for i in range(50):
+        noise.corrupt(wav, str(i))
+    segments = {
+        s for r in noise.types.values() for own in r.values() for s in own
+    }
+    assert read.call_count == len(noise.kept) <= len(segments)
+    assert torch.equal(first, noise.corrupt(wav, "u")[0])
 
 
 def test_segments_bound_what_is_read(tmp_path):
