@@ -31,7 +31,7 @@ LAYOUTS = {
     "RAVDESS, ESC-50": ((48000, 1.9), (44100, "ogg", 40, 5)),
     "IEMOCAP, DEMAND": ((16000, 3.6), (16000, "wav", 8, 300)),
 }
-SPEAKERS, UTTERANCES, SPREAD = 6, 45, 0.4
+SPEAKERS, UTTERANCES, SPREAD = 6, 30, 0.4
 NOISE_TYPES = ["hum", "rain", "street", "music", "cafe"]
 LABELS = ["neu", "hap", "sad", "ang"]
 TRAIN, TEST = ("reading", "mixing"), ("reading", "mixing", "computing")

@@ -7,6 +7,7 @@ Each stands between <!-- report: NAME --> and <!-- end of report -->; a test com
 them with the files. `make report` also draws the figures.
 """
 
+import copy
 import functools
 import pathlib
 import re
@@ -14,19 +15,30 @@ import re
 import pandas as pd
 from bench_tables import bench_text
 
-from mlkd_lobes.evaluation import report
-from mlkd_lobes.evaluation.comparison import comparisons, find_runs, pool
+from mlkd_lobes.evaluation import calibration, report
+from mlkd_lobes.evaluation.comparison import (
+    TEMPERATURE,
+    comparisons,
+    find_runs,
+    pool,
+)
 from mlkd_lobes.evaluation.metrics import markdown
+from mlkd_lobes.evaluation.results import read_predictions
 from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.noise.add_noise import CLEAN
 
 END = "<!-- end of report -->"
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
+CALIBRATED = "ravdess/calibrated.zip"
+# A recording of an angry test speaker of fold 1.
+EXAMPLE = "03-01-05-02-01-02-14"
 TABLE, TABLE_40 = "ravdess/table.zip", "ravdess/table_40.zip"
 EMODB = "emodb/table.zip"
 # Folds on whose test speakers no setting was chosen.
 UNSEARCHED = (4, 5, 6)
+# Whose calibration is shown, and the SNRs of validation.
+TRUSTED, VALID_SNRS = ("teacher", "student_noisy", "mlkd"), (0, 10)
 COMPARED = [
     "mlkd - student_noisy",
     "mlkd_semi - student_noisy",
@@ -133,6 +145,76 @@ def aims():
     return markdown([*header, "unchanged at 20 dB (aim 90 %)"], rows)
 
 
+def trust():
+    """Calibration error and coverage, with a temperature of the other folds.
+
+    These runs kept no predictions of validation speech: a fold's temperature comes
+    from the tests of the other folds, clean and at the SNRs of validation.
+    """
+    runs = find_runs([RESULTS / TABLE], systems=["mlkd"])
+    folds = {
+        speaker: run.results["fold"]
+        for run in runs
+        if run.results["seed"] == 1
+        for speaker in read_predictions(run.folder)["speaker"]
+    }
+    systems = []
+    for system in pooled(TABLE).systems:
+        if system.name in TRUSTED:
+            system = copy.copy(system)
+            tables = system.tables.items()
+            system.tables = {
+                s: with_temperature(t, system, folds) for s, t in tables
+            }
+            systems.append(system)
+    tables = report.calibration_table(systems), report.coverage_table(systems)
+    return "\n\n".join(markdown(*table) for table in tables)
+
+
+def trust_of_one_fold():
+    """Calibration error with the runs' own temperatures."""
+    systems = pooled(CALIBRATED).systems
+    return markdown(*report.calibration_table(systems))
+
+
+def example():
+    """What two models make of one recording, with their temperatures."""
+    rows = []
+    for system in pooled(CALIBRATED).systems:
+        if system.name == "student_noisy":
+            continue
+        table = system.tables[1][system.tables[1]["id"] == EXAMPLE]
+        p, truth = calibration.probabilities_of(table, system.labels)
+        p = calibration.soften(p, table[[TEMPERATURE]].to_numpy())
+        for kind, snr in (("clean", None), ("rain", 0)):
+            here = table["noise"] == kind
+            here &= (
+                table["snr_db"].isna()
+                if snr is None
+                else table["snr_db"] == snr
+            )
+            (found,) = p[here.to_numpy()]
+            name = kind if snr is None else f"{kind}, {snr} dB"
+            label = system.labels[found.argmax()]
+            rows.append([system.name, name, label, f"{found.max():.0%}"])
+    return markdown(["model", EXAMPLE, "emotion", "probability"], rows)
+
+
+def with_temperature(table, system, folds):
+    """Predictions of a seed with each fold's temperature."""
+    snrs, own = system.conditions(), table["speaker"].map(folds)
+    noisy = table["noise"].isin({c.noise for c in snrs})
+    fitted = table["snr_db"].isin(VALID_SNRS) & noisy | (
+        table["noise"] == CLEAN.noise
+    )
+    found = pd.Series(index=table.index, dtype=float)
+    for fold in own.unique():
+        others = table[fitted & (own != fold)]
+        known = calibration.probabilities_of(others, system.labels)
+        found[own == fold] = calibration.fit_temperature(*known)
+    return table.assign(**{TEMPERATURE: found})
+
+
 def search_table(file, reference):
     """Validation scores of a search: mean of the last five epochs, in percent."""
     found = pd.read_csv(RESULTS / "ravdess" / file)
@@ -198,6 +280,11 @@ def blocks():
         "README.md": {"answers": answers()},
         "docs/results.md": results,
         "docs/searches.md": searches,
+        "docs/deployment.md": {
+            "calibration": trust(),
+            "calibration of fold 1": trust_of_one_fold(),
+        },
+        "docs/app.md": {"example": example()},
         "docs/performance.md": {"results/bench": bench_text()},
     }
 

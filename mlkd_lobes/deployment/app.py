@@ -8,6 +8,8 @@ removed when the app ends, or after an hour.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -15,6 +17,11 @@ import sys
 import tempfile
 import threading
 
+# Memory stays flat: few heaps for all threads, and freed arrays of a megabyte and
+# more go back to the system (mallopt's M_ARENA_MAX and M_MMAP_THRESHOLD; of glibc).
+with contextlib.suppress(AttributeError, TypeError):
+    for option, value in ((-8, 2), (-3, 2**20)):
+        ctypes.CDLL(None).mallopt(option, value)
 # Before Gradio is imported.
 os.environ.update(
     GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1"
@@ -38,10 +45,7 @@ AT_ONCE, WAITING = 2, 100
 # Matplotlib's settings are global, so one thread draws at a time.
 DRAWING = threading.Lock()
 # Fonts of the reader's machine: others would be fetched.
-FONTS = {
-    "font": ["system-ui", "sans-serif"],
-    "font_mono": ["ui-monospace", "monospace"],
-}
+SANS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 
 
 def colour(number) -> str:
@@ -142,7 +146,7 @@ def responder(models, noises):
 
 def build(models, noises) -> gr.Blocks:
     """The page. models: name to EmotionModel; noises: Noises."""
-    title = "Emotions in noise"
+    title, sound = "Emotions in noise", {"type": "filepath", "buttons": []}
     with gr.Blocks(
         title=title, analytics_enabled=False, delete_cache=(SWEEP, AGE)
     ) as page:
@@ -152,23 +156,14 @@ def build(models, noises) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column():
-                recording = gr.Audio(
-                    label="Recording", type="filepath", buttons=[]
-                )
+                recording = gr.Audio(label="Recording", **sound)
                 noise = gr.Dropdown(noises.names, label="Noise", value="none")
-                own = gr.Audio(
-                    label="Own noise",
-                    type="filepath",
-                    visible=False,
-                    buttons=[],
-                )
+                own = gr.Audio(label="Own noise", visible=False, **sound)
                 snr = gr.Slider(-10, 30, 0, step=1, label="SNR (dB)")
                 button = gr.Button("Classify", variant="primary")
             with gr.Column():
                 text = gr.Markdown(elem_id="answer")
-                mixture = gr.Audio(
-                    label="Mixture", interactive=False, buttons=[]
-                )
+                mixture = gr.Audio(label="Mixture", interactive=False, **sound)
                 charts = gr.HTML(elem_id="bars"), gr.HTML(elem_id="lines")
         noise.change(
             lambda name: gr.update(visible=name == listening.OWN),
@@ -204,7 +199,7 @@ def serve(models, noises, port=None, wait=True):
             max_file_size=MOST_UPLOADED,
             ssr_mode=False,
             footer_links=[],
-            theme=gr.themes.Default(**FONTS),
+            theme=gr.themes.Default(font=SANS, font_mono=MONO),
             css="#bars svg, #lines svg { width: 100%; height: auto; }",
         )
         print(f"{address}  (Ctrl-C ends it)", flush=True)
