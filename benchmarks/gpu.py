@@ -24,10 +24,12 @@ import time
 
 import torch
 import transformers
+from torch.utils.data.dataloader import _BaseDataLoaderIter as BaseIterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "benchmarks")]
 
+from clock import Clock  # noqa: E402
 from estimate import FOLDS, SECONDS, UTTERANCES  # noqa: E402
 from training import (  # noqa: E402
     LABELS,
@@ -43,11 +45,22 @@ from mlkd_lobes.evaluation.results import read_cost  # noqa: E402
 from mlkd_lobes.files import write_json  # noqa: E402
 from mlkd_lobes.models.classifier import load_classifier  # noqa: E402
 from mlkd_lobes.models.encoder import SSLEncoder  # noqa: E402
+from mlkd_lobes.training.checkpoints import SafeCheckpointer  # noqa: E402
+from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 
 # One of so many utterances of IEMOCAP's four classes, and epochs measured.
 SHARE, EPOCHS = 3, 2
 NOISE_TYPES = ["hum", "rain", "street", "music", "cafe"]
 SYSTEMS = ("teacher", "mlkd")
+# What an epoch's time is spent in, and the function that does it.
+PARTS = {
+    "start of workers": (torch.utils.data.DataLoader, "__iter__"),
+    "waiting for data": (BaseIterator, "__next__"),
+    "copies": (PaddedBatch, "to"),
+    "training steps": (sb.Brain, "fit_batch"),
+    "validation": (sb.Brain, "_fit_valid"),
+    "checkpoint": (SafeCheckpointer, "save_checkpoint"),
+}
 # Of the check of arithmetic: utterances of so many seconds.
 LENGTHS = (1.0, 2.3, 4.5)
 
@@ -84,11 +97,55 @@ def command_line(root, system, device):
     return [str(YAML), *arguments, "--noprogressbar"]
 
 
+class LastEpoch:
+    """Where the last epoch's time goes: the program's parts, and the device's.
+
+    On the device kernels and copies overlap the program, which waits for them where
+    it needs a value.
+    """
+
+    def __init__(self, device):
+        self.clock, self.profiler, self.device = Clock(), None, {}
+        if device.startswith("cuda"):
+            kinds = [torch.profiler.ProfilerActivity.CUDA]
+            self.profiler = torch.profiler.profile(activities=kinds)
+
+    def __enter__(self):
+        fit = sb.Brain._fit_train
+        self.undo = [self.clock.watch(*at, name) for name, at in PARTS.items()]
+
+        def fit_train(brain, loader, epoch, enable):
+            self.clock.calls.clear()
+            if self.profiler and epoch == EPOCHS:
+                self.profiler.start()
+            return fit(brain, loader, epoch, enable)
+
+        sb.Brain._fit_train = fit_train
+        self.undo.append(lambda: setattr(sb.Brain, "_fit_train", fit))
+        return self
+
+    def stop(self):
+        """At the end of the epoch."""
+        self.parts = self.clock.totals()
+        if self.profiler:
+            self.profiler.stop()
+            for event in self.profiler.key_averages():
+                kind = event.key.split()[0]
+                kind = kind if kind in ("Memcpy", "Memset") else "kernels"
+                spent = event.self_device_time_total / 1e6
+                self.device[kind] = round(self.device.get(kind, 0) + spent, 3)
+
+    def __exit__(self, *_):
+        for function in reversed(self.undo):
+            function()
+
+
 def run(root, system, device):
     """Trains and tests a system; what its epochs, its test, its memory took."""
     seconds, evaluate = [], train.evaluate
 
     def timed_evaluate(*arguments):
+        epoch.stop()
         started = time.perf_counter()
         results = evaluate(*arguments)
         seconds.append(time.perf_counter() - started)
@@ -99,7 +156,8 @@ def run(root, system, device):
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
-        train.run(*sb.parse_arguments(command_line(root, system, device)))
+        with LastEpoch(device) as epoch:
+            train.run(*sb.parse_arguments(command_line(root, system, device)))
     finally:
         train.evaluate = evaluate
     folder = folder_of(root, system)
@@ -109,6 +167,8 @@ def run(root, system, device):
     )
     return {
         "epoch_seconds": [round(e["seconds"], 2) for e in history],
+        "seconds_of_last_epoch": epoch.parts,
+        "device_seconds_of_last_epoch": epoch.device,
         "test_seconds": round(seconds[0], 2),
         "test_real_time_factor": cost["real_time_factor"],
         "peak_memory_mb": round(cost["peak_memory_mb"]),

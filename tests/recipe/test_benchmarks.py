@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -119,12 +120,39 @@ def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
         assert len(network["epoch_seconds"]) == gpu.EPOCHS
         assert min(network["epoch_seconds"]) > 0 and network["test_seconds"] > 0
         assert network["peak_memory_mb"] > 0
+        parts = network["seconds_of_last_epoch"]
+        assert {"training steps", "waiting for data", "validation"} <= {*parts}
+        # The checkpoint is written after an epoch's seconds are counted.
+        saved = parts["validation: checkpoint"]
+        assert sum(parts.values()) - saved <= network["epoch_seconds"][-1]
     speech = result["seconds_of_speech"]
     assert speech["train"] > speech["valid"] > 0 and speech["test"] > 0
     found = result["largest_logit_differences"]
     assert found["cpu and device"] == 0 < found["largest logit"]
     assert found["alone and in a batch"] < 1e-5
     assert result["hours_all_folds"] > 0
+
+
+def test_a_clock_counts_inner_calls_once(gpu):
+    class Work:
+        def outer(self, n):
+            time.sleep(0.02)
+            return self.inner(n)
+
+        def inner(self, n):
+            time.sleep(0.05)
+            return n
+
+    clock, work = gpu.Clock(), Work()
+    undo = [clock.watch(Work, "outer", "a"), clock.watch(Work, "inner", "b")]
+    assert work.outer(3) == 3 and work.inner(4) == 4
+    for function in undo:
+        function()
+    work.outer(5)
+    assert {name: len(own) for name, own in clock.calls.items()} == {
+        "a": 1, "a: b": 1, "b": 1,
+    }  # fmt: skip
+    assert clock.calls["a"][0] < 0.05 <= clock.calls["a: b"][0]
 
 
 def test_hours_count_every_epoch_of_every_fold(gpu, monkeypatch):
