@@ -114,11 +114,11 @@ class LastEpoch:
         fit = sb.Brain._fit_train
         self.undo = [self.clock.watch(*at, name) for name, at in PARTS.items()]
 
-        def fit_train(brain, loader, epoch, enable):
+        def fit_train(brain, **options):
             self.clock.calls.clear()
-            if self.profiler and epoch == EPOCHS:
+            if self.profiler and options["epoch"] == EPOCHS:
                 self.profiler.start()
-            return fit(brain, loader, epoch, enable)
+            return fit(brain, **options)
 
         sb.Brain._fit_train = fit_train
         self.undo.append(lambda: setattr(sb.Brain, "_fit_train", fit))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where training and a test of the grid spend their time, now and before.
 
-A student of tiny shape is trained for an epoch and tested under all conditions, by
+A student of tiny shape is trained for some epochs and tested under all conditions, by
 train.py itself on one thread, with the code of this checkout and of an earlier commit
 in turn. Timed are the calls that read an utterance, mix it (noise read and decoded
 within), and compute logits of the test. Two layouts: rates and formats of RAVDESS and
@@ -19,19 +19,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 import soundfile
+from clock import Clock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMIT, ROUNDS = "eaf24de", 3
-# Speech: rate and median seconds; noise: rate, format, files per type, seconds each.
+# Speech: rate, median seconds, utterances per speaker; noise: rate, format, files per
+# type, seconds each.
 LAYOUTS = {
-    "RAVDESS, ESC-50": ((48000, 1.9), (44100, "ogg", 40, 5)),
-    "IEMOCAP, DEMAND": ((16000, 3.6), (16000, "wav", 8, 300)),
+    "RAVDESS, ESC-50": ((48000, 1.9, 20), (44100, "ogg", 40, 5)),
+    "IEMOCAP, DEMAND": ((16000, 3.6, 10), (16000, "wav", 8, 300)),
 }
-SPEAKERS, UTTERANCES, SPREAD = 6, 30, 0.4
+SPEAKERS, SPREAD, EPOCHS = 6, 0.4, 4
 NOISE_TYPES = ["hum", "rain", "street", "music", "cafe"]
 LABELS = ["neu", "hap", "sad", "ang"]
 TRAIN, TEST = ("reading", "mixing"), ("reading", "mixing", "computing")
@@ -40,11 +41,11 @@ TRAIN, TEST = ("reading", "mixing"), ("reading", "mixing", "computing")
 # ---- Corpora -----------------------------------------------------------------
 
 
-def write_speech(folder, rate, median):
+def write_speech(folder, rate, median, utterances):
     """A csv corpus of random utterances."""
     draw, rows = np.random.default_rng(0), ["path,speaker,emotion"]
     folder.mkdir(parents=True)
-    for i in range(SPEAKERS * UTTERANCES):
+    for i in range(SPEAKERS * utterances):
         seconds = median * np.exp(SPREAD * draw.standard_normal())
         wav = 0.1 * draw.standard_normal(int(rate * seconds))
         soundfile.write(folder / f"{i}.wav", wav, rate)
@@ -72,37 +73,6 @@ def write_encoder(folder):
 
 
 # ---- One run, in a process of its own ------------------------------------------
-
-
-class Clock:
-    """Seconds and number of calls of functions, by name."""
-
-    def __init__(self):
-        self.calls = {}
-
-    def watch(self, owner, name, as_name, only=lambda *_: True):
-        """Times an attribute's calls from now on."""
-        function = getattr(owner, name)
-
-        def timed(*arguments, **options):
-            started = time.perf_counter()
-            result = function(*arguments, **options)
-            if only(*arguments):
-                spent = time.perf_counter() - started
-                self.calls.setdefault(as_name, []).append(spent)
-            return result
-
-        setattr(owner, name, timed)
-
-    def forget_before(self, owner, name):
-        """Counts only what follows the last call of a function."""
-        function = getattr(owner, name)
-
-        def forgetting(*arguments):
-            self.calls.clear()
-            return function(*arguments)
-
-        setattr(owner, name, forgetting)
 
 
 def parts(checkout):
@@ -173,7 +143,8 @@ def arguments(root, layout, out):
         "noise_folder": root / layout / "noise",
         "noise_types": f"[{', '.join(NOISE_TYPES)}]",
         "valid_snrs": "[0]",
-        "student_epochs": 1,
+        "teacher_epochs": 1,
+        "student_epochs": EPOCHS,
         "wav2vec2_hub": root / "encoder",
         "output_folder": out,
         "precision": "fp32",

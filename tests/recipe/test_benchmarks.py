@@ -124,7 +124,8 @@ def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
         assert {"training steps", "waiting for data", "validation"} <= {*parts}
         # The checkpoint is written after an epoch's seconds are counted.
         saved = parts["validation: checkpoint"]
-        assert sum(parts.values()) - saved <= network["epoch_seconds"][-1]
+        spent = sum(parts.values()) - saved
+        assert spent <= network["epoch_seconds"][-1] + 0.02
     speech = result["seconds_of_speech"]
     assert speech["train"] > speech["valid"] > 0 and speech["test"] > 0
     found = result["largest_logit_differences"]
