@@ -35,7 +35,7 @@ from training import (
 import speechbrain as sb
 from mlkd_lobes.files import write_json
 
-UTTERANCES, STEPS = 80, 20
+UTTERANCES, STEPS = 80, 12
 LEVELS = (4, 8, 12)
 PEER = "peer, teacher in every step"
 

@@ -5,7 +5,7 @@ called per unpadded utterance, it draws noise type, recording, position and SNR
 from a generator seeded by (seed, epoch, utterance) in training and by (noise
 type, utterance) in evaluation. So the noise does not depend on the number of
 workers, the order of batches or the process, and in evaluation not on the
-system, seed or SNR. AddNoise does the mixing.
+system, seed or SNR. The mixtures are AddNoise's, to the bit.
 """
 
 import functools

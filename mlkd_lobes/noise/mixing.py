@@ -4,11 +4,14 @@ import math
 
 import torch
 
-from speechbrain.augment.time_domain import AddNoise
+from speechbrain.processing import signal_processing
 
 
 def mix(wav, noise, snrs):
-    """Adds a noise to a waveform at given SNRs, by AddNoise itself.
+    """Adds a noise to a waveform at given SNRs, exactly as SpeechBrain's AddNoise.
+
+    A test compares every bit. AddNoise copies speech and noise for every SNR and
+    measures each copy, which takes three times as long.
 
     Arguments
     ---------
@@ -22,8 +25,8 @@ def mix(wav, noise, snrs):
     Returns
     -------
     torch.Tensor
-        Waveforms [SNRs, time]. AddNoise scales speech and noise to a convex
-        sum: at 0 dB both are halved.
+        Waveforms [SNRs, time]. Speech and noise are scaled to a convex sum: at
+        0 dB both are halved.
 
     Example
     -------
@@ -32,12 +35,14 @@ def mix(wav, noise, snrs):
     5.0
     """
     levels = torch.tensor(snrs, dtype=wav.dtype)[:, None]
-    adder = AddNoise(
-        snr_low=levels,
-        snr_high=levels,
-        noise_funct=lambda wavs: noise.expand_as(wavs).clone(),
+    shares = 1 / (signal_processing.dB_to_amplitude(levels) + 1)
+    n_samples = torch.tensor([[len(wav)]])
+    loud, level = (
+        signal_processing.compute_amplitude(x[None], n_samples, "rms")
+        for x in (wav, noise)
     )
-    return adder(wav.expand(len(snrs), -1), torch.ones(len(snrs)))
+    mixed = noise * (shares * loud / (level + 1e-14))
+    return mixed.add_(wav * (1 - shares))
 
 
 def measured_snr(wav, noisy, snr):

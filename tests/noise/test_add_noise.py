@@ -12,6 +12,7 @@ from hypothesis import (
     strategies as st,
 )
 
+from mlkd_lobes.data.batches import torch_threads
 from mlkd_lobes.data.leakage import NOISE_KEYS, noise_sources, refuse_overlaps
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise import add_noise as noise_module
@@ -74,6 +75,28 @@ def test_snr_is_exact_over_the_true_length(n, snr, level_db, bursty):
     found = 20 * math.log10(rms((1 - share) * speech) / rms(added))
     assert found == pytest.approx(snr, abs=0.1)
     assert measured_snr(speech, noisy, snr) == pytest.approx(snr, abs=0.1)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 60000),
+    st.lists(st.floats(-20, 40), min_size=1, max_size=7),
+    st.sampled_from([0.0, 1e-4, 0.1, 3.0]),
+    st.sampled_from([1e-4, 0.1, 3.0]),
+)
+def test_a_mixture_is_that_of_add_noise_to_the_bit(n, snrs, loud, quiet):
+    generator = seeded(n, str(snrs))
+    speech = loud * torch.randn(n, generator=generator)
+    noise = quiet * torch.randn(n, generator=generator)
+    levels = torch.tensor(snrs)[:, None]
+    stock = AddNoise(
+        snr_low=levels,
+        snr_high=levels,
+        noise_funct=lambda wavs: noise.expand_as(wavs).clone(),
+    )
+    with torch_threads(1):
+        expected = stock(speech.expand(len(snrs), -1), torch.ones(len(snrs)))
+        assert torch.equal(mix(speech, noise, snrs), expected)
 
 
 def test_it_is_an_add_noise(csv):
