@@ -29,10 +29,10 @@ COMMIT, ROUNDS = "eaf24de", 3
 # Speech: rate, median seconds, utterances per speaker; noise: rate, format, files per
 # type, seconds each.
 LAYOUTS = {
-    "RAVDESS, ESC-50": ((48000, 1.9, 20), (44100, "ogg", 40, 5)),
+    "RAVDESS, ESC-50": ((48000, 1.9, 40), (44100, "ogg", 40, 5)),
     "IEMOCAP, DEMAND": ((16000, 3.6, 10), (16000, "wav", 8, 300)),
 }
-SPEAKERS, SPREAD, EPOCHS = 6, 0.4, 4
+SPEAKERS, SPREAD, EPOCHS = 6, 0.4, 2
 NOISE_TYPES = ["hum", "rain", "street", "music", "cafe"]
 LABELS = ["neu", "hap", "sad", "ang"]
 TRAIN, TEST = ("reading", "mixing"), ("reading", "mixing", "computing")

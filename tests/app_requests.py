@@ -24,6 +24,7 @@ import soundfile
 from gradio_client import Client, handle_file
 
 REQUESTS, CLIENTS, PARTS = 1000, 4, 5
+NOISES = ["white", "babble", "none", "white"]  # of the clients
 # Kinds of requests in turn, and what the answer to each holds.
 ROUND = ["speech"] * 16 + ["empty", "text", "zeros", "hours"]
 EXPECTED = {
@@ -47,19 +48,29 @@ def write_recordings(folder):
     (folder / "text.wav").write_text("text " * 99)
 
 
+def write_talkers(folder):
+    """Three people's speech, for babble."""
+    draw = np.random.default_rng(1)
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        soundfile.write(
+            folder / f"{name}.wav", draw.normal(0, 0.1, 64000), 16000
+        )
+
+
 def resident_mb(process):
     """Memory that a process has now."""
     pages = pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[1]
     return int(pages) * 4096 / 2**20
 
 
-def ask(address, folder, kinds, found):
+def ask(address, folder, kinds, noise, found):
     """One client; counts answers by kind, and those that are not as expected."""
     client = Client(address, verbose=False)
     for kind in kinds:
         try:
             recording = handle_file(str(folder / f"{kind}.wav"))
-            arguments = recording, "white", 5, None
+            arguments = recording, noise, 5, None
             text = str(client.predict(*arguments, api_name="/classify")[1])
         except Exception as error:
             text = str(error)
@@ -91,6 +102,8 @@ def measure(export):
         folder.mkdir()
         temporary.mkdir()
         write_recordings(folder)
+        talkers = folder / "talkers"
+        write_talkers(talkers)
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -99,6 +112,7 @@ def measure(export):
                 "app",
                 export,
                 "--backend=int8",
+                f"--babble_folder={talkers}",
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -115,9 +129,9 @@ def measure(export):
         for _ in range(PARTS):
             threads = [
                 threading.Thread(
-                    target=ask, args=[address, folder, kinds, found]
+                    target=ask, args=[address, folder, kinds, noise, found]
                 )
-                for _ in range(CLIENTS)
+                for noise in NOISES
             ]
             [thread.start() for thread in threads]
             [thread.join() for thread in threads]

@@ -131,14 +131,14 @@ def responder(models, noises):
             for path in filter(None, (recording, own)):
                 text = text.replace(f"{path}: ", "")
             raise gr.Error(text, print_exception=False) from None
+        text = listening.summary(found, models)
+        with DRAWING:
+            charts = bars(found, labels), lines(found, labels)
         # Gradio's own name is that of the content: while one client is sent the
         # file, the same request of another would write it again.
         folder = tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])
         path = os.path.join(folder, "mixture.wav")
         soundfile.write(path, found.mixture, SAMPLE_RATE)
-        text = listening.summary(found, models)
-        with DRAWING:
-            charts = bars(found, labels), lines(found, labels)
         return path, text, *charts
 
     return respond

@@ -7,7 +7,7 @@ the mixture, for the recording at other SNRs, and of long ones window by window.
 from __future__ import annotations
 
 import pathlib
-from collections import namedtuple
+from collections import ChainMap, namedtuple
 
 import numpy as np
 import torch
@@ -41,12 +41,12 @@ class Noises:
         self.paths = {}
         for recording in _recordings(folder) if folder else ():
             self.paths.setdefault(recording.kind, []).append(recording.path)
-        self.speech = self.paths.get(SPEECH, [])
+        self.talkers = {str(p): [p] for p in self.paths.get(SPEECH, ())}
         if babble_folder:
-            self.speech = audio.list_audio(babble_folder)
-            if not self.speech:
-                raise InputError(f"babble_folder: no audio in {babble_folder}")
-        babble = [BABBLE] if self.speech and BABBLE not in self.paths else []
+            by_split = generated.read_talkers(babble_folder, (), ())
+            self.talkers = dict(ChainMap(*by_split.values()))
+            self.paths.pop(BABBLE, None)
+        babble = [BABBLE] if self.talkers and BABBLE not in self.paths else []
         # A folder's own white noise comes before the generated one.
         self.paths.pop(NONE, None)
         own = sorted(self.paths.keys() - {WHITE})
@@ -65,10 +65,9 @@ class Noises:
         elif name in self.paths:
             noise = _audible(self.paths[name])
         else:
-            talkers = {str(p): [p] for p in self.speech}
             noise = generated.white("app", 0)
             if name == BABBLE:
-                noise = generated.babble({"app": talkers}, "app", 0)
+                noise = generated.babble({"app": self.talkers}, "app", 0)
             noise = noise.numpy()
         return np.resize(noise, n)
 

