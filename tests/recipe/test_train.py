@@ -236,7 +236,7 @@ def test_evaluation_noise_does_not_depend_on_batches(
     out = experiment.folder / "copy"
     shutil.copytree(finished.arguments["output_folder"], out)
     experiment.run(
-        "mlkd", "--test_only", output_folder=out, eval_batch_length=7
+        "mlkd", "--test_only", output_folder=out, eval_batch_length=30
     )
     after = read_predictions(out / "mlkd")
     pd.testing.assert_frame_equal(before, after, atol=1e-5, rtol=0)
