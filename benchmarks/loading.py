@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where training and a test of the grid spend their time, now and before.
 
-A student of tiny shape is trained for some epochs and tested under all conditions, by
+A student of tiny shape is trained for two epochs and tested under all conditions, by
 train.py itself on one thread, with the code of this checkout and of an earlier commit
 in turn. Timed are the calls that read an utterance, mix it (noise read and decoded
 within), and compute logits of the test. Two layouts: rates and formats of RAVDESS and

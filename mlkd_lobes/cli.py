@@ -184,7 +184,7 @@ def export(options) -> int:
 
     places = options.data_folder, options.noise_folder
     int8 = not options.without_int8
-    summary = export_run(options.run, options.out, *places, int8)
+    summary = export_run(options.run, options.out, *places, int8=int8)
     for name in summary["files"]:
         print(f"{options.out}/{name}")
     return 0

@@ -72,11 +72,11 @@ def loading_table(result):
     """Where time goes, before and now."""
     header = ["ms per utterance, 1 thread", "reading", "mixing", "computing"]
     header.append("reading and mixing")
-    rows = []
+    rows, names = [], {"training": "first two epochs", "test": "test"}
     for layout, parts in result["layouts"].items():
         for part, found in parts.items():
             for when, ms in found["ms_per_utterance"].items():
-                name = f"{layout}: {part}, {when}"
+                name = f"{layout}: {names[part]}, {when}"
                 cells = [f"{ms[key]:.1f}" for key in ("reading", "mixing")]
                 cells.append(
                     f"{ms['computing']:.0f}" if "computing" in ms else ""

@@ -142,18 +142,23 @@ def audio_info(path):
         rate is out of range.
     """
     with _open(path) as (sound, size):
-        if not 0 < sound.frames <= UNKNOWN:
-            raise InputError(f"{path}: its header gives no length; convert it")
-        most = MOST_PER_BYTE * size
-        if sound.frames * sound.channels > most or _is_cut(sound, path, size):
-            raise InputError(f"{path}: truncated, shorter than in its header")
-        frames, rate = sound.frames, sound.samplerate
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise InputError(
-                f"{path}: has a sampling rate of {rate} Hz, expected "
-                f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            )
-        return AudioInfo(frames, rate, sound.channels, frames / rate)
+        return _info(sound, path, size)
+
+
+def _info(sound, path, size):
+    """The header of an open file; see `audio_info`."""
+    if not 0 < sound.frames <= UNKNOWN:
+        raise InputError(f"{path}: its header gives no length; convert it")
+    most = MOST_PER_BYTE * size
+    if sound.frames * sound.channels > most or _is_cut(sound, path, size):
+        raise InputError(f"{path}: truncated, shorter than in its header")
+    frames, rate = sound.frames, sound.samplerate
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise InputError(
+            f"{path}: has a sampling rate of {rate} Hz, expected "
+            f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        )
+    return AudioInfo(frames, rate, sound.channels, frames / rate)
 
 
 @contextlib.contextmanager
@@ -240,16 +245,20 @@ def read_frames(path, start, n_frames, sample_rate=SAMPLE_RATE):
         If the file cannot be decoded, ends early, or holds NaN or infinity.
     """
     with _open(path) as (sound, _):
-        rate = sound.samplerate
-        try:
-            if start and sound.seekable():
-                sound.seek(start)
-            elif start:  # formats of telephones
-                sound.read(start)
-            wav = sound.read(n_frames, dtype="float32", always_2d=True)
-        except RuntimeError as error:
-            audio_info(path)  # more precise where the file itself is at fault
-            raise InputError(f"{path}: cannot be decoded ({error})")
+        return _read(sound, path, start, n_frames, sample_rate)
+
+
+def _read(sound, path, start, n_frames, sample_rate):
+    """A part of an open file; see `read_frames`."""
+    try:
+        if start and sound.seekable():
+            sound.seek(start)
+        elif start:  # formats of telephones
+            sound.read(start)
+        wav = sound.read(n_frames, dtype="float32", always_2d=True)
+    except RuntimeError as error:
+        audio_info(path)  # more precise where the file itself is at fault
+        raise InputError(f"{path}: cannot be decoded ({error})")
     if len(wav) < max(1, n_frames):
         raise InputError(
             f"{path}: truncated, {len(wav)} of {n_frames} frames can be read"
@@ -261,7 +270,7 @@ def read_frames(path, start, n_frames, sample_rate=SAMPLE_RATE):
         )
     # The mean of a single column takes longer than all checks.
     mono = wav.mean(1) if wav.shape[1] > 1 else wav[:, 0]
-    return resample(mono, rate, sample_rate)
+    return resample(mono, sound.samplerate, sample_rate)
 
 
 def resample(wav, rate, sample_rate):
@@ -287,9 +296,8 @@ def resample(wav, rate, sample_rate):
     >>> resample(np.zeros(8000, np.float32), 8000, 16000).shape
     (16000,)
     """
-    if rate == sample_rate:
-        return wav
-    return soxr.resample(wav, rate, sample_rate)
+    same = rate == sample_rate
+    return wav if same else soxr.resample(wav, rate, sample_rate)
 
 
 def to_seconds(value, where):
@@ -355,6 +363,11 @@ def frame_bounds(path, start, stop):
         If there is nothing between the two times.
     """
     info = audio_info(path)
+    return *_bounds(path, info, start, stop), info
+
+
+def _bounds(path, info, start, stop):
+    """Two times in frames; see `frame_bounds`."""
     first = round((start or 0.0) * info.sample_rate)
     last = info.frames if stop is None else round(stop * info.sample_rate)
     if last <= info.frames + TOLERANCE * info.sample_rate:
@@ -364,7 +377,7 @@ def frame_bounds(path, start, stop):
             f"{path}: start {start} and end {stop} are not within its "
             f"{info.duration:.3f} s"
         )
-    return first, last, info
+    return first, last
 
 
 def read_audio(path, start=None, stop=None, sample_rate=SAMPLE_RATE):
@@ -400,5 +413,6 @@ def read_audio(path, start=None, stop=None, sample_rate=SAMPLE_RATE):
     >>> read_audio(path, start=0.5).shape
     (8000,)
     """
-    first, last, _ = frame_bounds(path, start, stop)
-    return read_frames(path, first, last - first, sample_rate)
+    with _open(path) as (sound, size):
+        first, last = _bounds(path, _info(sound, path, size), start, stop)
+        return _read(sound, path, first, last - first, sample_rate)

@@ -46,9 +46,9 @@ CLEAN = Condition("clean", None)
 MAX_DRAWS = 20
 # Below this RMS (-100 dBFS) a stretch of noise is silence.
 SILENCE = 1e-5
-# Samples of noise that a process keeps decoded, 200 MB; of a larger corpus every
-# draw is read anew.
-MOST_KEPT = 50_000_000
+# Noise is kept decoded up to so many samples, 200 MB, if no segment is longer than a
+# minute at 48 kHz. Otherwise every draw is read anew.
+MOST_KEPT, LONGEST_KEPT = 50_000_000, 3_000_000
 
 
 def read_noise_csv(csv_file, places=None):
@@ -254,9 +254,9 @@ class KeyedAddNoise(AddNoise):
     @functools.cached_property
     def is_small(self):
         """Whether the noise is short enough to be kept decoded."""
-        kinds = self.types.values()
-        segments = [s for kind in kinds for own in kind.values() for s in own]
-        return sum(s.stop - s.start for s in segments) <= MOST_KEPT
+        owners = [r for kind in self.types.values() for r in kind.values()]
+        lengths = [s.stop - s.start for segments in owners for s in segments]
+        return sum(lengths) <= MOST_KEPT and max(lengths) <= LONGEST_KEPT
 
     def set_epoch(self, epoch):
         """Sets the epoch of the draws; call it before a loader's iteration.

@@ -63,9 +63,9 @@ def measured_snr(wav, noisy, snr):
         Ratio of powers in dB; infinite without noise.
     """
     share = 1 / (10 ** (snr / 20) + 1)
-    speech = (1 - share) * wav.double()
-    noise = noisy.double() - speech
-    power = noise.square().sum().item()
+    speech = (1 - share) * wav
+    noise = noisy - speech
+    power = noise.dot(noise).item()
     if power == 0:
         return math.inf
-    return 10 * math.log10(max(speech.square().sum().item() / power, 1e-30))
+    return 10 * math.log10(max(speech.dot(speech).item() / power, 1e-30))
