@@ -61,6 +61,7 @@ ANSWERS = [
 SEARCHES = {
     "second search": ("search_seeds.csv", "student_noisy"),
     "fourth search": ("search_fourth.csv", "mlkd"),
+    "fifth search": ("search_fifth.csv", "mlkd"),
 }
 # Trained twice as long, hence compared with these.
 OTHER_REFERENCE = {
