@@ -87,6 +87,7 @@ def load(root):
     """Figures of every epoch of loading and mixing, by the recipe's own loader."""
     yaml = str(ROOT / "recipes/IEMOCAP/mlkd/hparams/mlkd.yaml")
     options = {"data_folder": root / "iemocap", "noise_folder": root / "noise"}
+    options |= {"system": "mlkd"}
     options |= {"noise_corpus": "folder", "noise_types": "[hum]"}
     options |= {"output_folder": root / "out"}
     text = "\n".join(f"{key}: {value}" for key, value in options.items())

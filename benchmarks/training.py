@@ -122,6 +122,7 @@ def load(root, teacher, speech, **changes):
     """Hyperparameters and run options, as train.py has them."""
     options = {
         "data_folder": root / speech,
+        "system": "mlkd",
         "corpus": "csv",
         "protocol": "groups",
         "n_folds": 3,

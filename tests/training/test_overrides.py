@@ -32,7 +32,7 @@ def resolve(text, yaml=YAML, **options):
 
 
 def test_systems_are_overrides():
-    assert resolve("")["system"] == "mlkd"
+    assert resolve("")["system"] == "mlkd_semi"
     noisy = resolve("system: student_noisy")
     assert noisy["loss_weights"] == {
         "features": 0.0,
