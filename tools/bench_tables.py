@@ -88,6 +88,15 @@ def loading_table(result):
     return markdown(header, rows)
 
 
+def peer_table(result):
+    """A step beside a peer's."""
+    rows = [
+        [row["name"], f"{row['median_seconds']:.1f}", f"{row['ratio']:.1f} x"]
+        for row in result["variants"]
+    ]
+    return markdown(["a training step", "s", "speed"], rows)
+
+
 def on_gpu(result):
     """What was measured on a GPU, in sentences."""
     networks, speech = result["networks"], result["seconds_of_speech"]
@@ -119,6 +128,7 @@ def bench_text():
             inference_table(inference),
             inference_table(read("inference_avx2"), ", AVX2"),
             training_table(training),
+            peer_table(read("peer")),
             loading(training, read("preparation")),
             loading_table(read("loading")),
             on_gpu(read("gpu")),

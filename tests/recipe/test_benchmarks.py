@@ -164,3 +164,53 @@ def test_hours_count_every_epoch_of_every_fold(gpu, monkeypatch):
     speech = {"train": 60, "valid": 20, "test": 20}
     hours = gpu.hours_all_folds(networks, speech, {"teacher": 3, "mlkd": 5})
     assert hours == pytest.approx(4 * 3 * (18 + 44 + 8) / 3600)
+
+
+def test_a_clock_forgets_what_came_before(gpu):
+    class Work:
+        def step(self):
+            pass
+
+        def test(self):
+            self.step()
+
+    clock, work = gpu.Clock(), Work()
+    clock.watch(Work, "step", "steps")
+    clock.forget_before(Work, "test")
+    work.step()
+    work.test()
+    work.step()
+    assert len(clock.calls["steps"]) == 2
+
+
+@pytest.mark.slow
+def test_loading_is_measured_before_and_now(gpu, monkeypatch, tmp_path):
+    loading = load("loading")
+    layout = ((16000, 0.5, 4), (8000, "wav", 3, 1))
+    monkeypatch.setattr(loading, "LAYOUTS", {"tiny": layout})
+    monkeypatch.setattr(loading, "ROUNDS", 1)
+    loading.write_encoder(tmp_path / "encoder")
+    found = loading.compare(tmp_path, ROOT)["tiny"]
+    for part, names in (("training", loading.TRAIN), ("test", loading.TEST)):
+        rows = found[part]["ms_per_utterance"]
+        assert {*rows["before"]} == {*rows["now"]} == {*names}
+        assert min(min(row.values()) for row in rows.values()) > 0
+        before, now = (
+            sum(rows[when][name] for name in loading.TRAIN)
+            for when in ("before", "now")
+        )
+        ratio = found[part]["reading_and_mixing_ratio"]
+        assert ratio == pytest.approx(before / now, abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_step_is_measured_beside_a_peers(gpu, monkeypatch, tmp_path):
+    pytest.importorskip("s3prl")
+    peer = load("peer")
+    monkeypatch.setattr(peer, "STEPS", 2)
+    peer.write_speech(tmp_path / "speech", 12)
+    peer.write_noise(tmp_path / "noise")
+    peer.write_teacher(tmp_path / "base", tiny_config(num_hidden_layers=12))
+    rows = {row["name"]: row for row in peer.compare(tmp_path, peer.FROZEN)}
+    assert rows[peer.PEER]["ratio"] == 1 and len(rows) == 3
+    assert min(row["median_seconds"] for row in rows.values()) > 0
