@@ -89,7 +89,7 @@ def _add_classifying(commands):
     """The commands that classify recordings."""
     text = "a page on this machine: a recording in noise, and its emotions"
     add = commands.add_parser("app", help=text).add_argument
-    add("model", help="an export, a run's folder or an ONNX file")
+    add("model", help="an export, a run, a Hugging Face folder, an ONNX file")
     add("--compare", help="another model beside it")
     add("--noise_folder", help="noise: sub-folders, ESC, or a manifest.csv")
     add("--babble_folder", help="other people's speech, for babble")
@@ -98,7 +98,7 @@ def _add_classifying(commands):
     add("--port", type=int, help="default: the first free one from 7860")
     text = "emotions of recordings"
     add = commands.add_parser("predict", help=text).add_argument
-    add("model", help="an export, a run's folder or an ONNX file")
+    add("model", help="an export, a run, a Hugging Face folder, an ONNX file")
     text = "files, folders, a CSV with a column path and optionally start and "
     text += "end in seconds, or - for a stream (WAV) from standard input"
     add("audio", nargs="+", help=text)

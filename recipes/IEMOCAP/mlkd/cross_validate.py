@@ -2,7 +2,7 @@
 """Folds x seeds x systems from one YAML file, each run a command of its own.
 
 > python cross_validate.py hparams/mlkd.yaml --folds=all --seeds=1,2,3 \
-    --systems=teacher,student_noisy,kd_last,mlkd \
+    --systems=teacher,student_noisy,mlkd_semi \
     --data_folder=IEMOCAP_full_release --noise_folder=musan
 
 Every other option goes to train.py. Finished runs are skipped; started again, this
@@ -51,7 +51,7 @@ from mlkd_lobes.training.overrides import (
 )
 
 HERE = pathlib.Path(__file__).resolve().parent
-DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd"
+DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd,mlkd_semi"
 # Keys that are set per run.
 RUN_KEYS = ("fold", "seed", "system", "output_folder")
 # A search compares the mean of the last epochs besides the chosen one, which is
