@@ -47,8 +47,11 @@ MOST_PER_BYTE = 2**16
 # A given end may lie so far behind the end of the file, in seconds: tables round.
 TOLERANCE = 0.02
 
-AudioInfo = namedtuple("AudioInfo", "frames sample_rate channels duration")
-AudioInfo.__doc__ = """Header of an audio file; `duration` in seconds."""
+
+class AudioInfo(
+    namedtuple("AudioInfo", "frames sample_rate channels duration")
+):
+    """Header of an audio file; `duration` in seconds."""
 
 
 def list_audio(folder):

@@ -19,8 +19,9 @@ logger = get_logger(__name__)
 SPEECH_KEYS = ("speaker", "session", "wav")
 NOISE_KEYS = ("noise recording", "noise recording of the same content")
 
-Overlap = namedtuple("Overlap", ["key", "splits", "shared"])
-Overlap.__doc__ = """What two splits share: a key, their names, the values."""
+
+class Overlap(namedtuple("Overlap", ["key", "splits", "shared"])):
+    """What two splits share: a key, their names, the values."""
 
 
 def find_overlaps(splits, keys):

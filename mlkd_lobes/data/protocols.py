@@ -13,16 +13,19 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-Protocol = namedtuple(
-    "Protocol", ["split", "declared", "n_folds", "note"], defaults=[""]
-)
-Protocol.__doc__ = """How a corpus is split, and which overlaps that declares.
 
-`split` makes train, valid and test from entries, a fold and a number of folds;
-`declared` lists (key, split, split) that may share values, e.g. ("speaker",
-"train", "valid"); `n_folds` is None where a setting decides; `note` is shown with
-every table.
-"""
+class Protocol(
+    namedtuple(
+        "Protocol", ["split", "declared", "n_folds", "note"], defaults=[""]
+    )
+):
+    """How a corpus is split, and which overlaps that declares.
+
+    `split` makes train, valid and test from entries, a fold and a number of folds;
+    `declared` lists (key, split, split) that may share values, e.g. ("speaker",
+    "train", "valid"); `n_folds` is None where a setting decides; `note` is shown with
+    every table.
+    """
 
 
 def by_groups(entries, fold, n_folds):

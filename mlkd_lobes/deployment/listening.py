@@ -28,10 +28,13 @@ NONE, OWN, WHITE, BABBLE = "none", "own recording", "white", "babble"
 # MUSAN's folder of speech, of which babble is made.
 SPEECH = "speech"
 
-Answer = namedtuple("Answer", ["mixture", "windows", "probabilities", "curves"])
-Answer.__doc__ = """`mixture` [time] at 16 kHz; its `windows` as Parts; for every
-model's name `probabilities` [windows, labels], and `curves` [SNRs and clean, labels]
-of a short recording in noise, else empty."""
+
+class Answer(
+    namedtuple("Answer", ["mixture", "windows", "probabilities", "curves"])
+):
+    """`mixture` [time] at 16 kHz; its `windows` as Parts; for every
+    model's name `probabilities` [windows, labels], and `curves` [SNRs and clean, labels]
+    of a short recording in noise, else empty."""
 
 
 class Noises:

@@ -16,12 +16,15 @@ from mlkd_lobes.data import audio
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import csv_writer, read_csv, spelled
 
-Part = namedtuple("Part", ["path", "start", "stop"])
-Part.__doc__ = """A part of a recording, in seconds; stop None: its end."""
 
-Prediction = namedtuple("Prediction", ["part", "probabilities", "speech"])
-Prediction.__doc__ = """A part of a recording, a probability per label, and the
-share of it that is speech, None if that was not measured."""
+class Part(namedtuple("Part", ["path", "start", "stop"])):
+    """A part of a recording, in seconds; stop None: its end."""
+
+
+class Prediction(namedtuple("Prediction", ["part", "probabilities", "speech"])):
+    """A part of a recording, a probability per label, and the
+    share of it that is speech, None if that was not measured."""
+
 
 # Of a window; below it is taken for one without speech.
 LEAST_SPEECH = 0.1

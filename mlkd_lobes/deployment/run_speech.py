@@ -16,11 +16,13 @@ from mlkd_lobes.files import file_sha256, read_json, stable_seed
 from mlkd_lobes.noise.add_noise import UNSEEN_PREFIX, KeyedAddNoise, conditions
 from mlkd_lobes.noise.distortions import apply_grid
 
-Utterance = namedtuple(
-    "Utterance", ["id", "speaker", "seconds", "label", "wavs"]
-)
-Utterance.__doc__ = """A test utterance: the index of its label, and a list of
-waveforms [conditions, time], in the order of the conditions."""
+
+class Utterance(
+    namedtuple("Utterance", ["id", "speaker", "seconds", "label", "wavs"])
+):
+    """A test utterance: the index of its label, and a list of
+    waveforms [conditions, time], in the order of the conditions."""
+
 
 # SNRs, in dB, at which models are compared.
 SNRS = [0, 10]

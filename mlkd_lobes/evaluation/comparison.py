@@ -29,22 +29,27 @@ TEMPERATURE = "temperature"
 # The accuracy for which a share of predictions is looked for.
 ACCURATE = 0.9
 
-StoredRun = namedtuple("StoredRun", ["folder", "results"])
-StoredRun.__doc__ = """A finished run: its folder and its results.json."""
 
-Pooled = namedtuple("Pooled", ["systems", "about", "left_out"])
-Pooled.__doc__ = """Systems, the worst in noise first; results.json of one of their
-runs; runs that were left out so that all systems have the same folds."""
+class StoredRun(namedtuple("StoredRun", ["folder", "results"])):
+    """A finished run: its folder and its results.json."""
 
-Comparison = namedtuple(
-    "Comparison", ["one", "other", "under", "seeds", "found", "per_run"]
-)
-Comparison.__doc__ = """UA of system `one` minus that of `other`.
 
-`under` "noisy" (types used in training), "clean" or "unseen noise"; the `seeds`
-both have; `found`, a statistics.Difference; the difference `per_run`, of every
-fold and seed.
-"""
+class Pooled(namedtuple("Pooled", ["systems", "about", "left_out"])):
+    """Systems, the worst in noise first; results.json of one of their
+    runs; runs that were left out so that all systems have the same folds."""
+
+
+class Comparison(
+    namedtuple(
+        "Comparison", ["one", "other", "under", "seeds", "found", "per_run"]
+    )
+):
+    """UA of system `one` minus that of `other`.
+
+    `under` "noisy" (types used in training), "clean" or "unseen noise"; the `seeds`
+    both have; `found`, a statistics.Difference; the difference `per_run`, of every
+    fold and seed.
+    """
 
 
 def find_runs(places, folds=None, systems=None) -> list[StoredRun]:

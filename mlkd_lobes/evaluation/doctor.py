@@ -32,8 +32,9 @@ SHORT, LONG = 0.5, 30.0
 # Read at a time, in seconds.
 BLOCK_SECONDS = 60.0
 
-Finding = namedtuple("Finding", ["level", "where", "text"])
-Finding.__doc__ = """ "error" or "warning", the file or split, the finding."""
+
+class Finding(namedtuple("Finding", ["level", "where", "text"])):
+    """ "error" or "warning", the file or split, the finding."""
 
 
 def examine(target, data_folder=None) -> dict:

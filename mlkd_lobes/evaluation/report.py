@@ -11,8 +11,10 @@ from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.noise.add_noise import CLEAN
 from mlkd_lobes.noise.distortions import DISTORTIONS
 
-Table = namedtuple("Table", ["header", "rows"])
-Table.__doc__ = """Column names, and rows of cells, all text."""
+
+class Table(namedtuple("Table", ["header", "rows"])):
+    """Column names, and rows of cells, all text."""
+
 
 # Bounds of durations, in seconds.
 DURATIONS = (1, 2, 4)

@@ -25,21 +25,27 @@ DRAWS = 10_000
 # All sign patterns of up to 14 speakers, this many random ones of more.
 PATTERNS = 2**14
 
-SpeakerCounts = namedtuple("SpeakerCounts", ["correct", "total", "speakers"])
-SpeakerCounts.__doc__ = """Correct predictions of a system per speaker.
 
-`correct` [seeds, speakers, conditions, classes], `total` [speakers, conditions,
-classes], `speakers`, their names in order.
-"""
+class SpeakerCounts(
+    namedtuple("SpeakerCounts", ["correct", "total", "speakers"])
+):
+    """Correct predictions of a system per speaker.
 
-Difference = namedtuple(
-    "Difference", ["mean", "low", "high", "p", "per_seed", "n_speakers"]
-)
-Difference.__doc__ = """UA of one system minus another's on the same utterances.
+    `correct` [seeds, speakers, conditions, classes], `total` [speakers, conditions,
+    classes], `speakers`, their names in order.
+    """
 
-`mean` with the bounds of its 95 % interval over speakers, `p` of the sign-flip
-test, the difference of every seed, and the number of speakers.
-"""
+
+class Difference(
+    namedtuple(
+        "Difference", ["mean", "low", "high", "p", "per_seed", "n_speakers"]
+    )
+):
+    """UA of one system minus another's on the same utterances.
+
+    `mean` with the bounds of its 95 % interval over speakers, `p` of the sign-flip
+    test, the difference of every seed, and the number of speakers.
+    """
 
 
 def speaker_counts(tables, labels, conditions) -> SpeakerCounts:

@@ -24,8 +24,9 @@ from mlkd_lobes.models.encoder import (
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.utils.data_utils import batch_pad_right
 
-Classified = namedtuple("Classified", ["logits", "encoded"])
-Classified.__doc__ = """`logits` [batch, classes] and the encoder's outputs."""
+
+class Classified(namedtuple("Classified", ["logits", "encoded"])):
+    """`logits` [batch, classes] and the encoder's outputs."""
 
 
 class EmotionHead(nn.Module):

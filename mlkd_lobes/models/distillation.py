@@ -18,19 +18,22 @@ from torch import nn
 from mlkd_lobes.errors import InputError
 from speechbrain.dataio.dataio import length_to_mask
 
-Student = namedtuple("Student", ["logits", "features", "n_frames"])
-Student.__doc__ = """Student outputs for noisy speech.
 
-`logits` [batch, classes]; `features` [levels, batch, frames, teacher width],
-its projections, or None; `n_frames` [batch].
-"""
+class Student(namedtuple("Student", ["logits", "features", "n_frames"])):
+    """Student outputs for noisy speech.
 
-Targets = namedtuple("Targets", ["labels", "features", "logits"])
-Targets.__doc__ = """Training targets.
+    `logits` [batch, classes]; `features` [levels, batch, frames, teacher width],
+    its projections, or None; `n_frames` [batch].
+    """
 
-`labels` [batch], -1 where unknown; `features` like the student's and `logits`
-[batch, classes] from the teacher on clean speech, or None.
-"""
+
+class Targets(namedtuple("Targets", ["labels", "features", "logits"])):
+    """Training targets.
+
+    `labels` [batch], -1 where unknown; `features` like the student's and `logits`
+    [batch, classes] from the teacher on clean speech, or None.
+    """
+
 
 # Losses that need a teacher, and no label.
 DISTILLATION = ("features", "logits")

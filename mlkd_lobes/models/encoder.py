@@ -39,12 +39,13 @@ SAMPLE_RATE = 16000
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout")
 DROPOUTS += ("feat_proj_dropout",)
 
-Encoded = namedtuple("Encoded", ["last_hidden", "levels", "n_frames"])
-Encoded.__doc__ = """Encoder outputs of a batch.
 
-`last_hidden` [batch, frames, width]; `levels`, a tuple of such tensors, one per
-requested level; `n_frames` [batch], the true frames of each utterance.
-"""
+class Encoded(namedtuple("Encoded", ["last_hidden", "levels", "n_frames"])):
+    """Encoder outputs of a batch.
+
+    `last_hidden` [batch, frames, width]; `levels`, a tuple of such tensors, one per
+    requested level; `n_frames` [batch], the true frames of each utterance.
+    """
 
 
 def _is_shown(record):

@@ -30,15 +30,21 @@ from speechbrain.augment.time_domain import AddNoise
 
 UNSEEN_PREFIX, DISTORTED = "unseen-", "distorted-"
 
-Segment = namedtuple("Segment", ["path", "start", "stop", "rate", "origin"])
-Segment.__doc__ = """A part of a recording, in frames; `origin` if generated."""
 
-Draw = namedtuple("Draw", ["noise", "snr"])
-Draw.__doc__ = """Noise [time] and an SNR in dB; (None, None): clean."""
+class Segment(
+    namedtuple("Segment", ["path", "start", "stop", "rate", "origin"])
+):
+    """A part of a recording, in frames; `origin` if generated."""
 
-Condition = namedtuple("Condition", ["noise", "snr_db"])
-Condition.__doc__ = """A noise type and an SNR in dB; without SNR "clean", or a
-distortion."""
+
+class Draw(namedtuple("Draw", ["noise", "snr"])):
+    """Noise [time] and an SNR in dB; (None, None): clean."""
+
+
+class Condition(namedtuple("Condition", ["noise", "snr_db"])):
+    """A noise type and an SNR in dB; without SNR "clean", or a
+    distortion."""
+
 
 CLEAN = Condition("clean", None)
 

@@ -17,15 +17,17 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-Recording = namedtuple("Recording", ["path", "kind", "group", "split"])
-Recording.__doc__ = """A noise file.
 
-Recordings of one `group` have one origin and stay in one split; `split` where
-the corpus gives it, else None.
-"""
+class Recording(namedtuple("Recording", ["path", "kind", "group", "split"])):
+    """A noise file.
 
-NoiseCorpus = namedtuple("NoiseCorpus", ["read", "types"])
-NoiseCorpus.__doc__ = """A reader, and the types used where none are named."""
+    Recordings of one `group` have one origin and stay in one split; `split` where
+    the corpus gives it, else None.
+    """
+
+
+class NoiseCorpus(namedtuple("NoiseCorpus", ["read", "types"])):
+    """A reader, and the types used where none are named."""
 
 
 MUSAN_FILES = {"music": 660, "noise": 930, "speech": 426}

@@ -32,10 +32,13 @@ MP3_LEVEL, OPUS_LEVEL, MP3_DELAY = 0.95, 0.976, 1105
 ROOMS, SIDES, TIMES = 16, ((3, 8), (3, 6), (2.4, 3.5)), (0.3, 0.9)
 MOST_REFLECTIONS = 15
 
-Distortion = namedtuple("Distortion", ["apply", "unchanged"], defaults=[None])
-Distortion.__doc__ = """`apply` takes a waveform [time] in float64 and a generator;
-`unchanged`: the least share of predictions that should stay as they were, after
-audEERING's tests of emotion models (arXiv 2312.06270); None: no threshold."""
+
+class Distortion(
+    namedtuple("Distortion", ["apply", "unchanged"], defaults=[None])
+):
+    """`apply` takes a waveform [time] in float64 and a generator;
+    `unchanged`: the least share of predictions that should stay as they were, after
+    audEERING's tests of emotion models (arXiv 2312.06270); None: no threshold."""
 
 
 def _gain(wav, generator):

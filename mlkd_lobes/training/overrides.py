@@ -19,15 +19,18 @@ from mlkd_lobes.errors import InputError, check_choice
 from mlkd_lobes.files import expand_home
 from mlkd_lobes.training.settings import check_values, row_of, run_options
 
-Settings = namedtuple(
-    "Settings", ["values", "overrides", "objects", "typed", "system_keys"]
-)
-Settings.__doc__ = """Settings of one run.
 
-`values` of all keys, references resolved; `overrides` to load the YAML file with;
-`objects`, the YAML definitions of the keys that hold objects; `typed`, the keys of
-the command line; `system_keys`, the keys that the system sets.
-"""
+class Settings(
+    namedtuple(
+        "Settings", ["values", "overrides", "objects", "typed", "system_keys"]
+    )
+):
+    """Settings of one run.
+
+    `values` of all keys, references resolved; `overrides` to load the YAML file with;
+    `objects`, the YAML definitions of the keys that hold objects; `typed`, the keys of
+    the command line; `system_keys`, the keys that the system sets.
+    """
 
 
 EXACT_RESUME = "training resumes exactly at the end of an epoch only"

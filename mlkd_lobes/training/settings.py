@@ -22,18 +22,22 @@ from mlkd_lobes.noise.add_noise import CLEAN, is_additive, noise_fingerprint
 from mlkd_lobes.noise.distortions import DISTORTIONS
 from mlkd_lobes.training.checkpoints import n_processes
 
-Rule = namedtuple("Rule", ["holds", "expected"])
-Rule.__doc__ = """A predicate of values, and its description for messages."""
-Key = namedtuple("Key", ["rule", "affects", "scope"], defaults=[None])
-Key.__doc__ = """A row of the table.
 
-`affects`: what depends on the value: "everything" (every trained network),
-"teacher", "student", "distillation" (students with a teacher), "noise" (networks
-trained on noisy speech), "content" (through the files it names, whose hashes are
-kept), "evaluation" or "nothing". "system" marks keys that only a system sets.
-`scope`: "folder" if all runs of an output folder share it, "run" if it also
-differs between the runs of one system.
-"""
+class Rule(namedtuple("Rule", ["holds", "expected"])):
+    """A predicate of values, and its description for messages."""
+
+
+class Key(namedtuple("Key", ["rule", "affects", "scope"], defaults=[None])):
+    """A row of the table.
+
+    `affects`: what depends on the value: "everything" (every trained network),
+    "teacher", "student", "distillation" (students with a teacher), "noise" (networks
+    trained on noisy speech), "content" (through the files it names, whose hashes are
+    kept), "evaluation" or "nothing". "system" marks keys that only a system sets.
+    `scope`: "folder" if all runs of an output folder share it, "run" if it also
+    differs between the runs of one system.
+    """
+
 
 # ---- Rules -------------------------------------------------------------------
 

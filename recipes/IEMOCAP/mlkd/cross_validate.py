@@ -60,11 +60,14 @@ LAST_EPOCHS = 5
 # Identify a row of validation.csv.
 ROW_KEYS = ["fold", "seed", "system"]
 
-Run = namedtuple(
-    "Run",
-    ["fold", "seed", "system", "folder", "command", "settings", "record"],
-)
-Run.__doc__ = """One run; `command` is what train.py gets as arguments."""
+
+class Run(
+    namedtuple(
+        "Run",
+        ["fold", "seed", "system", "folder", "command", "settings", "record"],
+    )
+):
+    """One run; `command` is what train.py gets as arguments."""
 
 
 def parse(argv):

@@ -62,10 +62,11 @@ TEXT_LINE = re.compile(
     r"^(?P<turn>Ses0\w+) \[[\d.]+-[\d.]+\]:(?P<text>.*)$", re.MULTILINE
 )
 
-Turn = namedtuple(
-    "Turn", ["name", "dialog", "session", "gender", "emo", "time"]
-)
-Turn.__doc__ = """A line of an EmoEvaluation file; `time`: duration in s."""
+
+class Turn(
+    namedtuple("Turn", ["name", "dialog", "session", "gender", "emo", "time"])
+):
+    """A line of an EmoEvaluation file; `time`: duration in s."""
 
 
 def prepare_iemocap(
