@@ -15,17 +15,19 @@ class InputError(ValueError):
 MOST_LISTED = 10
 
 
-def check_choice(key, value, known):
+def check_choice(key, value, known, kind=None):
     """Raises if a value is none of the known ones.
 
     Arguments
     ---------
     key : str
-        The setting.
+        The setting, or where the value stands.
     value : object
         Its value.
     known : collection of str
         The known values.
+    kind : str, optional
+        What they are; default: the setting's name.
 
     Raises
     ------
@@ -34,7 +36,8 @@ def check_choice(key, value, known):
     """
     if not isinstance(value, str) or value not in known:
         raise InputError(
-            f"{key}: no {key} '{value}'; the known ones are: {', '.join(known)}"
+            f"{key}: no {kind or key} '{value}'; the known ones are: "
+            f"{', '.join(known)}"
         )
 
 

@@ -303,7 +303,12 @@ def composed(text):
 
 
 def read_csv(path, required=()):
-    """Reads a CSV file with a header into dictionaries.
+    """A list of what `iterate_csv` yields, with the same arguments."""
+    return list(iterate_csv(path, required))
+
+
+def iterate_csv(path, required=()):
+    """Reads a CSV file with a header into dictionaries, row by row.
 
     Arguments
     ---------
@@ -312,10 +317,10 @@ def read_csv(path, required=()):
     required : sequence of str
         Columns that must exist.
 
-    Returns
-    -------
-    list of dict
-        One per row, values stripped of white space.
+    Yields
+    ------
+    dict
+        Values of a row, stripped of white space.
 
     Raises
     ------
@@ -330,7 +335,7 @@ def read_csv(path, required=()):
     refuse_lfs_pointer(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            return _read_rows(path, file, required)
+            yield from _read_rows(path, file, required)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is not a CSV file in UTF-8 ({error})")
 
@@ -349,15 +354,13 @@ def _read_rows(path, file, required):
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InputError(f"{path}: column {', '.join(twice)} comes twice")
-    rows = []
     for row in reader:
         if None in row or None in row.values():
             raise InputError(
                 f"{path}, line {reader.line_num}: expected "
                 f"{len(header)} fields, as in the header"
             )
-        rows.append({key: value.strip() for key, value in row.items()})
-    return rows
+        yield {key: value.strip() for key, value in row.items()}
 
 
 def file_sha256(path):

@@ -153,7 +153,7 @@ def _training_item(labels, speed, noise, utterance, wav, start, stop, emo):
     return f"{utterance}@{percent}", clean, noisy, snr, label
 
 
-def add_evaluation_pipeline(dataset, labels, conditions, mix=None):
+def add_evaluation_pipeline(dataset, labels, conditions, mix):
     """Adds the items of evaluation: an utterance under all conditions.
 
     `wavs` is a list of waveforms [conditions, time], in the order of the
@@ -167,9 +167,8 @@ def add_evaluation_pipeline(dataset, labels, conditions, mix=None):
         The classes.
     conditions : list of mlkd_lobes.noise.add_noise.Condition
         The conditions.
-    mix : callable, optional
-        Makes them of a waveform, an ID and the conditions; not needed for the
-        clean condition alone.
+    mix : callable
+        Makes them of a waveform, an ID and the conditions.
     """
     dataset.add_dynamic_item(
         functools.partial(_evaluation_item, labels, conditions, mix),
@@ -183,9 +182,7 @@ def add_evaluation_pipeline(dataset, labels, conditions, mix=None):
 def _evaluation_item(labels, conditions, mix, utterance, wav, start, stop, emo):
     with torch_threads(1):
         clean = torch.from_numpy(read_audio(wav, start, stop))
-        wavs = [clean[None]]
-        if mix is not None:
-            wavs = mix(clean, utterance, conditions)
+        wavs = mix(clean, utterance, conditions)
     return wavs, conditions, labels.index(emo)
 
 

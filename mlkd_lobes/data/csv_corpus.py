@@ -6,7 +6,7 @@ Columns: path, speaker, emotion and optionally session, gender, start, end
 
 from collections import Counter
 
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.errors import InputError, check_choice
 from mlkd_lobes.files import composed, read_csv, spelled
 
 REQUIRED = ("path", "speaker", "emotion")
@@ -33,13 +33,8 @@ def read_manifest_csv(manifest, columns):
     InputError
         If the file is not as described.
     """
-    known = REQUIRED + OPTIONAL
     for name in columns.values():
-        if name not in known:
-            raise InputError(
-                f"columns: no column '{name}'; the known ones are: "
-                f"{', '.join(known)}"
-            )
+        check_choice("columns", name, REQUIRED + OPTIONAL, "column")
     rows = read_csv(manifest, required=list(columns))
     if not rows:
         raise InputError(f"{manifest}: has no rows")

@@ -171,30 +171,6 @@ def relative_wav(path):
     return escaped if os.path.isabs(path) else "{data_root}/" + escaped
 
 
-def check_label_map(label_map, labels):
-    """Raises if an emotion is mapped to an unknown class.
-
-    Arguments
-    ---------
-    label_map : dict
-        The corpus' emotions to one of the classes, to null (left out) or to
-        "unlabelled".
-    labels : sequence of str
-        The classes.
-
-    Raises
-    ------
-    InputError
-        Naming emotion and label.
-    """
-    for emotion, label in label_map.items():
-        if label not in (*labels, UNLABELLED, None):
-            raise InputError(
-                f"label_map: {emotion} maps to '{label}'; expected one of "
-                f"{', '.join(labels)}, {UNLABELLED} or null"
-            )
-
-
 def emotion_map(corpus, usual, label_map, labels):
     """The class of every emotion of a corpus.
 
@@ -203,9 +179,10 @@ def emotion_map(corpus, usual, label_map, labels):
     corpus : str
         Its name.
     usual : dict
-        Its emotions to their usual classes.
+        Its emotions to their usual classes; empty: any emotion.
     label_map : dict
-        Changes of them.
+        Changes of them: to one of the classes, to null (left out) or to
+        "unlabelled".
     labels : sequence of str
         The classes.
 
@@ -220,13 +197,18 @@ def emotion_map(corpus, usual, label_map, labels):
         If the corpus has no such emotion, or a class is unknown.
     """
     for emotion in label_map:
-        if emotion not in usual:
+        if usual and emotion not in usual:
             raise InputError(
                 f"label_map: {corpus} has no emotion '{emotion}'; it has: "
                 f"{', '.join(usual)}"
             )
     mapping = {**usual, **label_map}
-    check_label_map(mapping, labels)
+    for emotion, label in mapping.items():
+        if label not in (*labels, UNLABELLED, None):
+            raise InputError(
+                f"label_map: {emotion} maps to '{label}'; expected one of "
+                f"{', '.join(labels)}, {UNLABELLED} or null"
+            )
     return mapping
 
 
@@ -316,9 +298,7 @@ def split_entries(entries, group, test, valid=None):
     return splits
 
 
-def write_manifests(
-    save_folder, splits, labels, stamp, declared=(), refuse_copies=False
-):
+def write_manifests(save_folder, splits, labels, stamp, refuse_copies=False):
     """Checks the splits and writes them, the stamp last.
 
     Arguments
@@ -330,9 +310,8 @@ def write_manifests(
     labels : sequence of str
         The classes; each must occur in training.
     stamp : dict
-        What the splits were made from.
-    declared : collection of (str, str, str)
-        Overlaps that the protocol declares, see `mlkd_lobes.data.protocols.Protocol`.
+        What the splits were made from; its "declared" are the overlaps that the
+        protocol declares, see `mlkd_lobes.data.protocols.Protocol`.
     refuse_copies : bool
         Whether two speakers of two splits may not share a recording; for
         corpora that users put together.
@@ -352,7 +331,7 @@ def write_manifests(
         raise InputError(
             f"no training utterance is labelled {', '.join(sorted(missing))}"
         )
-    refuse_overlaps(entries, SPEECH_KEYS, declared)
+    refuse_overlaps(entries, SPEECH_KEYS, stamp.get("declared", ()))
     check_copies(entries, refuse_copies)
     folder = pathlib.Path(save_folder)
     (folder / STAMP).unlink(missing_ok=True)

@@ -65,9 +65,9 @@ def prepare_corpus(
         If the corpus is not as described.
     """
     rule = corpora.protocols_of(corpus)[protocol]
+    usual = corpora.usual_classes(corpus)
+    label_map = manifests.emotion_map(corpus, usual, label_map, labels)
     if corpus in corpora.CORPORA:
-        usual = corpora.usual_classes(corpus)
-        label_map = manifests.emotion_map(corpus, usual, label_map, labels)
         needed = "split" if protocol == "split" else "speaker"
         choice = select, crowd_votes, partial_corpus, needed
         rows = corpus_reader.read_corpus(corpus, data_folder, *choice)
@@ -91,19 +91,18 @@ def prepare_corpus(
     }
     if manifests.is_prepared(save_folder, stamp):
         return
-    splits = rule.split(_label(rows, labels, label_map), fold, n_folds)
+    splits = rule.split(_label(rows, label_map), fold, n_folds)
     used = {k: e for split in splits.values() for k, e in split.items()}
     for entry in used.values():
         del entry["split"]  # shown by the files
     manifests.measure(used, data_folder, cut_silence)
     manifests.write_manifests(
-        save_folder, splits, labels, stamp, rule.declared, refuse_copies=True
+        save_folder, splits, labels, stamp, refuse_copies=True
     )
 
 
-def _label(rows, labels, label_map):
+def _label(rows, label_map):
     """Entries by ID, with emotions mapped and those mapped to null left out."""
-    manifests.check_label_map(label_map, labels)
     # YAML reads an emotion called 1 as a number.
     label_map = {
         composed(str(emotion)): label for emotion, label in label_map.items()

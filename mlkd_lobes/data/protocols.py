@@ -9,9 +9,6 @@ from collections import Counter, namedtuple
 from mlkd_lobes.data import manifests
 from mlkd_lobes.data.manifests import SPLITS
 from mlkd_lobes.errors import InputError, listing
-from speechbrain.utils.logger import get_logger
-
-logger = get_logger(__name__)
 
 
 class Protocol(

@@ -15,7 +15,6 @@ import random
 import sqlite3
 from collections import Counter, defaultdict
 
-import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
@@ -28,8 +27,6 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 RECORDED = (*audio.AUDIO_SUFFIXES, shards.SUFFIX)
-# Rows of a table that are in memory at a time.
-BLOCK = 10000
 TABLES = """
 create table recordings (name, shard, path, offset, size);
 create table cut (recording, start, stop);
@@ -235,7 +232,7 @@ def _recordings(source):
     if kind == ".json":
         yield from _entries(table)
     elif kind == ".csv":
-        for row in _rows(table):
+        for row in files.iterate_csv(table, ["path"]):
             # Not a pathlib.Path, which keeps the names of all files in memory.
             path = files.spelled(table.parent, row["path"])
             yield row["path"], os.path.join(table.parent, path), row
@@ -273,22 +270,6 @@ def _members(name, shard):
         if member.name.lower().endswith(audio.AUDIO_SUFFIXES):
             # Some archives hold several files of one name.
             yield f"{name}/{member.offset}/{member.name}", member, {}
-
-
-def _rows(table):
-    """Rows of a table, some of which are in memory at a time."""
-    files.refuse_lfs_pointer(table)
-    options = {"dtype": str, "keep_default_na": False, "chunksize": BLOCK}
-    options.update(skipinitialspace=True, index_col=False)
-    try:
-        for block in pd.read_csv(table, encoding="utf-8-sig", **options):
-            block.columns = block.columns.str.strip()
-            block = block.apply(lambda column: column.str.strip())
-            if "path" not in block:
-                raise InputError(f"{table}: column path is missing")
-            yield from block.to_dict("records")
-    except ValueError as error:
-        raise InputError(f"{table}: cannot be read as a table ({error})")
 
 
 class _HeldOut:

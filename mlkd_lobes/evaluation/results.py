@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 import zipfile
 import zlib
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -190,34 +191,13 @@ def write_run(folder, header, predictions, cost):
             for name in (RESULTS, COST, PREDICTIONS)
         }
         table = predictions[prediction_columns(labels)]
-        parts[PREDICTIONS].write_bytes(_compressed(table))
+        text = table.to_csv(index=False, lineterminator="\n")
+        # Without a time stamp, so that equal runs have equal files.
+        parts[PREDICTIONS].write_bytes(gzip.compress(text.encode(), mtime=0))
         write_json(parts[COST], cost)
         write_json(parts[RESULTS], results)
         # New predictions never stand beside old results.
         (folder / RESULTS).resolve().unlink(missing_ok=True)
-
-
-def _compressed(table):
-    """A table as gzipped CSV, without time stamp and name."""
-    text = table.to_csv(index=False, lineterminator="\n")
-    buffer = io.BytesIO()
-    with gzip.GzipFile("", "wb", fileobj=buffer, mtime=0) as file:
-        file.write(text.encode())
-    return buffer.getvalue()
-
-
-def write_data(folder, description):
-    """Writes data.json: the speech and noise of a run.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        The run's folder.
-    description : dict
-        For train and test "manifest" and "noise", paths; other entries as
-        `mlkd_lobes.deployment.run_speech` reads them.
-    """
-    write_json(folder / DATA, description)
 
 
 def read_results(folder):
@@ -341,15 +321,9 @@ def fits(predictions, results):
     bool
         Whether the confusions agree under every condition.
     """
-    keys = ["noise", "snr_db", "true", "predicted"]
-    counted = {
-        (noise, None if pd.isna(snr) else snr, true, predicted): n
-        for (noise, snr, true, predicted), n in predictions.groupby(
-            keys, dropna=False
-        )
-        .size()
-        .items()
-    }
+    snrs = predictions["snr_db"].replace({np.nan: None})
+    answers = predictions["true"], predictions["predicted"]
+    counted = Counter(zip(predictions["noise"], snrs, *answers))
     stored = {
         (entry["noise"], entry["snr_db"], true, predicted): n
         for entry in results["conditions"]

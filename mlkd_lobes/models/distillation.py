@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.errors import InputError, check_choice
 from speechbrain.dataio.dataio import length_to_mask
 
 
@@ -325,19 +325,10 @@ class WeightedLosses(nn.Module):
         super().__init__()
         self.losses = nn.ModuleDict(losses)
         for name in weights:
-            if name not in losses:
-                raise InputError(
-                    f"loss_weights: no loss '{name}'; the known ones are: "
-                    f"{', '.join(losses)}"
-                )
-        self.weights = dict(weights)
-        if not self.active:
+            check_choice("loss_weights", name, losses, "loss")
+        self.weights = {n: weights[n] for n in losses if weights.get(n)}
+        if not self.weights:
             raise InputError("loss_weights: every weight is 0")
-
-    @property
-    def active(self):
-        """Names of the losses with a weight."""
-        return [name for name in self.losses if self.weights.get(name)]
 
     def forward(self, student, targets, only=None):
         """The weighted sum, and its terms.
@@ -360,11 +351,11 @@ class WeightedLosses(nn.Module):
             it applies to.
         """
         total, terms = student.logits.sum() * 0.0, {}
-        for name in self.active:
+        for name, weight in self.weights.items():
             if only is not None and name not in only:
                 continue
             values, known = self.losses[name](student, targets)
             term = (values * known).sum() / known.sum().clamp(min=1)
-            total = total + self.weights[name] * term
+            total = total + weight * term
             terms[name] = term.detach()
         return total, terms

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModel
 
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.errors import InputError, check_choice
 from mlkd_lobes.files import refuse_lfs_pointer, sampled_sha256, text_sha256
 from mlkd_lobes.models.length_exact import (
     normalize_waveforms,
@@ -148,7 +148,7 @@ def check_source(source, save_path, channels=1.0):
     """
     with opening(source):
         config = AutoConfig.from_pretrained(source, cache_dir=save_path)
-        _check_kind(config)
+        check_choice(source, config.model_type, MODEL_TYPES, "model type")
         shares_of(config, channels)
         _, report = AutoModel.from_pretrained(
             source, cache_dir=save_path, output_loading_info=True
@@ -270,7 +270,7 @@ class SSLEncoder(Wav2Vec2):
         transformers.PretrainedConfig
             The one to build.
         """
-        _check_kind(config)
+        check_choice("encoder", config.model_type, MODEL_TYPES, "model type")
         if getattr(config, "conv_pos_batch_norm", False):
             raise InputError(
                 "a positional convolution with batch norm (HuBERT's "
@@ -373,12 +373,12 @@ class SSLEncoder(Wav2Vec2):
         return projected[0] if isinstance(projected, tuple) else projected
 
     def _transform(self, hidden, mask, n_frames, levels):
-        """Transformer: collects the levels with hooks on the layers."""
+        """Transformer: the levels are what enters its layers, and its output."""
         # Too short to hold a span, a batch stays as it is.
         if self.training and hidden.shape[1] >= self.config.mask_time_length:
             hidden = self.model._mask_hidden_states(hidden, attention_mask=mask)
         caught = {}
-        hooks = [self._hook(level, caught) for level in levels]
+        hooks = [self._hook(i, caught) for i in levels if i < self.n_layers]
         try:
             out = self.model.encoder(hidden, attention_mask=mask)
         finally:
@@ -390,20 +390,14 @@ class SSLEncoder(Wav2Vec2):
         return Encoded(last, tuple(caught[level] for level in levels), n_frames)
 
     def _hook(self, level, caught):
-        layers = self.model.encoder.layers
+        """Stores the input of a layer, which is the level before it."""
 
-        def catch_input(module, args):
-            """Stores the input of a layer."""
-            caught[0] = args[0]
+        def catch(module, args):
+            """Stores what the layer gets."""
+            caught[level] = args[0]
 
-        def catch_output(module, args, output):
-            """Stores the output of a layer."""
-            hidden = output[0] if isinstance(output, tuple) else output
-            caught[level] = hidden
-
-        if level == 0:
-            return layers[0].register_forward_pre_hook(catch_input)
-        return layers[level - 1].register_forward_hook(catch_output)
+        layer = self.model.encoder.layers[level]
+        return layer.register_forward_pre_hook(catch)
 
 
 def _n_windows(n_samples, kernel, stride):
@@ -430,12 +424,3 @@ def source_fingerprint(source):
     return text_sha256(
         [[name, sampled_sha256(os.path.join(source, name))] for name in names]
     )
-
-
-def _check_kind(config):
-    """Raises for architectures with another layout."""
-    if config.model_type not in MODEL_TYPES:
-        raise InputError(
-            f"model type '{config.model_type}' is none of the known "
-            f"encoders: {', '.join(MODEL_TYPES)}"
-        )

@@ -228,8 +228,6 @@ class KeyedAddNoise(AddNoise):
         Part of the key of every training draw.
     replacements : dict
         Folders that the CSV's paths begin with, see `read_noise_csv`.
-    sample_rate : int
-        Of the speech, in Hz; noise of any rate is resampled to it.
     """
 
     def __init__(
@@ -240,10 +238,14 @@ class KeyedAddNoise(AddNoise):
         clean_share=0.0,
         seed=0,
         replacements={},
-        sample_rate=16000,
     ):
-        super().__init__(csv_file, snr_low=snr_low, snr_high=snr_high)
-        self.replacements, self.clean_sample_rate = replacements, sample_rate
+        # Speech is at 16 kHz, the default; noise of any rate is resampled to it.
+        super().__init__(
+            csv_file,
+            snr_low=snr_low,
+            snr_high=snr_high,
+            replacements=replacements,
+        )
         if snr_low > snr_high:
             raise InputError(f"snr_low {snr_low} is above snr_high {snr_high}")
         self.clean_share = clean_share
@@ -297,7 +299,7 @@ class KeyedAddNoise(AddNoise):
         if clean < self.clean_share:
             return Draw(None, None)
         kinds = list(self.types)
-        kind = kinds[_pick(len(kinds), generator)]
+        kind = kinds[pick(len(kinds), generator)]
         noise = self._draw_noise(kind, n_samples, generator)
         snr = self.snr_low + level * (self.snr_high - self.snr_low)
         return Draw(noise, snr)
@@ -377,7 +379,7 @@ class KeyedAddNoise(AddNoise):
         """Noise [n_samples] of a type, at a random place of a recording."""
         recordings = self.types[kind]
         for _ in range(MAX_DRAWS):
-            path = list(recordings)[_pick(len(recordings), generator)]
+            path = list(recordings)[pick(len(recordings), generator)]
             segment = _pick_segment(recordings[path], generator)
             noise = self._read(segment, n_samples, generator)
             if noise.square().mean().sqrt() > SILENCE:
@@ -416,7 +418,21 @@ def _generator(*key):
     return torch.Generator().manual_seed(stable_seed(*key))
 
 
-def _pick(n, generator):
+def pick(n, generator):
+    """A number below n.
+
+    Arguments
+    ---------
+    n : int
+        How many there are, each equally likely.
+    generator : torch.Generator
+        Draws it.
+
+    Returns
+    -------
+    int
+        From 0.
+    """
     return torch.randint(n, (), generator=generator).item()
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict, namedtuple
 
 from mlkd_lobes.data.audio import list_audio
 from mlkd_lobes.data.manifests import SPLITS
-from mlkd_lobes.errors import InputError, listing
+from mlkd_lobes.errors import InputError, check_choice, listing
 from mlkd_lobes.files import read_csv, spelled, stable_seed
 from mlkd_lobes.noise.add_noise import UNSEEN_PREFIX
 from speechbrain.utils.logger import get_logger
@@ -201,10 +201,8 @@ def read_csv_corpus(folder):
     for row in read_csv(manifest, required=["path", "noise_type"]):
         path = folder / spelled(folder, row["path"])
         split = row.get("split") or None
-        if split not in (None, *SPLITS):
-            raise InputError(
-                f"{manifest}: split '{split}' is none of {', '.join(SPLITS)}"
-            )
+        if split:
+            check_choice(manifest, split, SPLITS, "split")
         group = row.get("group") or str(path)
         recordings.append(Recording(path, row["noise_type"], group, split))
     return recordings

@@ -16,8 +16,8 @@ from mlkd_lobes.data.audio import (
 )
 from mlkd_lobes.data.manifests import SPLITS
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.noise.add_noise import MAX_DRAWS, SILENCE
-from mlkd_lobes.noise.corpora import Recording, shares
+from mlkd_lobes.noise.add_noise import MAX_DRAWS, SILENCE, pick
+from mlkd_lobes.noise.corpora import shares
 
 GENERATED = {"train": 30, "valid": 10, "test": 10}
 GENERATED_SECONDS = 20
@@ -104,7 +104,7 @@ def babble(talkers, split, number):
     generator.manual_seed(files.stable_seed("babble", split, number))
     names = list(talkers[split])
     low, high = BABBLE_VOICES
-    n = low + _pick(high - low + 1, generator)
+    n = low + pick(high - low + 1, generator)
     # Every talker is used once before one is used twice.
     order = torch.randperm(len(names), generator=generator).tolist()
     voices = [names[order[i % len(names)]] for i in range(n)]
@@ -115,7 +115,7 @@ def _voice(paths, generator):
     """One talker, utterance after utterance, each at the same level."""
     n_samples, parts, total, silent = GENERATED_SECONDS * SAMPLE_RATE, [], 0, 0
     while total < n_samples:
-        path = paths[_pick(len(paths), generator)]
+        path = paths[pick(len(paths), generator)]
         wav = _excerpt(path, generator)
         level = wav.square().mean().sqrt()
         if level > SILENCE:
@@ -135,7 +135,7 @@ def _excerpt(path, generator):
     info = audio_info(path)
     start, n = 0, GENERATED_SECONDS * info.sample_rate
     if info.frames > n:
-        start = _pick(info.frames - n, generator)
+        start = pick(info.frames - n, generator)
     return torch.from_numpy(read_frames(path, start, min(n, info.frames)))
 
 
@@ -157,10 +157,6 @@ def white(split, number):
     generator = np.random.default_rng(files.stable_seed("white", split, number))
     noise = generator.standard_normal(GENERATED_SECONDS * SAMPLE_RATE)
     return torch.from_numpy(noise).float()
-
-
-def _pick(n, generator):
-    return torch.randint(n, (), generator=generator).item()
 
 
 def origins(talkers):
@@ -191,37 +187,13 @@ def origins(talkers):
     return hashes
 
 
-def plan_generated(kind, folder):
-    """The recordings of a type that are generated.
-
-    Arguments
-    ---------
-    kind : str
-        The noise type.
-    folder : pathlib.Path
-        Where they go.
-
-    Returns
-    -------
-    list of Recording
-        Some per split, not yet written.
-    """
-    return [
-        Recording(path, kind, str(path), split)
-        for split, count in GENERATED.items()
-        for path in (
-            folder / f"{split}_{number:02d}.flac" for number in range(count)
-        )
-    ]
-
-
 def generate(recording, talkers):
     """Writes a generated recording.
 
     Arguments
     ---------
     recording : Recording
-        From `plan_generated`.
+        Of a generated type, at <split>_<number>.flac.
     talkers : dict
         From `read_talkers`; for babble.
     """

@@ -236,13 +236,9 @@ def _parse(text, where):
 
 def _check_keys(source, defaults, where):
     """A source's values as JSON has them; raises for unknown keys and objects."""
+    known = [name for name in defaults if not name.startswith("__")]
     for key in source:
-        if key not in defaults:
-            known = [name for name in defaults if not name.startswith("__")]
-            raise InputError(
-                f"{where}: no key '{key}'; the known ones are: "
-                f"{', '.join(known)}"
-            )
+        check_choice(where, key, known, "key")
         if _holds_object(defaults[key]):
             raise InputError(
                 f"{where}: {key} is an object of the YAML file; set the keys "

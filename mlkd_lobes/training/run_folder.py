@@ -19,11 +19,7 @@ from filelock import FileLock, Timeout
 
 from mlkd_lobes import files
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.results import (
-    code_version,
-    is_complete,
-    read_results,
-)
+from mlkd_lobes.evaluation.results import code_version
 from mlkd_lobes.models.classifier import state_sha256
 from mlkd_lobes.models.distillation import needs_teacher
 from mlkd_lobes.training.settings import comparable_keys, row_of
@@ -393,25 +389,3 @@ def describe_data(values, splits):
     description["teacher"] = values["teacher_folder"]
     description["checked"] = not values["skip_prep"]
     return description
-
-
-def finished_results(folder, header):
-    """Existing results, if they are complete and of the same settings.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        The run's folder.
-    header : dict
-        From `results_header`.
-
-    Returns
-    -------
-    dict or None
-        The content of results.json.
-    """
-    if not is_complete(folder):
-        return None
-    results = read_results(folder)
-    same = results["hparams_sha256"] == header["hparams_sha256"]
-    return results if same else None

@@ -275,7 +275,6 @@ def peak_of(n, folder, monkeypatch):
         file.write("path\n")
         file.writelines(f"{n}/{i:0150}.flac\n" for i in range(n))
     (folder / str(n)).mkdir()
-    monkeypatch.setattr(unlabelled, "BLOCK", 500)
     path = folder / "one.flac"
     path.touch()
     monkeypatch.setattr(

@@ -235,7 +235,7 @@ def test_complete_corpus_has_the_published_counts(monkeypatch):
         ("Ses01F_impro01_F", "Ses01F_impro01_X", "is not the name of a turn"),
         ("[6.2901 - ", "[6.2901 ", "malformed"),
         ("[6.2901 - ", "6.2901 - ", "malformed"),
-        ("[6.2901 - ", "[6..9 - ", "malformed times"),
+        ("[6.2901 - ", "[6..9 - ", "malformed"),
         ("\t[2.5000, 2.5000, 2.5000]", "", "malformed"),
         ("\t[2.5000, 2.5000, 2.5000]", " 2.5", "malformed"),
     ],

@@ -49,8 +49,8 @@ DURATION_TOLERANCE = 0.25
 MOST_OFF = 0.01
 # [6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5, 2.5, 2.5]
 TURN_LINE = re.compile(
-    r"^\[(?P<start>[\d.]+) - (?P<end>[\d.]+)\]\s+(?P<turn>\w+)\s+(?P<emo>\w+)\s+"
-    r"\[.*\]$"
+    r"^\[(?P<start>\d+(?:\.\d+)?) - (?P<end>\d+(?:\.\d+)?)\]\s+(?P<turn>\w+)\s+"
+    r"(?P<emo>\w+)\s+\[.*\]$"
 )
 # The speaker is in the last field: dialogs may end in a letter of their own.
 TURN_NAME = re.compile(
@@ -127,9 +127,7 @@ def prepare_iemocap(
     used = {name: e for split in splits.values() for name, e in split.items()}
     manifests.measure(used, data_folder)
     _check_durations(turns, used, partial_corpus)
-    manifests.write_manifests(
-        save_folder, splits, labels, stamp, PROTOCOLS[protocol].declared
-    )
+    manifests.write_manifests(save_folder, splits, labels, stamp)
 
 
 def find_release(data_folder):
@@ -204,10 +202,8 @@ def read_turns(root):
     turns, problems, seen = [], [], {}
     for session in SESSIONS:
         folder = root / session / "dialog" / "EmoEvaluation"
-        for path in sorted(folder.glob("*.txt")):
-            # Copies made on a Mac hold ._ files beside the real ones.
-            if path.name.startswith("."):
-                continue
+        # Copies made on a Mac hold ._ files beside the real ones.
+        for path in sorted(folder.glob("[!.]*.txt")):
             for number, line in _lines(path):
                 where = f"{path}, line {number}"
                 turn, problem = parse_turn(line, session, path.stem)
@@ -267,10 +263,7 @@ def parse_turn(line, session, dialog):
     if match["emo"] not in LABEL_MAP:
         known = ", ".join(LABEL_MAP)
         return None, f"label '{match['emo']}' is none of {known}"
-    try:
-        time = float(match["end"]) - float(match["start"])
-    except ValueError:
-        return None, f"malformed times: {line!r}"
+    time = float(match["end"]) - float(match["start"])
     turn = Turn(
         match["turn"], dialog, session, name["gender"], match["emo"], time
     )

@@ -87,7 +87,8 @@ def prepare_noise(
     noise_types = [*map(files.composed, noise_types or corpus.types or ())]
     recordings = assign_splits(_of_types(found, noise_types, noise_folder))
     recordings += _unseen(unseen_noise)
-    to_generate, talkers = _kinds_to_generate(found, noise_types), {}
+    lacking, talkers = {*noise_types} - {r.kind for r in found}, {}
+    to_generate = [kind for kind in generated.GENERATORS if kind in lacking]
     if "babble" in to_generate:
         emotional = corpus_files, corpus_speakers
         talkers = _talkers(found, babble_folder, *emotional)
@@ -127,14 +128,6 @@ def _place(path, places):
         if pathlib.Path(folder) in path.parents:
             return f"${name}/{path.relative_to(folder).as_posix()}"
     return os.path.abspath(path)
-
-
-def _kinds_to_generate(recordings, noise_types):
-    """Generated types that are wanted and that the corpus does not have."""
-    kinds = {recording.kind for recording in recordings}
-    return [
-        k for k in generated.GENERATORS if k in noise_types and k not in kinds
-    ]
 
 
 def _unseen(unseen_noise):
@@ -184,7 +177,9 @@ def _plan_generated(kinds, save_folder, talkers):
         source = talkers if kind == "babble" else None
         key = files.text_sha256([generated.VERSION, source])
         folder = save_folder / kind / key[:8]
-        planned += generated.plan_generated(kind, folder)
+        for split, count in generated.GENERATED.items():
+            paths = [folder / f"{split}_{n:02d}.flac" for n in range(count)]
+            planned += [Recording(p, kind, str(p), split) for p in paths]
     return planned
 
 

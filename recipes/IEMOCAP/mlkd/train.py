@@ -41,7 +41,7 @@ from mlkd_lobes.data import batches, unlabelled
 from mlkd_lobes.data.manifests import describe_split
 from mlkd_lobes.errors import InputError, run_command
 from mlkd_lobes.evaluation import calibration, metrics, results
-from mlkd_lobes.files import report_full_disk, stable_seed
+from mlkd_lobes.files import report_full_disk, stable_seed, write_json
 from mlkd_lobes.models import classifier, distillation
 from mlkd_lobes.models.distillation import Student, Targets, needs_teacher
 from mlkd_lobes.noise import add_noise
@@ -397,7 +397,10 @@ def training_objects(hparams, folder, n_updates):
 def train_network(hparams, run_opts, record, folder, teacher_folder=None):
     """Trains a system's network, or resumes, or finds it finished."""
     teacher, teacher_sha256 = None, None
-    if hparams["network"] == "student":
+    student = hparams["network"] == "student"
+    if student and run_opts["test_only"]:
+        teacher_sha256 = run_folder.read_stage(folder)["teacher_sha256"]
+    elif student:
         teacher = load_teacher(hparams, teacher_folder)
         teacher_sha256 = classifier.state_sha256(teacher)
     files = splits_of(hparams), hparams["wav2vec2_hub"], hparams["crops"]
@@ -471,9 +474,10 @@ def evaluate(hparams, run_opts, folder):
     header.update(describe_split(m for m, _ in splits_of(hparams).values()))
     header = run_folder.results_header(folder, test, header)
     data = run_folder.describe_data(hparams, splits_of(hparams))
-    run_on_main(results.write_data, args=[folder, data])
-    found = run_folder.finished_results(folder, header)
-    if found and not run_opts["test_only"]:
+    run_on_main(write_json, args=[folder / results.DATA, data])
+    found = results.is_complete(folder) and results.read_results(folder)
+    same = found and found["hparams_sha256"] == header["hparams_sha256"]
+    if same and not run_opts["test_only"]:
         logger.info(f"{folder.name}: evaluated already.")
         run_on_main(os.utime, args=[folder / results.RESULTS])
         return found
@@ -564,16 +568,7 @@ def run_stages(systems, hparams, run_opts, folder):
             # Brain and checkpointer, a cycle, hold the teacher's optimizers.
             gc.collect()
     record = systems[hparams["system"]][1]
-    if train:
-        train_network(hparams, run_opts, record, folder, teacher_folder)
-    else:
-        student = hparams["network"] == "student"
-        sha256 = run_folder.read_stage(folder)["teacher_sha256"]
-        files = splits_of(hparams), hparams["wav2vec2_hub"], hparams["crops"]
-        sha256 = sha256 if student else None
-        record = settings.with_contents(record, *files, sha256)
-        arguments = [folder, record, hparams["systems"]]
-        run_on_main(run_folder.reserve, args=arguments)
+    train_network(hparams, run_opts, record, folder, teacher_folder)
     if hparams["train_only"]:
         logger.info(f"{folder}: trained, not tested (train_only).")
         return None
