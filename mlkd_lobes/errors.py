@@ -41,6 +41,31 @@ def check_choice(key, value, known, kind=None):
         )
 
 
+def check_columns(path, required, header):
+    """Raises if a table lacks columns.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The table.
+    required : iterable of str
+        Columns that must exist.
+    header : collection of str
+        Those it has.
+
+    Raises
+    ------
+    InputError
+        Naming both.
+    """
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise InputError(
+            f"{path}: column {', '.join(missing)} is missing; it has: "
+            f"{', '.join(map(str, header)) or 'nothing'}"
+        )
+
+
 def listing(title, problems, most=MOST_LISTED):
     """A count and the first of many messages.
 

@@ -15,7 +15,7 @@ import tempfile
 import unicodedata
 import uuid
 
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.errors import InputError, check_columns
 
 PARTIAL_PREFIX = ".partial-"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -345,12 +345,7 @@ def _read_rows(path, file, required):
     reader = csv.DictReader(file, skipinitialspace=True)
     header = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = header
-    missing = [name for name in required if name not in header]
-    if missing:
-        raise InputError(
-            f"{path}: column {', '.join(missing)} is missing; "
-            f"it has: {', '.join(header) or 'nothing'}"
-        )
+    check_columns(path, required, header)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InputError(f"{path}: column {', '.join(twice)} comes twice")

@@ -1,4 +1,4 @@
-"""Corpora by name: the entries of corpora.yaml, their classes and protocols."""
+"""Corpora as shipped: entries of corpora.yaml, classes, protocols, folders."""
 
 import pathlib
 
@@ -6,6 +6,7 @@ from ruamel.yaml import YAML
 
 from mlkd_lobes.data.manifests import UNLABELLED
 from mlkd_lobes.data.protocols import GROUPS, SPLIT, Protocol, by_speakers
+from mlkd_lobes.errors import InputError
 
 # Where each corpus comes from, and how emotion corpora name their files.
 SOURCES = YAML(typ="safe").load(pathlib.Path(__file__).with_suffix(".yaml"))
@@ -65,3 +66,42 @@ def usual_classes(corpus):
         return {}
     emotions = *CORPORA[corpus]["emotions"].values(), OTHER
     return {e: CLASSES.get(e, UNLABELLED) for e in emotions}
+
+
+def find_root(folder, name, expected, enough=all):
+    """The folder of a corpus that is recognised by the folders in it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder given.
+    name : str
+        Of the corpus.
+    expected : collection of str
+        Folders in it.
+    enough : callable
+        `all`, or `any` where a part of them will do.
+
+    Returns
+    -------
+    pathlib.Path
+        The same.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it does not exist.
+    InputError
+        If it is not the corpus; names a folder below it that may be.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if enough((folder / part).is_dir() for part in expected):
+        return folder
+    below = [*folder.glob("*/*/"), *folder.glob("*/*/*/")]
+    inner = [str(p.parent) for p in sorted(below) if p.name in expected]
+    raise InputError(
+        f"{folder}: is not {name}, which has the folders {', '.join(expected)}; "
+        f"such folders are in: {', '.join(inner[:1]) or 'none below it'}"
+    )

@@ -14,7 +14,7 @@ import pandas as pd
 from mlkd_lobes.data import manifests
 from mlkd_lobes.data.audio import list_audio
 from mlkd_lobes.data.corpora import CORPORA, OTHER
-from mlkd_lobes.errors import InputError, listing
+from mlkd_lobes.errors import InputError, check_columns, listing
 from mlkd_lobes.files import composed, file_sha256, refuse_lfs_pointer
 from speechbrain.utils.logger import get_logger
 
@@ -161,11 +161,7 @@ def _open_table(root, names, table, optional):
     refuse_lfs_pointer(paths[0])
     frame = _read_table(paths[0])
     wanted = {*re.findall(r"\{(\w+)\}", table["key"]), *table["fields"]}
-    if wanted - {*frame}:
-        raise InputError(
-            f"{paths[0]}: column {', '.join(sorted(wanted - {*frame}))} is "
-            f"missing; it has: {', '.join(map(str, frame))}"
-        )
+    check_columns(paths[0], sorted(wanted), [*frame])
     return {
         re.sub(r"\.wav$", "", table["key"].format(**line).lower()): {
             field: line[column].strip()

@@ -6,7 +6,7 @@ Columns: path, speaker, emotion and optionally session, gender, start, end
 
 from collections import Counter
 
-from mlkd_lobes.errors import InputError, check_choice
+from mlkd_lobes.errors import InputError, check_choice, check_columns
 from mlkd_lobes.files import composed, read_csv, spelled
 
 REQUIRED = ("path", "speaker", "emotion")
@@ -45,12 +45,7 @@ def read_manifest_csv(manifest, columns):
             f"columns: {manifest} would have several columns {', '.join(twice)}"
         )
     rows = [{columns.get(k, k): v for k, v in row.items()} for row in rows]
-    missing = [name for name in REQUIRED if name not in rows[0]]
-    if missing:
-        raise InputError(
-            f"{manifest}: column {', '.join(missing)} is missing; it has: "
-            f"{', '.join(rows[0])} (rename with the key columns)"
-        )
+    check_columns(f"columns: {manifest}", REQUIRED, rows[0])
     for number, row in enumerate(rows, start=2):
         row["where"] = f"{manifest}, line {number}"
         row["path"] = spelled(manifest.parent, row["path"])

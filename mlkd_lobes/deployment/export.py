@@ -23,10 +23,11 @@ import torch
 from mlkd_lobes import deployment, files
 from mlkd_lobes.data.audio import SAMPLE_RATE
 from mlkd_lobes.deployment import card, graph, parity
+from mlkd_lobes.deployment.models import open_classifier
 from mlkd_lobes.deployment.run_speech import RunSpeech, describe_training
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import read_cost, read_results
-from mlkd_lobes.models.classifier import open_classifier, state_sha256
+from mlkd_lobes.models.classifier import state_sha256
 
 SCHEMA = 1
 CALIBRATION_UTTERANCES = 256

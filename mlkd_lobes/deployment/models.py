@@ -6,6 +6,7 @@ returns probabilities [waveforms, labels]. Only the torch model imports PyTorch.
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -37,6 +38,21 @@ def move(module, device):
         raise InputError(f"device {device}: {error}")
 
 
+def open_classifier(folder):
+    """A Hugging Face audio classifier as ours, whatever its labels."""
+    from transformers import AutoConfig
+
+    from mlkd_lobes.models.classifier import load_classifier
+    from mlkd_lobes.models.encoder import SSLEncoder, opening
+
+    folder = str(folder)
+    with opening(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    factory = functools.partial(SSLEncoder, save_path=folder)
+    return load_classifier(folder, factory, labels)
+
+
 class TorchModel:
     """A classifier run by PyTorch, independent of padding."""
 
@@ -50,8 +66,6 @@ class TorchModel:
     @classmethod
     def open(cls, folder, device="cpu") -> TorchModel:
         """Opens a Hugging Face `*ForSequenceClassification` folder."""
-        from mlkd_lobes.models.classifier import open_classifier
-
         return cls(open_classifier(folder), device)
 
     def __call__(self, wavs) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whether probabilities can be trusted: temperature, calibration error, coverage.
+"""Whether probabilities can be trusted: temperature, calibration error.
 
 A temperature divides the logits: it changes how sure a model is, not what it
 predicts (Guo et al., arXiv 1706.04599).
@@ -157,25 +157,3 @@ def calibration_error(probabilities, truth):
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, confidence - right, BINS)
     return float(np.abs(gaps).sum() / len(truth))
-
-
-def accuracy_over_coverage(probabilities, truth):
-    """Accuracy of the most confident predictions.
-
-    Arguments
-    ---------
-    probabilities : numpy.ndarray
-        [rows, classes].
-    truth : numpy.ndarray
-        Index of the true class [rows].
-
-    Returns
-    -------
-    order : numpy.ndarray
-        Rows from the most to the least confident.
-    accuracy : numpy.ndarray
-        Of the first rows, for every number of them.
-    """
-    order = np.argsort(-probabilities.max(1), kind="stable")
-    right = (probabilities.argmax(1) == truth)[order]
-    return order, right.cumsum() / np.arange(1, len(order) + 1)

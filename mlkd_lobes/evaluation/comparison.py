@@ -204,7 +204,7 @@ class System:
             if not len(truth):
                 return np.full(len(shares) + 1, math.nan)
             p = calibration.soften(p, np.nan_to_num(temperature, nan=1.0))
-            order, accuracy = calibration.accuracy_over_coverage(p, truth)
+            order, accuracy = accuracy_over_coverage(p, truth)
             right, true = (p.argmax(1) == truth)[order], truth[order]
             kept = [max(1, round(share * len(order))) for share in shares]
             row = [_mean_recall(right[:n], true[:n]) for n in kept]
@@ -364,6 +364,13 @@ def _predictions(run):
             f"(labels {labels}); evaluate it again"
         )
     return table.assign(**{TEMPERATURE: run.results.get(TEMPERATURE)})
+
+
+def accuracy_over_coverage(probabilities, truth):
+    """Rows from the most to the least confident, and the accuracy of the first ones."""
+    order = np.argsort(-probabilities.max(1), kind="stable")
+    right = (probabilities.argmax(1) == truth)[order]
+    return order, right.cumsum() / np.arange(1, len(order) + 1)
 
 
 def _mean_recall(right, truth):

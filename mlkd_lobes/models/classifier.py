@@ -5,7 +5,6 @@ is stored as a plain Hugging Face folder that opens without this package, and
 any such folder (for example a teacher of one's own) opens here.
 """
 
-import functools
 import hashlib
 from collections import namedtuple
 
@@ -15,12 +14,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path
-from mlkd_lobes.models.encoder import (
-    SAMPLE_RATE,
-    SSLEncoder,
-    is_needed,
-    opening,
-)
+from mlkd_lobes.models.encoder import SAMPLE_RATE, is_needed, opening
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.utils.data_utils import batch_pad_right
 
@@ -228,27 +222,6 @@ def load_classifier(folder, encoder_factory, labels):
     model.head.projector.load_state_dict(native.projector.state_dict())
     model.head.classifier.load_state_dict(native.classifier.state_dict())
     return model
-
-
-def open_classifier(folder):
-    """Opens a finished Hugging Face audio classifier, whatever its labels.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder of a `*ForSequenceClassification` model.
-
-    Returns
-    -------
-    EmotionClassifier
-        With the labels that its configuration names.
-    """
-    folder = str(folder)
-    with opening(folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    labels = [config.id2label[i] for i in range(config.num_labels)]
-    factory = functools.partial(SSLEncoder, save_path=folder)
-    return load_classifier(folder, factory, labels)
 
 
 class FrozenTeacher(nn.Module):

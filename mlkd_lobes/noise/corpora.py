@@ -9,6 +9,7 @@ import re
 from collections import defaultdict, namedtuple
 
 from mlkd_lobes.data.audio import list_audio
+from mlkd_lobes.data.corpora import find_root
 from mlkd_lobes.data.manifests import SPLITS
 from mlkd_lobes.errors import InputError, check_choice, listing
 from mlkd_lobes.files import read_csv, spelled, stable_seed
@@ -54,7 +55,7 @@ def read_musan(folder):
     InputError
         If the three folders are not there.
     """
-    folder, recordings = _find_root(folder, "MUSAN", [*MUSAN_FILES]), []
+    folder, recordings = find_root(folder, "MUSAN", MUSAN_FILES), []
     artists = _artists(folder / "music")
     for kind, expected in MUSAN_FILES.items():
         paths = list_audio(folder / kind)
@@ -137,22 +138,6 @@ def read_demand(folder):
             + ", ".join(DEMAND_KIND)
         )
     return recordings
-
-
-def _find_root(folder, name, expected):
-    """The folder itself, if it holds what is expected; else where it may be."""
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    missing = [part for part in expected if not (folder / part).is_dir()]
-    if not missing:
-        return folder
-    inner = [str(p.parent) for p in sorted(folder.glob(f"*/{expected[0]}"))]
-    raise InputError(
-        f"{folder}: {name} has the folders {', '.join(expected)}; missing "
-        f"here: {', '.join(missing)}; such folders are in: "
-        f"{', '.join(inner[:1]) or 'none below it'}"
-    )
 
 
 def read_folder(folder):

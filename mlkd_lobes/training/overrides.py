@@ -78,11 +78,9 @@ def read_settings(hparams_file, command_line, system=None):
     for source in (merged, typed):
         check_values({"systems": source.get("systems", {})})
         recursive_update(systems, source.get("systems", {}))
-    for source in (typed, merged, defaults):
-        if system is None and "system" in source:
-            # An empty one is an error, not the next source's.
-            given = source["system"]
-            system = "" if given is None else str(given)
+    if system is None:
+        system = {**defaults, **merged, **typed}["system"]
+    system = "" if system is None else str(system)
     check_choice("system", system, systems)
     for key in {*typed, *merged}:
         if row_of(key).affects == "system":
@@ -213,10 +211,7 @@ def _update(merged, source):
 
 
 def _load(path):
-    try:
-        return _parse(pathlib.Path(path).read_text(encoding="utf-8"), path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8 ({error})")
+    return _parse(pathlib.Path(path).read_bytes(), path)
 
 
 def _parse(text, where):

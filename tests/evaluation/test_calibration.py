@@ -13,13 +13,16 @@ from hypothesis import (
 )
 
 from mlkd_lobes.evaluation.calibration import (
-    accuracy_over_coverage,
     calibration_error,
     cross_entropy,
     fit_temperature,
     soften,
 )
-from mlkd_lobes.evaluation.comparison import find_runs, pool
+from mlkd_lobes.evaluation.comparison import (
+    accuracy_over_coverage,
+    find_runs,
+    pool,
+)
 from mlkd_lobes.evaluation.page import page_html
 from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.noise.add_noise import CLEAN

@@ -4,12 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForAudioClassification
 
+from mlkd_lobes.deployment.models import open_classifier
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.models.classifier import (
-    EmotionClassifier,
-    load_classifier,
-    open_classifier,
-)
+from mlkd_lobes.models.classifier import EmotionClassifier, load_classifier
 from mlkd_lobes.models.encoder import SSLEncoder
 from mlkd_lobes.models.slim import LAYER, narrowed
 

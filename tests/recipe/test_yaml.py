@@ -8,6 +8,7 @@ import train
 from experiment import YAML
 from hyperpyyaml import load_hyperpyyaml
 
+from mlkd_lobes.deployment.models import open_classifier
 from mlkd_lobes.models.distillation import FeatureLoss, MultiLevelProjection
 from mlkd_lobes.models.encoder import SSLEncoder
 from mlkd_lobes.noise.add_noise import CLEAN, Condition
@@ -127,8 +128,8 @@ def test_head_and_front_end_follow_their_keys(finished, experiment):
         head_projection=24,
     )
     folder = experiment.arguments["output_folder"] / "teacher/model"
-    model = train.classifier.open_classifier(folder)
-    start = train.classifier.open_classifier(
+    model = open_classifier(folder)
+    start = open_classifier(
         finished.arguments["output_folder"] / "random/model"
     )
     assert model.head.projector.out_features == 24

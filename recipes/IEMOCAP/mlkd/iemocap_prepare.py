@@ -7,11 +7,11 @@ counted per session and class and compared with the complete corpus before anyth
 is written.
 """
 
-import pathlib
 import re
 from collections import Counter, namedtuple
 
 from mlkd_lobes.data import manifests
+from mlkd_lobes.data.corpora import find_root
 from mlkd_lobes.data.manifests import UNLABELLED
 from mlkd_lobes.data.protocols import Protocol
 from mlkd_lobes.errors import InputError, listing
@@ -103,7 +103,7 @@ def prepare_iemocap(
     InputError
         If the corpus is not as expected; the message lists the differences.
     """
-    root = find_release(data_folder)
+    root = find_root(data_folder, "IEMOCAP", SESSIONS, any)
     turns, problems = read_turns(root)
     mapping = manifests.emotion_map("IEMOCAP", LABEL_MAP, label_map, labels)
     stamp = {
@@ -128,37 +128,6 @@ def prepare_iemocap(
     manifests.measure(used, data_folder)
     _check_durations(turns, used, partial_corpus)
     manifests.write_manifests(save_folder, splits, labels, stamp)
-
-
-def find_release(data_folder):
-    """Checks that a folder is the corpus.
-
-    Arguments
-    ---------
-    data_folder : str
-        The folder given.
-
-    Returns
-    -------
-    pathlib.Path
-        The same.
-
-    Raises
-    ------
-    InputError
-        If it has no session; names a folder below it that has.
-    """
-    root = pathlib.Path(data_folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
-    if any((root / session).is_dir() for session in SESSIONS):
-        return root
-    below = [*root.glob("*/Session[1-5]"), *root.glob("*/*/Session[1-5]")]
-    inner = [str(path.parent) for path in sorted(below)]
-    raise InputError(
-        f"{root}: is not IEMOCAP: expected the folders Session1 to Session5 "
-        f"in it; such folders are in: {', '.join(inner[:1]) or 'none below it'}"
-    )
 
 
 def wav_path(turn):
