@@ -6,7 +6,6 @@ returns probabilities [waveforms, labels]. Only the torch model imports PyTorch.
 
 from __future__ import annotations
 
-import functools
 import json
 
 import numpy as np
@@ -40,17 +39,13 @@ def move(module, device):
 
 def open_classifier(folder):
     """A Hugging Face audio classifier as ours, whatever its labels."""
-    from transformers import AutoConfig
-
     from mlkd_lobes.models.classifier import load_classifier
-    from mlkd_lobes.models.encoder import SSLEncoder, opening
+    from mlkd_lobes.models.encoder import SSLEncoder
 
-    folder = str(folder)
-    with opening(folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    labels = [config.id2label[i] for i in range(config.num_labels)]
-    factory = functools.partial(SSLEncoder, save_path=folder)
-    return load_classifier(folder, factory, labels)
+    encoder = SSLEncoder(str(folder), str(folder))
+    names = encoder.config.id2label
+    labels = [names[i] for i in range(len(names))]
+    return load_classifier(folder, lambda source: encoder, labels)
 
 
 class TorchModel:
