@@ -57,8 +57,9 @@ ROW = {
         ]
     ),
     "test_debug_checks": '"file_exists=['
-    "mlkd/train_log.txt,mlkd/log.txt,mlkd/env.log,mlkd/hyperparams.yaml,"
-    'mlkd/results.json,mlkd/predictions.csv.gz,teacher/model/config.json]"',
+    "mlkd_semi/train_log.txt,mlkd_semi/log.txt,mlkd_semi/env.log,"
+    "mlkd_semi/hyperparams.yaml,mlkd_semi/results.json,"
+    'mlkd_semi/predictions.csv.gz,teacher/model/config.json]"',
     "performance": "",
 }
 
