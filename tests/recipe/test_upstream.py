@@ -49,7 +49,9 @@ def test_the_row_is_added_once(upstream, tmp_path):
     row = dict(zip(header, rows[3]))
     for key in ("Script_file", "Hparam_file", "Data_prep_file", "Readme_file"):
         assert (ROOT / row[key]).is_file()
-    assert row["test_debug_checks"].startswith("file_exists=[mlkd_semi/train_log")
+    assert row["test_debug_checks"].startswith(
+        "file_exists=[mlkd_semi/train_log"
+    )
 
 
 def test_only_the_imports_of_train_are_laid(upstream, tmp_path):
