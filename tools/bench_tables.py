@@ -94,7 +94,7 @@ def peer_table(result):
         [row["name"], f"{row['median_seconds']:.1f}", f"{row['ratio']:.1f} x"]
         for row in result["variants"]
     ]
-    return markdown(["a training step", "s", "speed"], rows)
+    return markdown(["a training step, 1 thread", "s", "speed"], rows)
 
 
 def on_gpu(result):

@@ -99,9 +99,14 @@ def find_root(folder, name, expected, enough=all):
         raise FileNotFoundError(f"{folder}: no such folder")
     if enough((folder / part).is_dir() for part in expected):
         return folder
-    below = [*folder.glob("*/*/"), *folder.glob("*/*/*/")]
-    inner = [str(p.parent) for p in sorted(below) if p.name in expected]
+    missing = [part for part in expected if not (folder / part).is_dir()]
+    inner = [
+        str(below)
+        for below in sorted([*folder.glob("*/"), *folder.glob("*/*/")])
+        if enough((below / part).is_dir() for part in expected)
+    ]
     raise InputError(
         f"{folder}: is not {name}, which has the folders {', '.join(expected)}; "
-        f"such folders are in: {', '.join(inner[:1]) or 'none below it'}"
+        f"missing here: {', '.join(missing)}; such folders are in: "
+        f"{', '.join(inner[:1]) or 'none below it'}"
     )

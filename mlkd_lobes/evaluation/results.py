@@ -192,8 +192,10 @@ def write_run(folder, header, predictions, cost):
         }
         table = predictions[prediction_columns(labels)]
         text = table.to_csv(index=False, lineterminator="\n")
-        # Without a time stamp, so that equal runs have equal files.
-        parts[PREDICTIONS].write_bytes(gzip.compress(text.encode(), mtime=0))
+        with open(parts[PREDICTIONS], "wb") as raw:
+            # Without name and time, so that equal runs have equal files.
+            with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+                file.write(text.encode())
         write_json(parts[COST], cost)
         write_json(parts[RESULTS], results)
         # New predictions never stand beside old results.

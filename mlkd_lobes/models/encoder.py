@@ -214,7 +214,7 @@ class SSLEncoder(Wav2Vec2):
         channels=1.0,
     ):
         # `override_config` needs them, and is called by the base class.
-        self.keep_layers, self.dropout = n_layers, dropout
+        self.keep_layers, self.dropout, self.source = n_layers, dropout, source
         self.mask_share = mask_share
         with opening(source):
             super().__init__(
@@ -270,7 +270,8 @@ class SSLEncoder(Wav2Vec2):
         transformers.PretrainedConfig
             The one to build.
         """
-        check_choice("encoder", config.model_type, MODEL_TYPES, "model type")
+        known = self.source, config.model_type, MODEL_TYPES, "model type"
+        check_choice(*known)
         if getattr(config, "conv_pos_batch_norm", False):
             raise InputError(
                 "a positional convolution with batch norm (HuBERT's "

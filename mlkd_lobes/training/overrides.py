@@ -79,7 +79,7 @@ def read_settings(hparams_file, command_line, system=None):
         check_values({"systems": source.get("systems", {})})
         recursive_update(systems, source.get("systems", {}))
     if system is None:
-        system = {**defaults, **merged, **typed}["system"]
+        system = {**defaults, **merged, **typed}.get("system")
     system = "" if system is None else str(system)
     check_choice("system", system, systems)
     for key in {*typed, *merged}:
@@ -231,9 +231,8 @@ def _parse(text, where):
 
 def _check_keys(source, defaults, where):
     """A source's values as JSON has them; raises for unknown keys and objects."""
-    known = [name for name in defaults if not name.startswith("__")]
     for key in source:
-        check_choice(where, key, known, "key")
+        check_choice(where, key, defaults, "key")
         if _holds_object(defaults[key]):
             raise InputError(
                 f"{where}: {key} is an object of the YAML file; set the keys "

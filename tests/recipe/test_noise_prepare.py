@@ -1,5 +1,7 @@
 """Noise corpora: types, splits by recording, audible segments, babble."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -270,8 +272,12 @@ def test_musan_layout_is_read(tmp_path):
             assert all(f"/musan/{kind}/" in path for path in paths)
     again = prepare(musan, tmp_path / "two", ["noise", "white"], "musan")
     assert list(again["train"]) == ["noise", "white"]
+    (tmp_path / "another/noise").mkdir(parents=True)
     with pytest.raises(InputError, match=r"such folders are in: .*/musan"):
         prepare(tmp_path, beside(tmp_path), None, "musan")
+    shutil.rmtree(musan / "speech")
+    with pytest.raises(InputError, match="missing here: speech; .* none"):
+        prepare(musan, tmp_path / "three", None, "musan")
 
 
 def test_music_of_one_artist_stays_together(tmp_path, monkeypatch):

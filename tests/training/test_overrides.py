@@ -42,6 +42,14 @@ def test_systems_are_overrides():
     assert resolve("system: mlkd", system="teacher")["network"] == "teacher"
 
 
+def test_a_yaml_file_without_a_system_is_refused(tmp_path):
+    copy = tmp_path / "own.yaml"
+    text = pathlib.Path(YAML).read_text(encoding="utf-8")
+    copy.write_text(text.replace("\nsystem: mlkd_semi\n", "\n"))
+    with pytest.raises(InputError, match="no system ''; .* student_noisy"):
+        resolve("", copy)
+
+
 def test_the_command_line_wins(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("seed: 5\nunlabelled: False\nstudent_epochs: 3\n")
