@@ -34,7 +34,7 @@ CALIBRATED = "ravdess/calibrated.zip"
 # A recording of an angry test speaker of fold 1.
 EXAMPLE = "03-01-05-02-01-02-14"
 TABLE, TABLE_40 = "ravdess/table.zip", "ravdess/table_40.zip"
-EMODB = "emodb/table.zip"
+EMODB, ASED = "emodb/table.zip", "ased/table.zip"
 # Folds on whose test speakers no setting was chosen.
 UNSEARCHED = (4, 5, 6)
 # Whose calibration is shown, and the SNRs of validation.
@@ -50,6 +50,14 @@ COMPARED = [
     "mlkd - teacher, clean",
     "mlkd - student_noisy, clean",
     "mlkd - student_noisy, unseen noise",
+]
+# On ASED, where mlkd_semi is called `semi`.
+CONFIRMED = [
+    "semi - student_noisy",
+    "semi - control",
+    "semi - teacher, clean",
+    "semi - student_noisy, clean",
+    "semi - student_noisy, unseen noise",
 ]
 # Title, system, the other one, results, epochs.
 ANSWERS = [
@@ -276,6 +284,7 @@ def blocks():
         for name, found in long.items()
     }
     searches = {n: search_table(*search) for n, search in SEARCHES.items()}
+    searches["ASED"] = report.report_text(pooled(ASED), CONFIRMED, short=True)
     results |= {
         "answers": answers(),
         "aims": aims(),
