@@ -385,3 +385,10 @@ def test_further_signals_reach_the_ratio():
         options = DynamicItemDataset(data), 12, 4, 1, ratio, crops
         n = sum(map(len, TrainingBatchSampler(*options))) - 60
         assert n == pytest.approx(60 * ratio, rel=0.15)
+
+
+def test_a_row_without_all_fields_is_refused(speech, tmp_path):
+    table = tmp_path / "short.csv"
+    table.write_text("path,speaker\na.wav\n")
+    with pytest.raises(InputError, match="line 2: expected 2 fields"):
+        crops_of(str(table), tmp_path)
