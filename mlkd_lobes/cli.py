@@ -22,7 +22,7 @@ from mlkd_lobes.deployment import BACKENDS
 from mlkd_lobes.errors import InputError, run_command
 from mlkd_lobes.files import atomic_path, expand_home, write_json
 
-# Longest window and batch, and shortest, in seconds.
+# Bounds of --window, --batch_length and --hop, in seconds.
 LONGEST, SHORTEST = 3600, 0.1
 
 
@@ -331,7 +331,7 @@ def _check_output(option, path, inputs):
         raise InputError(f"--{option}: {path} is a folder")
     taken = {os.path.realpath(name) for name in inputs}
     if os.path.realpath(path) in taken or path.lower().endswith(AUDIO_SUFFIXES):
-        raise InputError(f"--{option}: {path} is an input of it, or audio")
+        raise InputError(f"--{option}: {path} is an input or an audio file")
 
 
 @contextlib.contextmanager
@@ -341,8 +341,10 @@ def _output(path, streamed):
     if path is None:
         yield sys.stdout
         return
-    whole = contextlib.nullcontext(path) if streamed else atomic_path(path)
-    with whole as place, open(place, "w", newline="", encoding="utf-8") as file:
+    opened = contextlib.nullcontext(path) if streamed else atomic_path(path)
+    with opened as place, open(
+        place, "w", newline="", encoding="utf-8"
+    ) as file:
         yield file
 
 

@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 # Most messages of one kind that an error lists.
-MOST_LISTED = 10
+MAX_LISTED = 10
 
 
 def check_choice(key, value, known, kind=None):
@@ -66,7 +66,7 @@ def check_columns(path, required, header):
         )
 
 
-def listing(title, problems, most=MOST_LISTED):
+def listing(title, problems, most=MAX_LISTED):
     """A count and the first of many messages.
 
     Arguments

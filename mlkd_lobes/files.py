@@ -20,7 +20,7 @@ from mlkd_lobes.errors import InputError, check_columns
 PARTIAL_PREFIX = ".partial-"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # With less free space than this, in bytes, a disk counts as full.
-LEAST_FREE_BYTES = 1 << 16
+MIN_FREE_BYTES = 1 << 16
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def report_full_disk(path):
         yield
     except Exception as error:
         existing = next(folder for folder in path.parents if folder.exists())
-        if shutil.disk_usage(existing).free >= LEAST_FREE_BYTES:
+        if shutil.disk_usage(existing).free >= MIN_FREE_BYTES:
             raise
         raise InputError(
             f"{path}: the disk is full; free some space and repeat the command"
@@ -122,7 +122,7 @@ def refuse_lfs_pointer(path):
     Raises
     ------
     InputError
-        Naming it, and what to do.
+        Naming the file and the command that downloads it.
     """
     with open(path, "rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
@@ -243,7 +243,7 @@ def spelled(folder, name):
     Returns
     -------
     str
-        Of the file that exists, else unchanged.
+        The spelling of the file that exists, else the name unchanged.
 
     Example
     -------
@@ -260,7 +260,7 @@ def spelled(folder, name):
 
 
 def expand_home(value):
-    """A setting or option with "~/" replaced by the user's folder.
+    """Expands a leading "~" in a setting or option, as a shell does.
 
     Arguments
     ---------
@@ -270,7 +270,7 @@ def expand_home(value):
     Returns
     -------
     object
-        The same with other texts.
+        The value with all its strings expanded.
     """
     if isinstance(value, str) and value.startswith("~"):
         return os.path.expanduser(value)

@@ -30,7 +30,7 @@ def speech_bounds(path, start=None, stop=None):
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; read as a whole.
+        The file; decoded at once.
     start : float, optional
         Where to begin, in seconds; default: the file's beginning.
     stop : float, optional

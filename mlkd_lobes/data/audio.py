@@ -43,7 +43,7 @@ LOWEST_RATE, HIGHEST_RATE = 4000, 384000
 # Full scale is 1; programs that store integers as floats reach 2^31.
 LARGEST_SAMPLE = 1e10
 # Even silence needs more than a byte for so many samples in any format.
-MOST_PER_BYTE = 2**16
+MAX_PER_BYTE = 2**16
 # A given end may lie so far behind the end of the file, in seconds: tables round.
 TOLERANCE = 0.02
 
@@ -73,7 +73,7 @@ def list_audio(folder):
 def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
     """The audio files below a folder, one after the other.
 
-    Hidden files (`._*`) and the noise of prepared runs are left out.
+    Hidden files (`.*`) and folders that were prepared here are left out.
 
     Arguments
     ---------
@@ -152,7 +152,7 @@ def _info(sound, path, size):
     """The header of an open file; see `audio_info`."""
     if not 0 < sound.frames <= UNKNOWN:
         raise InputError(f"{path}: its header gives no length; convert it")
-    most = MOST_PER_BYTE * size
+    most = MAX_PER_BYTE * size
     if sound.frames * sound.channels > most or _is_cut(sound, path, size):
         raise InputError(f"{path}: truncated, shorter than in its header")
     frames, rate = sound.frames, sound.samplerate
@@ -183,7 +183,7 @@ def _open(path):
 
 def _sound(path, file, size):
     """An open file as a SoundFile."""
-    str(path).encode()  # what cannot be written to a table
+    str(path).encode()  # raises if the name is not UTF-8
     if size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes)")
     inside = isinstance(path, Member)
@@ -209,16 +209,16 @@ def _is_cut(sound, path, size):
         with open_file(path) as (file, _):
             count = re.search(rb"sample_count -i (\d+)", file.read(1024))
         return bool(count) and sound.frames < int(count[1])
-    claims = re.findall(
+    sizes = re.findall(
         r"^\s*(?:data|SSND|Data [sS]ize) *: (\d+)(?: \(should be (\d+))?",
         sound.extra_info,
         re.MULTILINE,
     )
-    for claimed, found in claims:
-        claimed, found = int(claimed), int(found or size)
+    for stated, found in sizes:
+        stated, found = int(stated), int(found or size)
         # Programs that write to a pipe leave a size of 2 GiB, or 4.
-        piped = 0x7FFF0000 <= claimed <= 0x80000000
-        if claimed > found and not (piped or 0 <= 0xFFFFFFFF - claimed < 4096):
+        piped = 0x7FFF0000 <= stated <= 0x80000000
+        if stated > found and not (piped or 0 <= 0xFFFFFFFF - stated < 4096):
             return True
     return False
 

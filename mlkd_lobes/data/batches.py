@@ -27,8 +27,8 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# Utterances of an evaluated batch: each is an open file between processes.
-MOST_EVALUATED = 32
+# Utterances per evaluation batch; each is passed to the Brain as an open file.
+MAX_EVALUATED = 32
 # What is read from a manifest's entries; wav and length are required.
 MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")
 
@@ -108,7 +108,7 @@ def repeat_labelled(dataset, ratio):
     dataset : DynamicItemDataset
         From `read_manifest`.
     ratio : float
-        How often, at least.
+        Copies of each utterance, rounded up.
     """
     for name in list(dataset.data_ids):
         for number in range(math.ceil(ratio)):
@@ -186,7 +186,7 @@ def _evaluation_item(labels, conditions, mix, utterance, wav, start, stop, emo):
     return wavs, conditions, labels.index(emo)
 
 
-def evaluation_batches(dataset, n_conditions, longest):
+def evaluation_batches(dataset, n_conditions, batch_seconds):
     """Utterances of similar length, as many as a batch may hold.
 
     Arguments
@@ -195,8 +195,8 @@ def evaluation_batches(dataset, n_conditions, longest):
         From `read_manifest`.
     n_conditions : int
         Conditions of every utterance.
-    longest : float
-        Seconds per batch, of all conditions and padding included; a single
+    batch_seconds : float
+        Length of a batch, of all conditions and padding included; a single
         utterance may have more.
 
     Returns
@@ -208,7 +208,7 @@ def evaluation_batches(dataset, n_conditions, longest):
     batches = [[]]
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         seconds = (len(batches[-1]) + 1) * n_conditions * lengths[i]
-        full = seconds > longest or len(batches[-1]) == MOST_EVALUATED
+        full = seconds > batch_seconds or len(batches[-1]) == MAX_EVALUATED
         if batches[-1] and full:
             batches.append([])
         batches[-1].append(i)
@@ -365,7 +365,9 @@ class TrainingBatchSampler(Sampler):
         self.ratio, self.further = ratio, [[] for _ in self.bounds]
         for i in np.flatnonzero(further).tolist():
             self.further[self._bucket(i)].append(i)
-        ends = [crops.up_to(bound) if crops else 0 for bound in self.bounds]
+        ends = [
+            crops.count_up_to(bound) if crops else 0 for bound in self.bounds
+        ]
         # The indices of the crops of each bucket.
         ends = [len(entries) + end for end in ends]
         self.crops = list(map(range, [len(entries), *ends], ends))
@@ -409,7 +411,7 @@ class TrainingBatchSampler(Sampler):
         yield from generator.sample(crops, min(most, len(crops)))
 
     def _fill(self, batch, queue, bucket, number):
-        """So many further signals for a batch, if there is room for them."""
+        """Takes up to `number` further signals that fit into a batch."""
         added, longest = [], max(self.lengths[i] for i in batch)
         room = (1 + self.ratio) * self.max_batch_length
         for i in itertools.islice(queue, number):

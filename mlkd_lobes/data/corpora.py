@@ -85,7 +85,7 @@ def find_root(folder, name, expected, enough=all):
     Returns
     -------
     pathlib.Path
-        The same.
+        The folder given.
 
     Raises
     ------

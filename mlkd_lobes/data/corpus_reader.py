@@ -1,7 +1,7 @@
 """Reads an emotion corpus by its entry in corpora.yaml.
 
 Files are found at any depth, in any case and audio format; the result is a row per
-utterance. What a copy lacks, repeats or names otherwise is told.
+utterance. Missing, repeated and misnamed files are reported.
 """
 
 import csv
@@ -121,7 +121,7 @@ def _chosen(corpus, rows, select):
         if not values <= set(known):
             fields = ", ".join(re.findall(r"\?P<(\w+)>", corpus["names"]))
             raise InputError(
-                f"select: {field} {', '.join(sorted(values))} is not there; found: "
+                f"select: {field} {', '.join(sorted(values))} is unknown; found: "
                 f"{', '.join(known) or f'no such field, but {fields}'}"
             )
         rows = [row for row in rows if row[field] in values]
@@ -129,7 +129,7 @@ def _chosen(corpus, rows, select):
 
 
 def _join(root, rows, table, optional=False):
-    """Adds the fields of a table to rows; returns what of it has no row."""
+    """Adds the fields of a table to rows; returns its lines without a row."""
     if table is None:
         return set()
     opened, used, missing = {}, defaultdict(set), []
@@ -143,7 +143,7 @@ def _join(root, rows, table, optional=False):
         if key not in opened[names]:
             missing.append(f"{row['path']}: not in {names[0]}")
     if missing and not optional:
-        logger.warning(listing("audio files are in no table", missing))
+        logger.warning(listing("audio files are missing from tables", missing))
     return {
         f"{key} of {names[0]}"
         for names, lines in opened.items()
@@ -217,7 +217,7 @@ def _without_repetitions(root, rows):
                 differ.append(f"{other['path']} and {row['path']}")
     if differ:
         raise InputError(
-            listing("utterances are there twice with other contents", differ)
+            listing("utterances occur twice with different contents", differ)
             + "\nGive the folder of one of the copies as --data_folder."
         )
     if again:
@@ -227,12 +227,12 @@ def _without_repetitions(root, rows):
 
 
 def _shortfall(complete, rows):
-    """What a complete copy has more, as text; empty if nothing."""
+    """Compares the counts with a complete copy's; a line of text if they differ."""
     speakers, (files, people) = Counter(r["speaker"] for r in rows), complete
     if len(rows) == files and len(speakers) == (people or len(speakers)):
         return []
     counts = ", ".join(f"{s} {n}" for s, n in sorted(speakers.items()))
     return [
-        f"{len(rows)} utterances of {len(speakers)} speakers; complete, it has "
+        f"{len(rows)} utterances of {len(speakers)} speakers; a complete copy has "
         f"{files} of {people or 'several'}. By speaker: {counts}"
     ]

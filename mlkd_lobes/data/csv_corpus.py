@@ -21,7 +21,7 @@ def read_manifest_csv(manifest, columns):
     manifest : pathlib.Path
         The file.
     columns : dict
-        Its columns to the names above.
+        Maps the file's column names to the names above.
 
     Returns
     -------

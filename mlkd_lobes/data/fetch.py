@@ -2,7 +2,7 @@
 
 Interrupted downloads go on where they stopped, unpacked folders are complete or
 absent, and checksums are compared where the owner publishes them; otherwise the
-SHA-256 found is told.
+SHA-256 of the download is printed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 
 
 def fetch(name: str, folder) -> None:
-    """Downloads and unpacks a corpus of `SOURCES`, or says where to ask for it."""
+    """Downloads and unpacks a corpus, or raises with directions to obtain it."""
     check_choice("corpus", name, SOURCES)
     source, folder = SOURCES[name], pathlib.Path(folder)
     place, only = source["source"], source.get("only", "")

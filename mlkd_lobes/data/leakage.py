@@ -1,8 +1,8 @@
 """Overlaps between splits: speakers, sessions, files, noise recordings.
 
 A result means nothing if the test's speakers, sessions or noise recordings were
-trained on. A protocol may share them if it declares so, as a corpus' own split does
-that is not by speaker; every table then says it.
+trained on. A protocol may share them if it declares so, as a corpus' own split that
+is not by speaker does; every table then states it.
 """
 
 import itertools
@@ -130,14 +130,14 @@ def noise_sources(splits):
 
 
 def check_copies(splits, refuse):
-    """Warns of recordings that come more than once, under other names.
+    """Warns of identical recordings under different names.
 
     Arguments
     ---------
     splits : dict of str to list of dict
         Entries per split: `wav`, its `sha256`, and `speaker`.
     refuse : bool
-        Whether one of two speakers in two splits is an error.
+        Whether a copy from another speaker in another split is an error.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def check_copies(splits, refuse):
         spoiled = refuse and all(several[:2])
         copies["refuse" if spoiled else "warn"].append(text)
     if copies["refuse"]:
-        title = "recordings of one content, of two speakers in two splits"
+        title = "recordings are identical, but of two speakers in two splits"
         raise InputError(listing(title, copies["refuse"]))
     if copies["warn"]:
         title = "recordings come more than once under other names"

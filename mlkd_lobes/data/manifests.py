@@ -25,7 +25,7 @@ SPLITS = ("train", "valid", "test")
 UNLABELLED = "unlabelled"
 STAMP = audio.OWN_OUTPUT
 # Speakers of a split that the log names.
-MOST_NAMED = 20
+MAX_NAMED = 20
 
 
 def is_prepared(save_folder, stamp, suffix=".json"):
@@ -231,7 +231,7 @@ def report_differences(corpus, differences, partial_corpus):
     """
     if not differences:
         return
-    report = f"{corpus} is not as its owners ship it.\n" + "\n".join(
+    report = f"{corpus} differs from the published corpus.\n" + "\n".join(
         differences
     )
     if not partial_corpus:
@@ -347,11 +347,11 @@ def _describe(entries, labels):
     for name, rows in entries.items():
         counts = Counter(row["emo"] or UNLABELLED for row in rows)
         speakers = sorted({row["speaker"] or "unnamed" for row in rows})
-        names = ", ".join(speakers[:MOST_NAMED])
+        names = ", ".join(speakers[:MAX_NAMED])
         shown = [f"{key} {counts[key]}" for key in [*labels, UNLABELLED]]
         lines.append(
             f"{name} {len(rows)} utterances ({', '.join(shown)}), "
-            f"{len(speakers)} speakers ({names}{' …' * (len(speakers) > MOST_NAMED)})"
+            f"{len(speakers)} speakers ({names}{' …' * (len(speakers) > MAX_NAMED)})"
         )
     return "\n".join(lines)
 
@@ -397,7 +397,7 @@ def read_entries(path):
 
 
 def describe_split(paths):
-    """What tables say of a split.
+    """Describes a split for results.json and the tables of a report.
 
     Arguments
     ---------
@@ -414,5 +414,5 @@ def describe_split(paths):
     sha256 = files.text_sha256([sorted(read_entries(path)) for path in paths])
     stamp = paths[0].with_name(STAMP)
     about = files.read_json(stamp, dict) if stamp.is_file() else {}
-    told = {k: about[k] for k in ("label_map", "note") if about.get(k)}
-    return {"split_sha256": sha256, **told}
+    stamped = {k: about[k] for k in ("label_map", "note") if about.get(k)}
+    return {"split_sha256": sha256, **stamped}

@@ -2,7 +2,7 @@
 
 Most begin with a frame that holds their number of frames. Of the others, decoders
 estimate the length from the file's size, which tags, pictures and a variable bit
-rate spoil: they stop too early, or promise more than there is.
+rate distort: decoding stops too early, or the stated length is too large.
 """
 
 import functools

@@ -42,13 +42,13 @@ def members(shard):
     try:
         with tarfile.open(shard, "r:") as tar:
             while (info := tar.next()) is not None:
-                # Otherwise the archive remembers all that it has read.
+                # Otherwise tarfile keeps all members that it has read.
                 tar.members = []
                 if info.isfile():
                     place = info.offset_data, info.size
                     yield Member(str(shard), info.name, *place)
     except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"{shard}: is not a whole tar archive ({error})")
+        raise InputError(f"{shard}: is not a complete tar archive ({error})")
 
 
 @contextlib.contextmanager

@@ -45,11 +45,11 @@ where crops.rowid = ?
 COUNT = "select count(*) from crops where round(stop - start, 4) <= ?"
 
 
-def place_of(folder, sources, lengths, held_out):
-    """The database of some unlabelled speech; other crops are in another one.
+def database_path(folder, sources, lengths, held_out):
+    """The path of the database of these sources, crop lengths and held-out speech.
 
-    So the one that a running training reads is never overwritten. A changed table,
-    shard or folder means another one, too.
+    Other inputs, or a changed table, shard or folder, give another path: the
+    database that a running training reads is never overwritten.
 
     Arguments
     ---------
@@ -66,7 +66,7 @@ def place_of(folder, sources, lengths, held_out):
     speakers = [[entry["wav"], entry["speaker"]] for entry in held_out]
     digest = hashlib.sha256(files.text_sha256([lengths, speakers]).encode())
     for source in _as_list(sources):
-        for path in _opened(source):
+        for path in _source_files(source):
             state = os.stat(path)
             digest.update(
                 f"{path} {state.st_size} {state.st_mtime_ns} ".encode()
@@ -86,7 +86,7 @@ def _table_of(source):
     return table
 
 
-def _opened(source):
+def _source_files(source):
     """Paths of the table or shard that a source is, or of all files in it."""
     table = _table_of(pathlib.Path(source).absolute())
     if not table.is_dir():
@@ -98,14 +98,14 @@ def prepare_unlabelled(database, sources, lengths, held_out):
     """Lists unlabelled recordings and cuts them, unless that is done.
 
     The lengths of crops are drawn from those of the labelled utterances; a
-    recording that is no longer than its draw stays whole. Left out, with a
+    recording that is no longer than its draw is not cut. Left out, with a
     warning: recordings and named speakers that are held out, and what cannot be
     read.
 
     Arguments
     ---------
     database : pathlib.Path
-        From `place_of`.
+        From `database_path`.
     sources : str or list of str
         Folders with audio or shards at any depth, or with a manifest.csv (path,
         and optionally speaker, start, end in seconds); or the path of such a
@@ -342,8 +342,8 @@ class Crops(Dataset):
     def __len__(self):
         return self.number
 
-    def up_to(self, seconds):
-        """Number of the crops that are no longer.
+    def count_up_to(self, seconds):
+        """Number of crops that are at most this long.
 
         Arguments
         ---------

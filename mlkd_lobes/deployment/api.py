@@ -49,7 +49,7 @@ class EmotionModel:
 
     @staticmethod
     def _windows(samples, sample_rate, window):
-        """Windows of samples and their places."""
+        """Yields equally long windows of samples, each as (None, waveform)."""
         shape = samples.shape
         if len(shape) not in (1, 2) or not 0 < shape[-1] <= shape[0]:
             raise InputError(

@@ -1,4 +1,4 @@
-"""A page on this machine: a recording, noise, and what models make of it.
+"""Serves a page on this machine that classifies a recording mixed with noise.
 
 > python -m mlkd_lobes app exported --compare=teacher --noise_folder=musan
 
@@ -37,7 +37,7 @@ from mlkd_lobes.deployment import listening  # noqa: E402
 from mlkd_lobes.errors import InputError  # noqa: E402
 from mlkd_lobes.evaluation import figures  # noqa: E402
 
-ADDRESS, MOST_UPLOADED = "127.0.0.1", "50mb"
+ADDRESS, MAX_UPLOADED = "127.0.0.1", "50mb"
 # Seconds: how often old files are looked for, and how old they get.
 SWEEP, AGE = 60, 3600
 # Answers at a time; the others wait in a line of this length.
@@ -134,8 +134,8 @@ def responder(models, noises):
         text = listening.summary(found, models)
         with DRAWING:
             charts = bars(found, labels), lines(found, labels)
-        # Gradio's own name is that of the content: while one client is sent the
-        # file, the same request of another would write it again.
+        # Gradio would name the file by its content: an equal request of another
+        # client would rewrite it while it is being sent.
         folder = tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])
         path = os.path.join(folder, "mixture.wav")
         soundfile.write(path, found.mixture, SAMPLE_RATE)
@@ -182,7 +182,7 @@ def build(models, noises) -> gr.Blocks:
 
 
 def serve(models, noises, port=None, wait=True):
-    """Starts the page; returns it when it does not wait for Ctrl-C."""
+    """Serves the page, with `wait` until Ctrl-C; returns page, address and folder."""
     folder = tempfile.mkdtemp(prefix="mlkd-app-")
     os.environ["GRADIO_TEMP_DIR"] = folder
     page = build(models, noises).queue(max_size=WAITING)
@@ -196,7 +196,7 @@ def serve(models, noises, port=None, wait=True):
             share=False,
             quiet=True,
             prevent_thread_lock=True,
-            max_file_size=MOST_UPLOADED,
+            max_file_size=MAX_UPLOADED,
             ssr_mode=False,
             footer_links=[],
             theme=gr.themes.Default(font=SANS, font_mono=MONO),

@@ -22,8 +22,8 @@ def card_text(about: dict, cost: dict, training: dict, **measured) -> str:
     """The card: Markdown with metadata that model hubs read.
 
     about: results.json; training: from `describe_training`; measured: config,
-    parity, int8 (or None), sizes of the files, and the fewest samples that plain
-    Hugging Face code takes, `shortest`.
+    parity, int8 (or None), temperature, sizes of the files, and `shortest`, the
+    fewest samples that plain Hugging Face code accepts.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

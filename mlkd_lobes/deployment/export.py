@@ -91,7 +91,7 @@ def export(
 
 
 def _parity_waveforms(speech):
-    """Test utterances, each under another condition."""
+    """Yields test utterances, one condition each, in turn."""
     places = itertools.cycle(range(len(speech.conditions)))
     found = zip(speech.test(), places)
     for utterance, i in itertools.islice(found, PARITY_UTTERANCES):
@@ -99,7 +99,7 @@ def _parity_waveforms(speech):
 
 
 def _quantise(folder, speech):
-    """Writes the fastest INT8 graph that passes the gate; what was measured."""
+    """Writes the first INT8 graph that agrees enough, else the best that passes."""
     wavs = list(speech.training(CALIBRATION_UTTERANCES))
     # Calibration needs complete strides.
     wavs = wavs[: len(wavs) // graph.STRIDE * graph.STRIDE] or wavs
@@ -110,7 +110,7 @@ def _quantise(folder, speech):
         graph.write_int8(source, target, wavs, n_float32)
         found = parity.predict_test(target, speech)
         measured = parity.compare_int8(expected, found, speech.labels)
-        lost = parity.loss_of_int8(measured)
+        lost = parity.int8_failure(measured)
         if not lost:
             passed[n_float32] = measured
             if measured["untrimmed"]["agreement"] >= parity.AGREEMENT:

@@ -1,4 +1,4 @@
-"""What models make of a recording in noise: the app's answers, without its page.
+"""Classifies a recording mixed with noise: the app's computations, without its page.
 
 A recording is mixed with a noise at an SNR; every model's probabilities are given for
 the mixture, for the recording at other SNRs, and of long ones window by window.
@@ -20,7 +20,7 @@ from mlkd_lobes.noise import generated
 from mlkd_lobes.noise.corpora import read_csv_corpus, read_esc, read_folder
 from mlkd_lobes.noise.mixing import mix
 
-# In seconds: the longest recording, and the longest that is no long one.
+# Seconds: the longest recording accepted, and the longest classified as one window.
 LONGEST, SHORT = 600, 20
 WINDOW, HOP = 4.0, 2.0
 SNRS = (-10, -5, 0, 5, 10, 15, 20)
@@ -146,7 +146,7 @@ def _classified(model, wavs):
 
 
 def summary(answer: Answer, models) -> str:
-    """A sentence per model: its emotion and probability, and long ones' shares."""
+    """A line per model: its emotion and probability, the mean over windows."""
     lines = []
     for name, probabilities in answer.probabilities.items():
         mean, labels = probabilities.mean(0), models[name].labels

@@ -28,7 +28,7 @@ INTERFACE = "custom_interface.py:CustomEncoderWav2vec2Classifier"
 
 
 def as_probabilities(scores) -> np.ndarray:
-    """Rows that sum to one; others are taken for logits or their logarithms.
+    """Rows that sum to one; others are taken for logits or log-probabilities.
 
     >>> as_probabilities(np.array([[0.25, 0.75], [3.0, 3.0]])).tolist()
     [[0.25, 0.75], [0.5, 0.5]]

@@ -79,8 +79,8 @@ def predict_test(path, speech) -> dict:
 
 
 def with_silence(wav) -> np.ndarray:
-    """An utterance as nobody trimmed it: half as long as itself, digital silence
-    before it, and behind it a noise of one step of 16 bits."""
+    """An untrimmed version of an utterance: before it silence of half its length,
+    after it as much noise of one 16-bit step."""
     before = np.zeros(len(wav) // 2, np.float32)
     after = np.random.default_rng(0).integers(-1, 2, len(before)) / 2**15
     return np.concatenate([before, wav, after.astype(np.float32)])
@@ -106,8 +106,8 @@ def compare_int8(float32, int8, labels) -> dict:
     return summary
 
 
-def loss_of_int8(summary) -> str | None:
-    """Where INT8 lost more UA than allowed on clean or noisy test speech."""
+def int8_failure(summary) -> str | None:
+    """An error message if INT8 lost too much UA on clean or noisy speech, else None."""
     for part in ("clean", "noisy"):
         found = summary[part]
         lost = found["UA_float32"] - found["UA_int8"]

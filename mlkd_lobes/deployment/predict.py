@@ -27,7 +27,7 @@ class Prediction(namedtuple("Prediction", ["part", "probabilities", "speech"])):
 
 
 # Of a window; below it is taken for one without speech.
-LEAST_SPEECH = 0.1
+MIN_SPEECH = 0.1
 
 
 def find_parts(inputs) -> list[Part]:
@@ -147,7 +147,7 @@ def load_vad():
     threads = torch.get_num_threads()
     from silero_vad import get_speech_timestamps, load_silero_vad
 
-    # Its import leaves PyTorch with one.
+    # Importing silero_vad limits PyTorch to one thread.
     torch.set_num_threads(threads)
     model = load_silero_vad()
 
@@ -162,7 +162,7 @@ def load_vad():
 def emotion_of(prediction, labels, min_confidence=0.0) -> str | None:
     """The label of a window; None without speech, or if it is too uncertain."""
     probabilities, speech = prediction.probabilities, prediction.speech
-    silent = speech is not None and speech < LEAST_SPEECH
+    silent = speech is not None and speech < MIN_SPEECH
     if silent or probabilities.max() < min_confidence:
         return None
     return labels[probabilities.argmax()]

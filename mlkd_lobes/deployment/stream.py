@@ -31,7 +31,7 @@ def read_stream(window: float, hop: float, raw_rate=None, descriptor=0):
     """
     blocks = queue.Queue(maxsize=1)
     arguments = descriptor, raw_rate, hop, blocks
-    # Ctrl-C would wait for the end of a read in this thread.
+    # In a thread of its own, since Ctrl-C would wait until a read ends.
     threading.Thread(target=_read, args=arguments, daemon=True).start()
     kept, n_samples = np.zeros(0, np.float32), 0
     while (item := blocks.get()) is not None:

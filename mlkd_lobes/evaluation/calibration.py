@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 # Stored probabilities have six digits; others are not below float32's smallest.
-LEAST_STORED, LEAST = 1e-6, 1e-38
+MIN_STORED, SMALLEST = 1e-6, 1e-38
 # Bounds of the temperature's logarithm: 0.25 to 20.
 RANGE = (np.log(0.25), np.log(20))
 BINS = 15
@@ -28,7 +28,7 @@ def probabilities_of(predictions, labels):
     Returns
     -------
     probabilities : numpy.ndarray
-        [rows, classes], as stored: none is 0.
+        [rows, classes], as stored, zeros raised to 1e-6.
     truth : numpy.ndarray
         Index of the true class [rows].
     """
@@ -36,7 +36,7 @@ def probabilities_of(predictions, labels):
     places = {label: i for i, label in enumerate(labels)}
     truth = predictions["true"].map(places).to_numpy()
     found = predictions[columns].to_numpy(float)
-    return np.maximum(found, LEAST_STORED), truth
+    return np.maximum(found, MIN_STORED), truth
 
 
 def probabilities_of_records(records):
@@ -101,7 +101,7 @@ def soften(probabilities, temperature):
 
 def _logits(probabilities):
     """Logits, up to a constant per row."""
-    return np.log(np.maximum(probabilities, LEAST))
+    return np.log(np.maximum(probabilities, SMALLEST))
 
 
 def fit_temperature(probabilities, truth):

@@ -24,7 +24,7 @@ from mlkd_lobes.noise.add_noise import CLEAN, DISTORTED, Condition
 # What all runs of a report have in common.
 COMMON = ("corpus", "protocol", "labels", "noise_corpus")
 NOISY, CLEAN_SPEECH, UNSEEN = "noisy", "clean", "unseen noise"
-# Of a run's probabilities, in its results.
+# Key of results.json, and column: the temperature of a run's probabilities.
 TEMPERATURE = "temperature"
 # The accuracy for which a share of predictions is looked for.
 ACCURATE = 0.9
@@ -65,7 +65,7 @@ def find_runs(places, folds=None, systems=None) -> list[StoredRun]:
         missing = [str(w) for w in wanted or () if w not in found]
         if missing:
             raise InputError(
-                f"no results of {key} {', '.join(missing)} there; of: "
+                f"no results of {key} {', '.join(missing)} there; found: "
                 f"{', '.join(map(str, found))}"
             )
         runs = [r for r in runs if not wanted or r.results[key] in wanted]
@@ -195,7 +195,7 @@ class System:
 
     def over_coverage(self, shares) -> np.ndarray:
         """UA in noise of the most confident shares of all predictions, and the
-        largest share that is right to nine tenths; mean over seeds."""
+        largest share with 90 % accuracy; mean over seeds."""
         found = []
         for table in self.tables.values():
             p, truth, temperature = self._probabilities(
@@ -354,7 +354,7 @@ def _predictions(run):
     """A run's predictions; raises unless they are those of its results."""
     table, labels = stored.read_predictions(run.folder), run.results["labels"]
     try:
-        belongs = stored.fits(table, run.results)
+        belongs = stored.predictions_match(table, run.results)
     # Text where a number is expected.
     except (TypeError, ValueError) as error:
         raise InputError(f"{run.folder}: its results are damaged ({error})")

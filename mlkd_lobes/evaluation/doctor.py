@@ -27,7 +27,7 @@ from mlkd_lobes.files import composed, read_csv, read_json, spelled
 
 # Below this RMS (-80 dBFS) a file is silent; from this peak a sample is clipped.
 SILENT, CLIPPED = 1e-4, 0.999
-MOST_CLIPPED, MOST_IMBALANCE = 0.01, 5
+MAX_CLIPPED, MAX_IMBALANCE = 0.01, 5
 SHORT, LONG = 0.5, 30.0
 # Read at a time, in seconds.
 BLOCK_SECONDS = 60.0
@@ -98,8 +98,8 @@ def _entries(path, data_folder):
 
 
 def examine_audio(path, start=None, stop=None) -> dict:
-    """seconds, sample_rate, level (RMS in dBFS), clipped (share of
-    samples), the hash of the samples of a file."""
+    """Measures a file: seconds, sample_rate, level (RMS in dBFS), clipped (share
+    of samples) and `audio`, a hash of its samples."""
     first, last, info = audio.frame_bounds(path, start, stop)
     block, samples = round(BLOCK_SECONDS * info.sample_rate), hashlib.sha256()
     n, power, clipped = 0, 0.0, 0
@@ -132,7 +132,7 @@ def audio_findings(name, facts) -> list[Finding]:
         found.append(Finding("error", name, text))
     for wrong, text in (
         (facts["sample_rate"] < 16000, f"only {facts['sample_rate']} Hz"),
-        (facts["clipped"] > MOST_CLIPPED, f"{facts['clipped']:.0%} clipped"),
+        (facts["clipped"] > MAX_CLIPPED, f"{facts['clipped']:.0%} clipped"),
         (facts["seconds"] < SHORT, f"only {facts['seconds']:.2f} s"),
         (facts["seconds"] > LONG, f"as long as {facts['seconds']:.0f} s"),
     ):
@@ -202,7 +202,7 @@ def split_findings(splits) -> list[Finding]:
             continue
         rare = min(counts, key=counts.get)
         most = max(counts.values())
-        if most > MOST_IMBALANCE * counts[rare]:
+        if most > MAX_IMBALANCE * counts[rare]:
             text = f"imbalanced: {counts[rare]} {rare}, {most} of another class"
             found.append(Finding("warning", split, text))
     return found

@@ -55,7 +55,7 @@ def emotion_metrics(true, predicted, labels):
     hits, counts = np.diag(confusion), confusion.sum(1)
     present = counts > 0
     recall = hits / np.maximum(counts, 1)
-    # Twice the hits by predicted and true ones.
+    # Twice the true positives, divided by predicted plus true cases.
     f1 = 2 * hits / np.maximum(counts + confusion.sum(0), 1)
     return {
         "n": int(counts.sum()),

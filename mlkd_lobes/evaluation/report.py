@@ -18,8 +18,8 @@ class Table(namedtuple("Table", ["header", "rows"])):
 
 # Bounds of durations, in seconds.
 DURATIONS = (1, 2, 4)
-DURATION_NAMES = ("< 1 s", "1 to 2 s", "2 to 4 s", "> 4 s")
-# What audEERING's tests ask for in noise; see also `DISTORTIONS`.
+DURATION_NAMES = ("< 1 s", "1 to 2 s", "2 to 4 s", "≥ 4 s")
+# Required in noise by audEERING's tests; see also `DISTORTIONS`.
 NOISE_SNR, NOISE_UNCHANGED = 20, 0.9
 # Shares of predictions that are kept, the most confident ones.
 SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
@@ -27,8 +27,8 @@ SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
 FEW_SPEAKERS = 8
 METHOD = (
     "Folds are pooled, seeds averaged. A noise type's column is the mean over its "
-    'SNRs, "noisy" the mean over the types used in training. Intervals and p '
-    "resample speakers: they hold for these trained models. "
+    'SNRs, "noisy" the mean over the types used in training. Intervals '
+    "resample speakers, p flips signs per speaker: both hold for these trained models. "
     '"Over seeds" is the interval of the mean over seeds, for another training. A '
     'difference uses the seeds that both systems have; "runs better" counts folds '
     "and seeds."
@@ -95,7 +95,7 @@ def _classes(about):
 
 
 def _chosen_on(systems):
-    """On what epochs were chosen, and which models are from elsewhere."""
+    """The speech on which epochs were chosen, and models trained elsewhere."""
     chosen, outside = {}, ""
     for system in systems:
         run = next(iter(system.runs.values()))
@@ -105,13 +105,13 @@ def _chosen_on(systems):
             outside += f"{system.name}: {run['model']['source']}, trained "
             left_out = ", ".join(run["model"]["left_out"]) or "none"
             outside += f"elsewhere, its classes left out: {left_out}. "
-    told = [
+    chosen_on = [
         f"{kind} ({', '.join(chosen[kind])})"
         for kind in ("clean", "noisy")
         if kind in chosen
     ]
-    text = f"Epochs were chosen on validation speech, {', '.join(told)}. "
-    return text * bool(told) + outside
+    text = f"Epochs were chosen on validation speech, {', '.join(chosen_on)}. "
+    return text * bool(chosen_on) + outside
 
 
 def answer(wanted) -> str | None:

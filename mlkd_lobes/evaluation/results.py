@@ -308,7 +308,7 @@ def read_cost(folder):
         raise InputError(f"{path}: cannot be read ({error})")
 
 
-def fits(predictions, results):
+def predictions_match(predictions, results):
     """Whether results were computed from these predictions.
 
     Arguments
@@ -351,7 +351,7 @@ def is_complete(folder):
     """
     try:
         read_cost(folder)
-        return fits(read_predictions(folder), read_results(folder))
+        return predictions_match(read_predictions(folder), read_results(folder))
     # A file may be valid JSON and still lack entries.
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -143,7 +143,7 @@ class EmotionClassifier(nn.Module):
         return native
 
 
-def classify(model, wavs, longest):
+def classify(model, wavs, batch_seconds):
     """Classifies any number of waveforms in padded batches.
 
     Arguments
@@ -152,8 +152,8 @@ def classify(model, wavs, longest):
         The model.
     wavs : sequence of torch.Tensor
         Waveforms [time] at 16 kHz.
-    longest : float
-        Seconds of a batch, padding included; a single waveform may be longer.
+    batch_seconds : float
+        Length of a batch, padding included; a single waveform may be longer.
 
     Returns
     -------
@@ -161,7 +161,8 @@ def classify(model, wavs, longest):
         Logits [waveforms, classes] in float32, on the CPU.
     """
     device = next(model.parameters()).device
-    size, logits = int(longest * SAMPLE_RATE) // max(map(len, wavs)) or 1, []
+    size = int(batch_seconds * SAMPLE_RATE) // max(map(len, wavs)) or 1
+    logits = []
     for i in range(0, len(wavs), size):
         padded = batch_pad_right(wavs[i : i + size])
         logits.append(model(*[x.to(device) for x in padded]).logits)

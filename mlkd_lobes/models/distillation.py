@@ -79,7 +79,7 @@ def default_levels(n_layers):
     return sorted({max(1, level) for level in thirds})
 
 
-def check_levels(levels, n_layers):
+def resolve_levels(levels, n_layers):
     """Turns requested levels into layer numbers.
 
     Arguments
@@ -102,7 +102,7 @@ def check_levels(levels, n_layers):
 
     Example
     -------
-    >>> check_levels([-1], 12)
+    >>> resolve_levels([-1], 12)
     [12]
     """
     if levels is None:

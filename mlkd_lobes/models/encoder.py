@@ -250,7 +250,7 @@ class SSLEncoder(Wav2Vec2):
 
     @property
     def receptive_field(self):
-        """Samples per frame (400 for all known models)."""
+        """Samples that a frame depends on (400 for all known models)."""
         field = 1
         shape = zip(self.config.conv_kernel, self.config.conv_stride)
         for kernel, stride in reversed(list(shape)):
@@ -275,7 +275,7 @@ class SSLEncoder(Wav2Vec2):
         if getattr(config, "conv_pos_batch_norm", False):
             raise InputError(
                 "a positional convolution with batch norm (HuBERT's "
-                "conv_pos_batch_norm) sees the padding and is not supported"
+                "conv_pos_batch_norm) depends on padding and is not supported"
             )
         # Hidden states are counted by layer: none may be skipped at random.
         config.layerdrop = 0.0

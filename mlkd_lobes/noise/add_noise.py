@@ -1,11 +1,11 @@
-"""Noise whose draws are keyed, not in sequence.
+"""Adds noise whose draws are keyed by utterance rather than sequential.
 
 `KeyedAddNoise` is SpeechBrain's `AddNoise` with another choice of recordings:
 called per unpadded utterance, it draws noise type, recording, position and SNR
 from a generator seeded by (seed, epoch, utterance) in training and by (noise
 type, utterance) in evaluation. So the noise does not depend on the number of
 workers, the order of batches or the process, and in evaluation not on the
-system, seed or SNR. The mixtures are AddNoise's, to the bit.
+system, seed or SNR. The mixtures are bit-identical to AddNoise's.
 """
 
 import functools
@@ -54,7 +54,7 @@ MAX_DRAWS = 20
 SILENCE = 1e-5
 # Noise is kept decoded up to so many samples, 200 MB, if no segment is longer than a
 # minute at 48 kHz. Otherwise every draw is read anew.
-MOST_KEPT, LONGEST_KEPT = 50_000_000, 3_000_000
+MAX_KEPT, LONGEST_KEPT = 50_000_000, 3_000_000
 
 
 def read_noise_csv(csv_file, places=None):
@@ -105,7 +105,7 @@ def read_noise_csv(csv_file, places=None):
 
 
 def _locate(path, places, where):
-    """A path whose first part may name a folder; a `$` elsewhere is a `$`."""
+    """Replaces a leading `$NAME` by the folder of that name; other `$` stay."""
     name, _, rest = path.partition("/")
     place = places.get(name[1:]) if name.startswith("$") else None
     if isinstance(place, dict):
@@ -264,7 +264,7 @@ class KeyedAddNoise(AddNoise):
         """Whether the noise is short enough to be kept decoded."""
         owners = [r for kind in self.types.values() for r in kind.values()]
         lengths = [s.stop - s.start for segments in owners for s in segments]
-        return sum(lengths) <= MOST_KEPT and max(lengths) <= LONGEST_KEPT
+        return sum(lengths) <= MAX_KEPT and max(lengths) <= LONGEST_KEPT
 
     def set_epoch(self, epoch):
         """Sets the epoch of the draws; call it before a loader's iteration.
@@ -407,7 +407,7 @@ class KeyedAddNoise(AddNoise):
         return noise[:n_samples]
 
     def _decoded(self, segment):
-        """The whole of a segment at its own rate, decoded once."""
+        """A complete segment at its own rate, decoded once."""
         if segment not in self.kept:
             path, start, stop, rate = segment[:4]
             self.kept[segment] = read_frames(path, start, stop - start, rate)

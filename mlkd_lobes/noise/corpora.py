@@ -252,7 +252,7 @@ NOISE_CORPORA = {
 }
 
 
-def shares(names, share):
+def assign_by_hash(names, share):
     """Assigns names to splits, the same way on every machine.
 
     Arguments
@@ -269,7 +269,7 @@ def shares(names, share):
 
     Example
     -------
-    >>> sorted(shares(["a", "b", "c"], 0.2).values())
+    >>> sorted(assign_by_hash(["a", "b", "c"], 0.2).values())
     ['test', 'train', 'valid']
     """
     # Sorted by hash: a fixed random order.
@@ -291,8 +291,8 @@ def assign_splits(recordings):
     Returns
     -------
     list of Recording
-        With a split. A type with fewer than three origins is renamed to
-        unseen-<type> and used in the test only.
+        With a split. A type with fewer than three origins, or given for testing
+        only, is renamed to unseen-<type> and used in the test only.
 
     Raises
     ------
@@ -311,17 +311,17 @@ def _assign_kind(members):
     splits = {m.group: m.split for m in members if m.split}
     free = sorted({m.group for m in members} - set(splits))
     if len(free) >= 3:
-        splits.update(shares(free, 0.2))
+        splits.update(assign_by_hash(free, 0.2))
     elif free and splits:
         raise InputError(
-            f"noise type {kind}: the corpus gives a split to some recordings "
-            f"and to {', '.join(free)} none; give it to all"
+            f"noise type {kind}: the corpus assigns some recordings to splits, "
+            f"but not {', '.join(free)}; assign all or none"
         )
     if set(splits.values()) <= {"test"}:
         logger.warning(
             f"noise type {kind}: {len(members)} recording(s) of "
-            f"{len(splits) + len(free)} origin(s) are too few for training, "
-            "validation and test; it is used in the test only, as unseen noise"
+            f"{len(splits) + len(free)} origin(s), none usable for training or "
+            "validation; it is used in the test only, as unseen noise"
         )
         kind, splits = UNSEEN_PREFIX + kind, defaultdict(lambda: "test")
     # A split given by the corpus stays: the check for overlaps sees it.

@@ -30,14 +30,14 @@ TELEPHONE_RATE, TELEPHONE_LOW_HZ, TELEPHONE_HIGH_HZ = 8000, 300, 3400
 MP3_LEVEL, OPUS_LEVEL, MP3_DELAY = 0.95, 0.976, 1105
 # Simulated rooms: how many, their sides in m, reverberation times in s.
 ROOMS, SIDES, TIMES = 16, ((3, 8), (3, 6), (2.4, 3.5)), (0.3, 0.9)
-MOST_REFLECTIONS = 15
+MAX_REFLECTIONS = 15
 
 
 class Distortion(
     namedtuple("Distortion", ["apply", "unchanged"], defaults=[None])
 ):
     """`apply` takes a waveform [time] in float64 and a generator;
-    `unchanged`: the least share of predictions that should stay as they were, after
+    `unchanged`: the smallest share of predictions that should not change, after
     audEERING's tests of emotion models (arXiv 2312.06270); None: no threshold."""
 
 
@@ -178,7 +178,7 @@ def _room(number):
     absorption, _ = pyroomacoustics.inverse_sabine(time, sides)
     walls = pyroomacoustics.Material(absorption)
     room = pyroomacoustics.ShoeBox(
-        sides, fs=SAMPLE_RATE, materials=walls, max_order=MOST_REFLECTIONS
+        sides, fs=SAMPLE_RATE, materials=walls, max_order=MAX_REFLECTIONS
     )
     places = generator.uniform(0.15, 0.85, (2, 3)) * sides
     room.add_source(places[0])

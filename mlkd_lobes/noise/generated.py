@@ -17,7 +17,7 @@ from mlkd_lobes.data.audio import (
 from mlkd_lobes.data.manifests import SPLITS
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise.add_noise import MAX_DRAWS, SILENCE, pick
-from mlkd_lobes.noise.corpora import shares
+from mlkd_lobes.noise.corpora import assign_by_hash
 
 GENERATED = {"train": 30, "valid": 10, "test": 10}
 GENERATED_SECONDS = 20
@@ -38,7 +38,7 @@ def read_talkers(folder, corpus_files, corpus_speakers):
     corpus_files : collection of str
         The emotion corpus' audio files: none may be in the babble.
     corpus_speakers : collection of str
-        Its speakers: likewise.
+        The emotion corpus' speakers: none may be a talker.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def read_talkers(folder, corpus_files, corpus_speakers):
     Raises
     ------
     InputError
-        If a talker is also in the emotion corpus, or there are fewer than 3.
+        If talkers are fewer than 3, in the emotion corpus, or share files.
     """
     folder = pathlib.Path(folder)
     talkers = defaultdict(list)
@@ -76,7 +76,7 @@ def read_talkers(folder, corpus_files, corpus_speakers):
             f"babble_folder: {folder}: {len(talkers)} talker(s); at least 3 "
             "are needed, since no talker is used in two splits"
         )
-    splits = shares(sorted(talkers), 0.3)
+    splits = assign_by_hash(sorted(talkers), 0.3)
     by_split = {split: {} for split in SPLITS}
     for talker, paths in talkers.items():
         by_split[splits[talker]][talker] = paths
@@ -131,7 +131,7 @@ def _voice(paths, generator):
 
 
 def _excerpt(path, generator):
-    """A file, or of a long one as much as is needed at most."""
+    """A file, or an excerpt of a long one, no longer than the babble."""
     info = audio_info(path)
     start, n = 0, GENERATED_SECONDS * info.sample_rate
     if info.frames > n:

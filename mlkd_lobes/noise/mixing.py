@@ -10,7 +10,7 @@ from speechbrain.processing import signal_processing
 def mix(wav, noise, snrs):
     """Adds a noise to a waveform at given SNRs, as SpeechBrain's AddNoise does.
 
-    Equal to the bit on one thread, as loaders run; a test compares them. AddNoise
+    Bit-identical on one thread, as in workers; a test compares them. AddNoise
     would copy speech and noise for every SNR and measure each copy.
 
     Arguments
@@ -20,7 +20,7 @@ def mix(wav, noise, snrs):
     noise : torch.Tensor
         Noise [time].
     snrs : sequence of float
-        SNRs in dB (RMS over the whole length).
+        SNRs in dB, computed from the RMS of the full length.
 
     Returns
     -------

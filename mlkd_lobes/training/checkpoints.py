@@ -218,7 +218,7 @@ def updates_per_epoch(n_batches, accumulated):
     Raises
     ------
     InputError
-        If there is none, or a process would have no batch.
+        If there is none, or a process would get at most one batch.
     """
     processes = n_processes()
     updates = math.ceil(n_batches / processes) // accumulated

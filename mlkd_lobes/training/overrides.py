@@ -22,14 +22,15 @@ from mlkd_lobes.training.settings import check_values, row_of, run_options
 
 class Settings(
     namedtuple(
-        "Settings", ["values", "overrides", "objects", "typed", "system_keys"]
+        "Settings",
+        ["values", "overrides", "objects", "command_line_keys", "system_keys"],
     )
 ):
     """Settings of one run.
 
     `values` of all keys, references resolved; `overrides` to load the YAML file with;
-    `objects`, the YAML definitions of the keys that hold objects; `typed`, the keys of
-    the command line; `system_keys`, the keys that the system sets.
+    `objects`, the YAML definitions of the keys that hold objects; `command_line_keys`
+    and `system_keys`, the keys that the command line and the system set.
     """
 
 

@@ -30,7 +30,7 @@ from speechbrain.utils.distributed import (
 )
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
-# How long processes wait for another one's lock before they agree to go on.
+# Seconds of one attempt to get a lock; all processes then try again together.
 LOCK_SECONDS = 60
 ANOTHER_FOLDER = (
     "Give another --results_folder, or delete that folder to train again."
@@ -206,7 +206,7 @@ def locked(folder):
 
 
 def _acquired(lock):
-    """Whether a lock was free before its timeout."""
+    """Tries to acquire a lock; whether it was free before the timeout."""
     try:
         lock.acquire()
     except Timeout:

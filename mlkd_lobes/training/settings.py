@@ -1,8 +1,8 @@
 """Settings: one table with a row per key of the recipe's YAML file.
 
 A row gives the values of a key and what depends on it. Everything else
-derives from the rows: checks of values, whether a folder's training is the one
-asked for, what students compared with each other must share, what results.json
+derives from the rows: checks of values, whether a folder holds the requested
+training, what systems compared with each other must share, what results.json
 keeps. A new key is a line in the YAML file and a row here.
 """
 
@@ -413,7 +413,7 @@ def with_contents(record, splits, source, unlabelled, teacher_sha256):
 
 
 def comparable_keys(one, other, own):
-    """The settings that two students compared with each other must share.
+    """The settings that two systems must share to be comparable.
 
     Arguments
     ---------
@@ -427,7 +427,7 @@ def comparable_keys(one, other, own):
     Returns
     -------
     list of str
-        Keys of both; none for a teacher and a student.
+        Keys of both; none for unlike kinds of network or an untrained teacher.
     """
     kinds = {
         (record["network"], record["speech"] == "none")

@@ -119,7 +119,7 @@ def test_songs_and_videos_are_left_out_unless_selected(tmp_path):
     women = read("ravdess", tmp_path, {"speaker": ["02", "04"]})
     assert {row["gender"] for row in women} == {"f"}
     with pytest.raises(
-        InputError, match="select: intensity 02 is not there; found: 01"
+        InputError, match="select: intensity 02 is unknown; found: 01"
     ):
         read("ravdess", tmp_path, {"intensity": ["02"]})
     with pytest.raises(InputError, match="no such field, but modality"):
@@ -152,8 +152,8 @@ def test_an_incomplete_copy_is_refused(tmp_path, caplog):
     write_tree("emodb", tmp_path, sound=False)
     with pytest.raises(
         InputError,
-        match="emodb is not as.*\n50 utterances of 5 speakers; "
-        "complete, it has 535 of 10.*08 10",
+        match="emodb differs.*\n50 utterances of 5 speakers; a "
+        "complete copy has 535 of 10.*08 10",
     ):
         read("emodb", tmp_path, partial_corpus=False)
     with caplog.at_level(logging.WARNING):
@@ -198,7 +198,7 @@ def test_utterances_that_come_twice(tmp_path, caplog):
         tmp_path / "again/Actor_01/03-01-01-01-01-01-01.wav", np.ones(99), 16000
     )
     with pytest.raises(
-        InputError, match="1 utterances are there twice with other"
+        InputError, match="1 utterances occur twice with different"
     ):
         read("ravdess", tmp_path)
 

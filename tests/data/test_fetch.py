@@ -295,7 +295,7 @@ def test_a_folder_that_exists_is_kept(serve, server, tmp_path):
 
 def test_a_full_disk_is_named(serve, tmp_path, monkeypatch):
     serve(ARCHIVE)
-    monkeypatch.setattr("mlkd_lobes.files.LEAST_FREE_BYTES", 1 << 62)
+    monkeypatch.setattr("mlkd_lobes.files.MIN_FREE_BYTES", 1 << 62)
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")

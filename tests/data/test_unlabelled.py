@@ -47,7 +47,7 @@ def speech(tmp_path):
 
 
 def crops_of(sources, folder, held_out=()):
-    database = unlabelled.place_of(folder, sources, LENGTHS, held_out)
+    database = unlabelled.database_path(folder, sources, LENGTHS, held_out)
     prepare_unlabelled(database, sources, LENGTHS, list(held_out))
     return Crops(database, Quiet())
 
@@ -92,7 +92,9 @@ def test_crops_are_parts_of_the_recordings(speech, tmp_path):
     lengths = [len(crops[i]["clean"]) / 16000 for i in range(len(crops))]
     assert lengths == sorted(lengths)
     for seconds in (0.1, 1.0, 1.2, 1.5, 2.0, 99):
-        assert crops.up_to(seconds) == sum(x <= seconds + 1e-4 for x in lengths)
+        assert crops.count_up_to(seconds) == sum(
+            x <= seconds + 1e-4 for x in lengths
+        )
     found = spans(crops)
     assert len(found) == 3 and found["0/talker 0/ä0.wav"] == [(0.0, 0.7)]
     for i in range(len(crops)):
@@ -186,7 +188,7 @@ def test_damaged_shards_are_named(speech, tmp_path, damage):
     else:
         cuts = {"cut": content[: len(content) // 2], "text": b"text" * 200}
         shard.write_bytes(cuts[damage])
-    with pytest.raises(InputError, match=r"a\.tar: is not a whole tar"):
+    with pytest.raises(InputError, match=r"a\.tar: is not a complete tar"):
         crops_of(str(shard), tmp_path)
 
 
@@ -307,7 +309,7 @@ class Lengths:
     def __len__(self):
         return len(self.lengths)
 
-    def up_to(self, seconds):
+    def count_up_to(self, seconds):
         return sum(length <= seconds for length in self.lengths)
 
 

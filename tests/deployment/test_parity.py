@@ -52,7 +52,7 @@ def test_int8_is_measured_on_clean_noisy_and_untrimmed_speech(
         assert found[part]["UA_float32"] == 1
         assert found[part]["UA_int8"] == 0.25
     assert found["clean"]["loss_allowed"] == 1 / 8
-    assert parity.loss_of_int8(found).startswith(
+    assert parity.int8_failure(found).startswith(
         "INT8 loses 75.00 points of UA on clean test speech, more than 12.50"
     )
 
@@ -69,11 +69,11 @@ def test_untrimmed_speech_is_half_silence():
 def test_int8_may_lose_little():
     kept = {"UA_float32": 0.7, "UA_int8": 0.71, "loss_allowed": 0.005}
     lost = {**kept, "UA_int8": 0.69}
-    assert parity.loss_of_int8({"clean": kept, "noisy": kept}) is None
-    reason = parity.loss_of_int8({"clean": kept, "noisy": lost})
+    assert parity.int8_failure({"clean": kept, "noisy": kept}) is None
+    reason = parity.int8_failure({"clean": kept, "noisy": lost})
     assert "loses 1.00 points of UA on noisy" in reason
     lost = {**lost, "loss_allowed": 0.01}
-    assert parity.loss_of_int8({"clean": lost, "noisy": kept}) is None
+    assert parity.int8_failure({"clean": lost, "noisy": kept}) is None
 
 
 @pytest.mark.parametrize(

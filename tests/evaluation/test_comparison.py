@@ -340,7 +340,7 @@ def test_folds_and_systems_can_be_chosen(folder):
     assert better.folds == [2]
     (worse,) = systems_of(folder, systems=["student_noisy"])
     assert worse.name == "student_noisy"
-    with pytest.raises(InputError, match="of fold 3, 4 there; of: 1, 2"):
+    with pytest.raises(InputError, match="of fold 3, 4 there; found: 1, 2"):
         find_runs([folder], folds=[1, 3, 4])
 
 

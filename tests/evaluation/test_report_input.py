@@ -65,7 +65,7 @@ def test_impossible_options_are_refused(tmp_path, capsys):
     cases = {
         "--figure=ua.xyz": "'ua.xyz' ends in none of svg, png, pdf",
         "--figure=ua": "'ua' ends in none of svg, png, pdf",
-        "--systems=best": "no results of system best there; of: mlkd",
+        "--systems=best": "no results of system best there; found: mlkd",
     }
     for option, message in cases.items():
         assert main(["report", str(tmp_path), option]) == 1
@@ -123,7 +123,7 @@ def test_every_folder_has_runs(tmp_path, capsys):
     assert "no results.json in" in capsys.readouterr().err
     assert main(["report", str(tmp_path), "--folds=1,9"]) == 1
     printed = capsys.readouterr().err
-    assert "no results of fold 9 there; of: 1, 2" in printed
+    assert "no results of fold 9 there; found: 1, 2" in printed
 
 
 def test_files_are_written_before_a_closed_pipe(tmp_path):

@@ -18,8 +18,8 @@ from mlkd_lobes.models.distillation import (
     Student,
     Targets,
     WeightedLosses,
-    check_levels,
     default_levels,
+    resolve_levels,
 )
 
 WEIGHTS = {"emotion": 1.0, "features": 2.0, "logits": 0.5}
@@ -179,11 +179,11 @@ def test_default_levels():
     assert default_levels(12) == [4, 8, 12]
     assert default_levels(24) == [8, 16, 24]
     assert default_levels(1) == [1]
-    assert check_levels(None, 6) == [2, 4, 6]
-    assert check_levels([-1, 0], 12) == [12, 0]
+    assert resolve_levels(None, 6) == [2, 4, 6]
+    assert resolve_levels([-1, 0], 12) == [12, 0]
 
 
 @pytest.mark.parametrize("levels", [[13], [-13], ["4"], [], 4, [12, -1], [1.5]])
 def test_unknown_levels_are_refused_with_the_known_ones(levels):
     with pytest.raises(ValueError, match="levels 0 to 12"):
-        check_levels(levels, 12)
+        resolve_levels(levels, 12)

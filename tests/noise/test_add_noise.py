@@ -238,7 +238,7 @@ def test_noise_that_is_kept_decoded_is_what_is_read_otherwise(
     lengths = 1, 400, 9000, 23990, 24000, 40000
     kept, anew = (add_noise(str(tmp_path / "n.csv")) for _ in range(2))
     kept = [kept.draw(str(n), n).noise for n in lengths]
-    monkeypatch.setattr(noise_module, "MOST_KEPT", 1)
+    monkeypatch.setattr(noise_module, "MAX_KEPT", 1)
     for n, noise in zip(lengths, kept):
         assert len(noise) == n
         assert torch.equal(noise, anew.draw(str(n), n).noise)

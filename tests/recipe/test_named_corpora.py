@@ -20,7 +20,7 @@ def test_a_corpus_is_prepared_by_its_name(experiment, tmp_path):
     text = settings.read_text().splitlines()
     kept = [line for line in text if not line.startswith("label_map")]
     settings.write_text("\n".join(kept))
-    with pytest.raises(InputError, match="complete, it has 1440 of 24"):
+    with pytest.raises(InputError, match="complete copy has 1440 of 24"):
         experiment.prepare(**options)
     experiment.prepare(**options, partial_corpus=True, select="{text: ['01']}")
     manifests = experiment.arguments["output_folder"] / "manifests"

@@ -214,7 +214,7 @@ def test_splits_that_a_corpus_gives_are_kept(noise_corpus, tmp_path):
     assert len(recordings(splits["train"], "rain")) == 2
     rows = [*rows[:3], *([str(p), "wind", "test"] for p in files[3:])]
     write_csv(tmp_path / "manifest.csv", header, rows)
-    with pytest.raises(InputError, match="type rain: .* to .* none; give it"):
+    with pytest.raises(InputError, match="type rain: .* but not .*; assign"):
         prepare(tmp_path, beside(tmp_path), ["rain"], "csv")
     rows[1][2], rows[2][2] = "valid", "train"
     write_csv(tmp_path / "manifest.csv", header, rows)

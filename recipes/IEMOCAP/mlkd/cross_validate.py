@@ -127,7 +127,7 @@ def _check_system(settings, system):
             "output_folder: is set per run; give results_folder instead"
         )
     for key in settings.system_keys:
-        if key in settings.typed:
+        if key in settings.command_line_keys:
             raise InputError(
                 f"{key}: is set by the system {system}; on the command line it "
                 "would override that. Put it into a settings file, which "

@@ -46,7 +46,7 @@ S3PRL_SHARE = 0.2
 # Largest difference of a file's duration from its evaluation's, in seconds.
 DURATION_TOLERANCE = 0.25
 # Largest share of files that may differ by more.
-MOST_OFF = 0.01
+MAX_OFF = 0.01
 # [6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5, 2.5, 2.5]
 TURN_LINE = re.compile(
     r"^\[(?P<start>\d+(?:\.\d+)?) - (?P<end>\d+(?:\.\d+)?)\]\s+(?P<turn>\w+)\s+"
@@ -344,7 +344,7 @@ def _check_durations(turns, entries, partial_corpus):
         + "\nSpeakers or turns may be mixed up: compare these files and "
         "their EmoEvaluation lines with the corpus' archive."
     )
-    if len(wrong) > MOST_OFF * len(entries) and not partial_corpus:
+    if len(wrong) > MAX_OFF * len(entries) and not partial_corpus:
         raise InputError(text + " --partial_corpus=True continues anyway.")
     logger.warning(text)
 

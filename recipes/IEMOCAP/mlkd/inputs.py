@@ -74,5 +74,5 @@ def check_models(systems, hparams, folder):
         depth = load_teacher(hparams, given).encoder.n_layers
     if depth and (student or TEACHER in systems):
         if needs_teacher(weights):
-            distillation.check_levels(hparams["kd_levels"], depth)
+            distillation.resolve_levels(hparams["kd_levels"], depth)
         encoder.check_depth(hparams["student_layers"], depth)

@@ -294,7 +294,7 @@ def prepare_crops(hparams, train, valid, test):
     if used in (True, "folder") and sources and distils:
         lengths = [entry["length"] for entry in train if entry["emo"]]
         options = sources, lengths, [*valid, *test, *noise_files(hparams)]
-        place = unlabelled.place_of(hparams["output_folder"], *options)
+        place = unlabelled.database_path(hparams["output_folder"], *options)
         run_on_main(unlabelled.prepare_unlabelled, args=[place, *options])
         hparams["crops"] = place
 
@@ -364,7 +364,7 @@ def build_modules(hparams, teacher_folder, teacher):
     if not needs_teacher(hparams["loss_weights"]):
         return {"model": model}
     depth, width = teacher.encoder.n_layers, teacher.encoder.width
-    levels = distillation.check_levels(hparams["kd_levels"], depth)
+    levels = distillation.resolve_levels(hparams["kd_levels"], depth)
     projection = hparams["projection"](model.encoder.width, width, levels)
     teacher = classifier.FrozenTeacher(teacher, levels)
     return {"model": model, "projection": projection, "teacher": teacher}
