@@ -138,7 +138,7 @@ def hours(macs):
 
 
 def estimate(settings):
-    """All figures of the README's estimate."""
+    """All figures of the estimate in docs/performance.md."""
     with tempfile.TemporaryDirectory() as folder:
         config = transformers.Wav2Vec2Config()
         transformers.Wav2Vec2Model(config).save_pretrained(folder)

@@ -6,7 +6,7 @@ wav2vec2-base's shape with random weights. The corpus is random, a third of
 IEMOCAP's size with lengths like its own, of five speakers, three of them for
 training. Teacher and student are trained for three epochs and tested: the first
 epoch fills the student's cache of targets, all others cost what the second does;
-the third runs under torch.profiler and says where its time goes.
+the third runs under torch.profiler and shows where its time goes.
 From that follows what the epochs and the student's test take on five folds of
 IEMOCAP; preparation and checkpoints come on top, and start-up is counted as if it
 grew with the corpus. Beside time and memory, the student's logits are compared
@@ -49,8 +49,8 @@ from mlkd_lobes.models.encoder import SSLEncoder  # noqa: E402
 from mlkd_lobes.training.checkpoints import SafeCheckpointer  # noqa: E402
 from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 
-# One of so many utterances of IEMOCAP's four classes, and epochs measured; one more
-# is profiled.
+# One in so many of IEMOCAP's utterances is generated; so many epochs are measured,
+# one more is profiled.
 SHARE, EPOCHS = 3, 2
 NOISE_TYPES = ["hum", "rain", "street", "music", "cafe"]
 SYSTEMS = ("teacher", "mlkd")

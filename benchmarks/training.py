@@ -254,12 +254,12 @@ def variants(root, cnn):
         "results_folder": root / cnn.replace(" ", "_"),
     }
     changes["output_folder"] = changes["results_folder"] / "out"
-    # The first fills the cache that the second reads, a step behind it.
+    # FIRST fills the cache; LATER reads each entry right after that.
     names = [STRAIGHTFORWARD, WITHOUT_CACHE, FIRST, LATER]
     done = epochs_in_turn(root, names, **changes)
     seconds = {n: sum(step.seconds for step in done[n]) for n in names}
     baseline = seconds[STRAIGHTFORWARD]
-    # Elsewhere: there the first finds no cache, and the second its targets.
+    # Another folder: FIRST finds no cache there, LATER the targets of FIRST.
     changes["output_folder"] = changes["results_folder"] / "memory"
     memory = {
         name: round(in_own_process(few_steps, root, name, changes))

@@ -38,7 +38,7 @@ def write_table(folder, hours):
     with open(folder / "manifest.csv", "w", encoding="utf-8") as table:
         table.write("path\n")
         for row in range(hours * 3600 // SECONDS):
-            # "./" and ".//" are zeros and ones to us, and nothing to the disk.
+            # "./" and ".//" encode the bits of the row; the file is the same.
             name = "".join("./" + "/" * (row >> b & 1) for b in range(BITS))
             table.write(f"{name}{row % FILES}.wav\n")
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Writes a small IEMOCAP, a small MUSAN and a tiny wav2vec 2.0, all generated.
 
-Ten synthetic speakers say nonsense in four emotions. An emotion is what
-phonetics describes it (F0 level and range, rate, breathiness, spectral tilt,
-loudness) with some spread, spoken by formant synthesis. The trees have the
-layout of the real corpora, so that the recipe treats them alike. The encoder
-has random weights. This shows that the machine runs, never that a method works.
+Ten synthetic speakers say nonsense in four emotions. Each emotion is a set of
+acoustic parameters from phonetics (F0 level and range, rate, breathiness,
+spectral tilt, loudness) with some spread, rendered by formant synthesis. The
+trees have the layout of the real corpora. The encoder has random weights. This
+shows that the recipe runs, not that the method works.
 
 > python examples/mini_corpus.py FOLDER
 """

@@ -19,7 +19,7 @@ settings.load_profile("patient")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems():
-    """Hypothesis looks at all modules; SpeechBrain's lazy ones cannot bear it."""
+    """Hypothesis inspects all modules, which breaks SpeechBrain's lazy ones."""
     for name, module in list(sys.modules.items()):
         if isinstance(module, LazyModule):
             del sys.modules[name]

@@ -20,7 +20,7 @@ from mlkd_lobes.evaluation import results  # noqa: E402
 from mlkd_lobes.training.checkpoints import SafeCheckpointer  # noqa: E402
 from mlkd_lobes.training.target_cache import TargetCache  # noqa: E402
 
-# What is called then: of whom, what, and for which time.
+# The call before which the disk is filled: owner, name, number of the call.
 MOMENTS = {
     "checkpoint": (SafeCheckpointer, "save_checkpoint", 2),
     "cache": (TargetCache, "_write", 2),

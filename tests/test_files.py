@@ -1,4 +1,4 @@
-"""Files are whole or absent; hashes and seeds are the same everywhere."""
+"""Files are complete or absent; hashes and seeds are the same everywhere."""
 
 import os
 import subprocess

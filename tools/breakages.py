@@ -118,14 +118,14 @@ BREAKAGES = [
         "test_audio.py",
     ),
     Breakage(
-        "files are whole or absent",
+        "files are complete or absent",
         "files.py",
         "temporary = path.with_name(name)",
         "temporary = path",
         "test_files.py",
     ),
     Breakage(
-        "a checkpoint gets its name when it is whole",
+        "a checkpoint gets its name when it is complete",
         "checkpoints.py",
         "return final.with_name(PARTIAL_PREFIX + final.name)",
         "return final",
@@ -209,7 +209,7 @@ BREAKAGES = [
         "test_iemocap_prepare.py",
     ),
     Breakage(
-        "no speaker of the emotion corpus babbles",
+        "babble contains no speaker of the emotion corpus",
         "generated.py",
         "if talker in corpus_speakers or",
         "if",

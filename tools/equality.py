@@ -170,7 +170,7 @@ def run_all(checkout, jobs, work):
 
 
 def hashes(folder):
-    """Manifests and noise CSVs below a folder; of paths the name counts."""
+    """Hashes of manifests and noise CSVs; of paths only the name counts."""
     paths = [*folder.rglob("manifests/*.json"), *folder.rglob("noise/*.csv")]
     found = {}
     for path in sorted(paths):

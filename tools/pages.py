@@ -61,7 +61,7 @@ CONFIRMED = [
 ]
 # Columns of both intervals of a difference.
 INTERVALS = ["95 % over speakers", "95 % over seeds"]
-# Title, system, the other one, results, epochs.
+# Question, compared systems, results, epochs.
 ANSWERS = [
     ("Does multi-level distillation help in noise?", COMPARED[0], TABLE_40, 40),
     ("The same with 20 epochs", COMPARED[0], TABLE, 20),

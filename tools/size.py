@@ -3,8 +3,8 @@
 
 > python tools/size.py [ROOT] [--write=FILE]
 
-Code lines are lines without blanks, comments and docstrings. What train.py imports is
-itself, its modules at any depth, lazy imports and the YAML file's objects included.
+Code lines exclude blanks, comments and docstrings. Imports of train.py include the
+file itself, modules at any depth, lazy imports and the YAML file's objects.
 """
 
 import argparse

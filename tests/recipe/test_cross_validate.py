@@ -105,7 +105,7 @@ def test_a_failure_is_reported_and_does_not_stop_others(command, root, capsys):
     assert line.startswith("failed: fold 1, seed 1, teacher; see ")
     assert line.endswith("teacher.log")
     assert "holds a training" in broken.with_suffix(".log").read_text()
-    # Who has all folds is in the table.
+    # The table has the systems that have all folds.
     assert "fold(s) 1, 2: 32 test utterances" in printed.out
     assert "same folds: teacher, seed 1, fold(s) 2." in printed.out
     assert "| random " in printed.out and "| teacher " not in printed.out
@@ -131,7 +131,7 @@ def test_other_settings_run_again(command, root, capsys):
     assert "failed: fold 1, seed 1, teacher" in printed.err
     log = (root / "fold_1/seed_1/teacher.log").read_text()
     assert "teacher_lr: 0.003 there, 0.1 now" in log
-    # Who dies between start and results has not finished.
+    # A run that ends between its start and its results is unfinished.
     hyperparams = results.with_name("hyperparams.yaml")
     os.utime(hyperparams)
     assert cross_validate.main(changed) == 0

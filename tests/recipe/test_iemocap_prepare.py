@@ -304,7 +304,7 @@ def test_swapped_speakers_are_refused(own, tmp_path, printed):
     (own / "aside.wav").rename(other)
     prepare(own, tmp_path / "out")
     assert (
-        len(printed) == 1 and "2 audio files do not last as long" in printed[0]
+        len(printed) == 1 and "2 audio files differ in duration" in printed[0]
     )
     assert f"{path.stem}: 0.10 s, its evaluation gives 1.00 s" in printed[0]
     assert f"{other.stem}: 1.00 s, its evaluation gives 0.10 s" in printed[0]
@@ -315,10 +315,12 @@ def test_exchanged_dialogs_are_refused(own, tmp_path, printed):
     folder = own / "Session1/sentences/wav/Ses01F_impro01"
     for path in folder.iterdir():
         write_wav(path, 0.1 * torch.randn(16000))
-    with pytest.raises(InputError, match="do not last as long as their turns"):
+    with pytest.raises(InputError, match="differ in duration from their turns"):
         prepare(own, tmp_path / "out")
     prepare(own, tmp_path / "out", partial_corpus=True)
-    assert any("do not last as long as their turns" in text for text in printed)
+    assert any(
+        "differ in duration from their turns" in text for text in printed
+    )
 
 
 def test_a_dialog_without_evaluation_is_named(own, tmp_path):

@@ -42,7 +42,7 @@ def test_a_corpus_is_prepared_by_its_name(experiment, tmp_path):
             experiment.prepare(**{**options, key: value})
 
 
-def test_the_own_split_is_declared_and_told(experiment, tmp_path, capsys):
+def test_an_own_split_is_declared_and_reported(experiment, tmp_path, capsys):
     write_tree("meld", tmp_path / "meld")
     settings = tmp_path / "tiny.yaml"
     text = settings.read_text().splitlines()

@@ -254,7 +254,7 @@ def test_two_stages_first_distil_then_learn_all(finished, experiment):
     assert "valid_UA" not in first and found["epoch"] > 1
     assert len(others) == 2
     assert all("features" in e and "emotion" in e for e in others)
-    # Who has no teacher has one stage.
+    # A system without distillation losses has one stage.
     teacher = finished.results["teacher"]["teacher_sha256"]
     assert results["teacher_sha256"] == teacher
     experiment.run("student_noisy", distillation_epochs=1)

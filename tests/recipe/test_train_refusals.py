@@ -113,7 +113,7 @@ def test_checkpoints_within_epochs_are_refused(experiment, name):
         ("--remove_vector_weight_decay", "all weights decay"),
     ],
 )
-def test_options_that_do_not_go_with_this_are_refused(
+def test_options_that_contradict_the_recipe_are_refused(
     experiment, option, message
 ):
     with pytest.raises(InputError, match=message):
@@ -216,7 +216,7 @@ def test_a_trained_teacher_needs_no_hub(experiment, monkeypatch):
     assert results["system"] == "student_clean"
 
 
-def test_updates_that_never_come_are_refused(finished, experiment):
+def test_epochs_without_an_update_are_refused(finished, experiment):
     experiment.arguments["teacher_folder"] = (
         finished.arguments["output_folder"] / "teacher/model"
     )

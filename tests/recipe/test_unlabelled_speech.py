@@ -83,7 +83,7 @@ def test_a_folder_is_needed_and_the_teacher_does_not_use_it(
     assert not [*out.glob("*.db")]
 
 
-def test_what_the_tests_noise_is_made_of_is_left_out(with_teacher, batches):
+def test_recordings_of_the_test_noise_are_left_out(with_teacher, batches):
     noise = with_teacher.arguments["noise_folder"]
     options = {"unlabelled": "folder", "unlabelled_folder": noise}
     with_teacher.train("mlkd", student_epochs=3, train_only=True, **options)

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent; an unreadable one is passed over."""
+"""A checkpoint is complete or absent; an unreadable one is skipped."""
 
 import pytest
 import torch

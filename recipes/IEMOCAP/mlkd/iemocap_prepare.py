@@ -2,9 +2,9 @@
 
 Data source: https://sail.usc.edu/iemocap
 
-Four classes (happy and excited are one), every other turn unlabelled. Turns are
-counted per session and class and compared with the complete corpus before anything
-is written.
+Four classes (happy and excited merged); turns with other labels are unlabelled.
+Turns are counted per session and class and compared with the complete corpus
+before anything is written.
 """
 
 import re
@@ -340,7 +340,7 @@ def _check_durations(turns, entries, partial_corpus):
     if not wrong:
         return
     text = (
-        listing("audio files do not last as long as their turns", wrong)
+        listing("audio files differ in duration from their turns", wrong)
         + "\nSpeakers or turns may be mixed up: compare these files and "
         "their EmoEvaluation lines with the corpus' archive."
     )

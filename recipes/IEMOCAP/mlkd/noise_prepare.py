@@ -72,8 +72,8 @@ def prepare_noise(
     check_choice("noise_corpus", noise_corpus, NOISE_CORPORA)
     if noise_folder is None:
         raise InputError(
-            "noise_folder: expected the folder of a noise corpus (or CSVs of "
-            "your own: noise_annotation and the two keys beside it)"
+            "noise_folder: expected the folder of a noise corpus (or CSVs as "
+            "noise_annotation, noise_valid_annotation, noise_test_annotation)"
         )
     corpus, save_folder = NOISE_CORPORA[noise_corpus], pathlib.Path(save_folder)
     unseen_noise = unseen_noise or {}
@@ -123,7 +123,7 @@ def _refuse_own_output(save_folder, places):
 
 
 def _place(path, places):
-    """A path as in the CSVs: moved folders are given anew."""
+    """A path for the CSVs, relative to a named folder, which may be moved."""
     for name, folder in places.items():
         if pathlib.Path(folder) in path.parents:
             return f"${name}/{path.relative_to(folder).as_posix()}"
@@ -184,7 +184,7 @@ def _plan_generated(kinds, save_folder, talkers):
 
 
 def _stamp(recordings, talkers, to_generate, places):
-    """What the CSVs are made from; a change of it makes them anew."""
+    """Inputs of the CSVs; if they change, the CSVs are written again."""
 
     def states(paths):
         """Sizes and times of files."""
@@ -250,7 +250,7 @@ def _check_audible(rows, kinds):
 
 def _rows(recordings, origins, places):
     """CSV rows of recordings by split, without IDs."""
-    # The CSVs are read without the babble's folder.
+    # babble_folder is not known when the CSVs are read.
     places = {k: f for k, f in places.items() if k != "babble_folder"}
     rows, problems = {split: [] for split in SPLITS}, []
     for recording in sorted(recordings, key=lambda r: (r.kind, str(r.path))):
