@@ -383,7 +383,8 @@ def describe_data(values, splits):
             else os.path.abspath(path)
             for name, path in paths.items()
         }
-    distils = needs_teacher(values["loss_weights"])
+    student = values["network"] == "student"
+    distils = student and needs_teacher(values["loss_weights"])
     description["unlabelled"] = values["unlabelled"] and distils
     description["encoder"] = values["wav2vec2_hub"]
     description["teacher"] = values["teacher_folder"]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Folds x seeds x systems from one YAML file, each run a command of its own.
+"""Runs train.py for every combination of folds, seeds and systems.
 
 > python cross_validate.py hparams/mlkd.yaml --folds=all --seeds=1,2,3 \
     --systems=teacher,student_noisy,mlkd_semi \
     --data_folder=IEMOCAP_full_release --noise_folder=musan
 
-Every other option goes to train.py. Finished runs are skipped; started again, this
-continues with what is missing. Runs of a fold and seed share its teacher. `--list`
+Every other option is passed on to train.py. Finished runs are skipped: repeat the
+command to resume a sweep. Runs of a fold and seed share its teacher. `--list`
 prints the commands instead of running them, for example for a scheduler.
 
 Authors
@@ -39,23 +39,20 @@ from mlkd_lobes.evaluation.comparison import find_runs, pool
 from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.evaluation.results import RESULTS, is_complete
 from mlkd_lobes.files import atomic_path
-from mlkd_lobes.training import (
-    cluster,
-    run_folder,
-    settings as table,
-)
+from mlkd_lobes.training import cluster, run_folder
 from mlkd_lobes.training.overrides import (
     check_arguments,
     read_settings,
     read_values,
 )
+from mlkd_lobes.training.settings import row_of, training_record
 
 HERE = pathlib.Path(__file__).resolve().parent
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd,mlkd_semi"
 # Keys that are set per run.
-RUN_KEYS = ("fold", "seed", "system", "output_folder")
-# A search compares the mean of the last epochs besides the chosen one, which is
-# the best of many.
+RUN_KEYS = ("fold", "seed", "system")
+# A search also reports the mean UA of the last epochs: that of the chosen epoch
+# is a maximum, hence optimistic.
 LAST_EPOCHS = 5
 # Identify a row of validation.csv.
 ROW_KEYS = ["fold", "seed", "system"]
@@ -94,16 +91,11 @@ def make_plan(options, passed):
     arguments = [options.hparams_file, *passed]
     hparams_file, run_opts, text = sb.parse_arguments(arguments)
     check_arguments(arguments, run_opts)
-    for key in RUN_KEYS:
-        if any(f"{option}=".startswith(f"--{key}=") for option in passed):
-            raise InputError(
-                f"{key}: is set per run; give --folds, --seeds, --systems or "
-                "--results_folder"
-            )
     systems = _distinct(options.systems.split(","), "systems")
-    for system in systems:
-        _check_system(read_settings(hparams_file, text, system), system)
-    values = read_settings(hparams_file, text, systems[0]).values
+    found = [read_settings(hparams_file, text, system) for system in systems]
+    for settings, system in zip(found, systems):
+        _check_system(settings, system)
+    values = found[0].values
     if values["prepare_only"]:
         raise InputError(
             "prepare_only: prepares one fold and runs nothing; give it to "
@@ -121,7 +113,12 @@ def make_plan(options, passed):
 
 
 def _check_system(settings, system):
-    """Refuses overrides of a system's own keys and of run folders."""
+    """Refuses keys that are set per run, or by the system itself."""
+    for key in RUN_KEYS:
+        if key in settings.command_line_keys:
+            raise InputError(
+                f"{key}: is set per run; give --folds, --seeds or --systems"
+            )
     if "output_folder" in settings.overrides:
         raise InputError(
             "output_folder: is set per run; give results_folder instead"
@@ -144,7 +141,7 @@ def _plan_run(command, system):
     settings = read_settings(hparams_file, text)
     values = settings.values
     folder = pathlib.Path(values["output_folder"], system)
-    record = table.training_record(settings, run_opts)
+    record = training_record(settings, run_opts)
     place = values["fold"], values["seed"], system, folder
     return Run(*place, command, settings, record)
 
@@ -167,7 +164,7 @@ def _distinct(values, name):
     """Values of a list, none of which may come twice."""
     for value in values:
         if values.count(value) > 1:
-            raise InputError(f"{name}: {value} is there twice")
+            raise InputError(f"{name}: {value} is given twice")
     return values
 
 
@@ -179,14 +176,24 @@ def is_done(run):
     """
     if not _same_settings(run) or not has_ended(run):
         return False
-    return run.settings.values["train_only"] or not _is_newer(run.folder)
+    if run.settings.values["train_only"]:
+        return True
+    # train.py writes hyperparams.yaml at its start, results.json at its end.
+    started, written = (
+        (run.folder / name).stat().st_mtime_ns
+        for name in ("hyperparams.yaml", RESULTS)
+    )
+    return started <= written
 
 
 def has_ended(run):
-    """Whether the files of a finished run exist, of whatever settings."""
-    if run.settings.values["train_only"]:
-        return is_trained(run.folder)
-    return is_complete(run.folder)
+    """Whether a run's final files can be read, whatever its settings."""
+    if not run.settings.values["train_only"]:
+        return is_complete(run.folder)
+    try:
+        return run_folder.read_stage(run.folder) is not None
+    except (OSError, InputError):
+        return False
 
 
 def _same_settings(run):
@@ -196,25 +203,11 @@ def _same_settings(run):
         found = read_values(run.folder / "hyperparams.yaml", {})
         record = run_folder.read_record(run.folder)
         keys = {*values} - {*objects}
-        tested = {k for k in keys if table.row_of(k).affects != "nothing"}
+        tested = {k for k in keys if row_of(k).affects != "nothing"}
         trained = [record[key] == run.record[key] for key in run.record]
         return all(trained) and all(found[k] == values[k] for k in tested)
     # Missing or half-written: a run was killed.
     except (OSError, KeyError, TypeError, ValueError, YAMLError):
-        return False
-
-
-def _is_newer(folder):
-    """Whether a run was started, and not finished, since its results."""
-    written = (folder / RESULTS).stat().st_mtime_ns
-    return (folder / "hyperparams.yaml").stat().st_mtime_ns > written
-
-
-def is_trained(folder):
-    """Whether a run is trained; False also where its files are damaged."""
-    try:
-        return run_folder.read_stage(folder) is not None
-    except (OSError, InputError):
         return False
 
 
@@ -231,7 +224,7 @@ def run_all(plan, jobs):
     teachers = {*first.values()}
     with ThreadPoolExecutor(jobs) as executor:
         try:
-            # Those that others wait for start first, so that no job waits long.
+            # Teachers first: a waiting student would occupy a job.
             for run in sorted(plan, key=lambda run: run.folder not in teachers):
                 before = futures.get(first.get(run.folder.parent))
                 futures[run.folder] = executor.submit(
@@ -321,7 +314,7 @@ def _execute(run, environment):
             stderr=subprocess.STDOUT,
             env=environment,
         )
-    # Another process may have started on it since: finished files remain.
+    # Not is_done: another process may have restarted the finished run since.
     return code == 0 and has_ended(run)
 
 
@@ -336,9 +329,9 @@ def log_of(run):
 
 
 def _print(line, file=None):
-    """Prints a line in one piece, so that those of other jobs do not mix in.
+    """Prints a line in one write, so that lines of parallel jobs do not mix.
 
-    No run depends on a reader or on disk space for this output.
+    A closed pipe or a full disk must not stop the runs.
     """
     with contextlib.suppress(OSError, ValueError):
         print(line + "\n", end="", file=file, flush=True)
@@ -379,7 +372,7 @@ def _earlier(path, columns):
     try:
         if not path.exists():
             return None
-        # A system may be called NA; an empty score is none.
+        # Only empty scores are missing values: a system may be called NA.
         scores = {name: [""] for name in ("epoch", "valid_UA", "last_UA")}
         return pd.read_csv(
             path,
@@ -402,7 +395,7 @@ def _validation_row(run):
     changed = {
         key: value
         for key, value in run.record.items()
-        if not table.row_of(key).scope and value != defaults.get(key, value)
+        if not row_of(key).scope and value != defaults.get(key, value)
     }
     return {
         "system": run.system,

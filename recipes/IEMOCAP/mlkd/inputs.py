@@ -8,7 +8,7 @@ import os
 
 import iemocap_prepare
 
-from mlkd_lobes.data import corpora, leakage
+from mlkd_lobes.data import corpora
 from mlkd_lobes.data.audio import walk_audio
 from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError, check_choice
@@ -31,15 +31,8 @@ def find_corpus(corpus, protocol):
     return function, known[protocol]
 
 
-def refuse_overlaps(entries, noises, declared):
-    """Raises where splits share speech or noise, unless that is declared."""
-    leakage.refuse_overlaps(entries, leakage.SPEECH_KEYS, declared)
-    sources = leakage.noise_sources({s: n.types for s, n in noises.items()})
-    leakage.refuse_overlaps(sources, leakage.NOISE_KEYS, declared)
-
-
 def noise_files(hparams):
-    """What noise of validation and test is made of, like entries of speech."""
+    """Recordings of validation and test noise and of babble, as entries."""
     noises = hparams["valid_noise"], hparams["test_noise"]
     kinds = [kind for noise in noises for kind in noise.types.values()]
     paths = {os.path.realpath(path) for paths in kinds for path in paths}
@@ -57,22 +50,24 @@ def load_teacher(hparams, folder):
 
 
 def check_models(systems, hparams, folder):
-    """Raises for models that could not be trained, before all preparation."""
-    depth, weights = None, hparams["student_weights"]
+    """Raises for model settings that cannot work, before any preparation."""
+    weights = hparams["loss_weights"]
     distillation.WeightedLosses(hparams["losses"], weights)
     channels = hparams["student_cnn"]["channels"]
     if channels != 1.0 and hparams["student_freeze_cnn"]:
         raise InputError(
-            "student_cnn: a narrow front end is trained; set student_freeze_cnn: False"
+            "student_cnn: to train a narrow front end, set student_freeze_cnn: False"
         )
     hub, cache = hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
     new = [n for n in systems if not run_folder.read_stage(folder.with_name(n))]
-    if any(systems[name][0]["network"] == "teacher" for name in new):
-        depth = encoder.check_source(hub, cache, channels)
     student, given = hparams["network"] == "student", hparams["teacher_folder"]
     if student and given and folder.name in new:
         depth = load_teacher(hparams, given).encoder.n_layers
-    if depth and (student or TEACHER in systems):
+    elif any(systems[name]["network"] == "teacher" for name in new):
+        depth = encoder.check_source(hub, cache, channels)
+    else:
+        return
+    if student or TEACHER in systems:
         if needs_teacher(weights):
             distillation.resolve_levels(hparams["kd_levels"], depth)
         encoder.check_depth(hparams["student_layers"], depth)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Recipe for noise-robust emotion recognition by multi-level distillation.
 
-A wav2vec 2.0 teacher is fine-tuned on clean speech. A small student, its first
-layers, gets noisy speech and is trained on the labels and, through one head per
-level, on several layers of the teacher for the clean signal (arXiv 2312.13556).
+A wav2vec 2.0 teacher is fine-tuned on clean speech. A small student starts from
+its first layers and is trained on noisy speech: on the labels and, through one
+head per level, several teacher layers of the clean signal (arXiv 2312.13556).
 
 To run this recipe, do the following:
 > python train.py hparams/mlkd.yaml --data_folder=IEMOCAP_full_release \
@@ -25,19 +25,12 @@ import numpy as np
 import torch
 import transformers
 from hyperpyyaml import load_hyperpyyaml
-from inputs import (
-    TEACHER,
-    check_models,
-    find_corpus,
-    load_teacher,
-    noise_files,
-    refuse_overlaps,
-)
+from inputs import TEACHER, check_models, find_corpus, load_teacher, noise_files
 from noise_prepare import prepare_noise
 from torch.utils.data import ConcatDataset
 
 import speechbrain as sb
-from mlkd_lobes.data import batches, unlabelled
+from mlkd_lobes.data import batches, leakage, unlabelled
 from mlkd_lobes.data.manifests import describe_split
 from mlkd_lobes.errors import InputError, run_command
 from mlkd_lobes.evaluation import calibration, metrics, results
@@ -59,7 +52,7 @@ logger = get_logger(__name__)
 
 
 class EmotionBrain(sb.Brain):
-    """A classifier trained on labels: a teacher, or a student without one."""
+    """Training on labels alone (teacher, plain student); test of any system."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer=None):
         super().__init__(modules, None, hparams, run_opts, checkpointer)
@@ -88,13 +81,13 @@ class EmotionBrain(sb.Brain):
         """The weighted sum of the named losses; in evaluation keeps records."""
         student, targets = predictions
         if stage != sb.Stage.TRAIN:
-            # Not finite where a logit is not: softmax hides minus infinity.
+            # 0 * -inf is NaN: softmax alone would turn such a logit into 0.
             probabilities = student.logits.softmax(-1) + 0 * student.logits
             rows = probabilities.split(len(batch.conditions[0]))
             length, label = batch.length.tolist(), batch.label.tolist()
             about = batch.id, batch.speaker, length, label, batch.conditions
             self.records.extend(zip(*about, rows))
-            return torch.zeros(())  # see on_stage_end
+            return torch.zeros(())  # on_stage_end computes the loss
         only = distillation.DISTILLATION if self.distilling else None
         loss, terms = self.hparams.losses(student, targets, only=only)
         for name, term in terms.items():
@@ -121,7 +114,7 @@ class EmotionBrain(sb.Brain):
             logger.info(f"{self.hparams.system}: epoch {epoch} of {limit}")
 
     def on_fit_batch_start(self, batch, should_step):
-        """Makes dropout and learning rate functions of the step alone."""
+        """Derives dropout's seed and the learning rates from the step."""
         rank = getattr(self, "rank", 0)
         key = (self.hparams.system, self.epoch, self.step, rank)
         seed = stable_seed(self.hparams.seed, *key)
@@ -133,7 +126,7 @@ class EmotionBrain(sb.Brain):
             optimizer.param_groups[0]["lr"] = rate
 
     def init_optimizers(self):
-        """One optimizer per learning rate: clipping sees one group only."""
+        """One optimizer per learning rate: Brain clips the first group only."""
         model = getattr(self.modules.model, "module", self.modules.model)
         head = list(model.head.parameters())
         if "projection" in self.modules:
@@ -157,11 +150,9 @@ class EmotionBrain(sb.Brain):
             self.train_stats = checkpoints.epoch_statistics(
                 stage_loss, self.terms, self.snrs
             )
-            if self.distilling:
-                self.end_epoch(epoch, {})
         elif stage == sb.Stage.VALID:
             scores = results.summarize(self.predictions(), self.hparams.labels)
-            # Over utterances, whatever their batches.
+            # A mean over utterances, independent of the batches.
             valid = {"loss": calibration.cross_entropy(self.records)}
             for name in ("UA", "WA"):
                 values = [score[name] for score in scores]
@@ -169,8 +160,10 @@ class EmotionBrain(sb.Brain):
             self.end_epoch(epoch, valid)
 
     def _fit_valid(self, valid_set, epoch, enable):
-        """Skips validation while distilling: the head is not trained yet."""
-        if not self.distilling:
+        """Validates; while distilling, when the head is untrained, only saves."""
+        if self.distilling:
+            self.end_epoch(epoch, {})
+        else:
             super()._fit_valid(valid_set, epoch, enable)
 
     def end_epoch(self, epoch, valid):
@@ -220,6 +213,12 @@ class MLKDBrain(EmotionBrain):
         return [target.to(self.device) for target in targets]
 
 
+def distils(hparams):
+    """Whether a system is trained with distillation losses."""
+    student = hparams["network"] == "student"
+    return student and needs_teacher(hparams["loss_weights"])
+
+
 def splits_of(hparams):
     """Manifest and noise augmenter of each split."""
     return {
@@ -230,7 +229,7 @@ def splits_of(hparams):
 
 
 def prepare(hparams):
-    """Writes manifests and noise CSVs, by the first process; checks overlaps."""
+    """Prepares manifests, noise CSVs and crops; refuses overlaps of splits."""
     corpus = hparams["corpus"], hparams["protocol"]
     function, protocol = find_corpus(*corpus)
     declared = None if hparams["skip_prep"] else protocol.declared
@@ -253,21 +252,23 @@ def prepare(hparams):
         taken = inspect.signature(function).parameters
         options = {key: options[key] for key in taken}
         run_on_main(function, kwargs=options)
-    entries, own = {}, hparams["unlabelled"] in (True, "corpus")
+    entries = {}
     for split in splits_of(hparams):
-        data = read_dataset(hparams, split, own and split == "train")
+        data = read_dataset(hparams, split).data
         entries[split] = [
             {**entry, "wav": os.path.realpath(entry["wav"])}
-            for entry in data.data.values()
+            for entry in data.values()
         ]
     prepare_noise_csvs(hparams, [e for part in entries.values() for e in part])
     prepare_crops(hparams, **entries)
-    noises = {split: noise for split, (_, noise) in splits_of(hparams).items()}
-    refuse_overlaps(entries, noises, declared)
+    noises = {s: noise.types for s, (_, noise) in splits_of(hparams).items()}
+    sources = leakage.noise_sources(noises)
+    leakage.refuse_overlaps(entries, leakage.SPEECH_KEYS, declared)
+    leakage.refuse_overlaps(sources, leakage.NOISE_KEYS, declared)
 
 
 def prepare_noise_csvs(hparams, entries):
-    """Writes noise CSVs, unless all are given; `entries` may not babble."""
+    """Writes noise CSVs unless all are given; no talker may be in `entries`."""
     folder = pathlib.Path(hparams["output_folder"], "noise")
     csv_files = [noise.csv_file for _, noise in splits_of(hparams).values()]
     if folder not in [pathlib.Path(file).parent for file in csv_files]:
@@ -290,8 +291,7 @@ def prepare_crops(hparams, train, valid, test):
     sources, used = hparams["unlabelled_folder"], hparams["unlabelled"]
     if used == "folder" and sources is None:
         raise InputError("unlabelled: 'folder' needs an unlabelled_folder")
-    distils = needs_teacher(hparams["loss_weights"])
-    if used in (True, "folder") and sources and distils:
+    if used in (True, "folder") and sources and distils(hparams):
         lengths = [entry["length"] for entry in train if entry["emo"]]
         options = sources, lengths, [*valid, *test, *noise_files(hparams)]
         place = unlabelled.database_path(hparams["output_folder"], *options)
@@ -300,7 +300,7 @@ def prepare_crops(hparams, train, valid, test):
 
 
 def read_dataset(hparams, split, with_unlabelled=False):
-    """A split's utterances, on request those without a label as well."""
+    """Labelled utterances of a split, optionally also the unlabelled ones."""
     longest = hparams["eval_batch_length"]
     if split == "train":
         longest = hparams["max_batch_length"]
@@ -312,9 +312,8 @@ def read_dataset(hparams, split, with_unlabelled=False):
 
 def training_set(hparams):
     """Training speech, clean or noisy; unlabelled only with a teacher."""
-    distils = needs_teacher(hparams["loss_weights"])
     own = hparams["unlabelled"] in (True, "corpus")
-    data = read_dataset(hparams, "train", own and distils)
+    data = read_dataset(hparams, "train", own and distils(hparams))
     if hparams["repeat_labelled"] and hparams["network"] == "student":
         batches.repeat_labelled(data, hparams["unlabelled_ratio"])
     noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
@@ -343,7 +342,7 @@ def validation_grid(speech, noise, snrs):
 
 
 def loader_options(hparams):
-    """Workers, and a generator apart from the global one."""
+    """Options of a loader; its generator is separate from the global one."""
     return {
         "num_workers": hparams["num_workers"],
         "persistent_workers": hparams["num_workers"] > 0,
@@ -361,7 +360,7 @@ def build_modules(hparams, teacher_folder, teacher):
         return {"model": classifier.EmotionClassifier(new, labels, width)}
     factory = hparams["student_encoder"]
     model = classifier.load_classifier(teacher_folder, factory, labels)
-    if not needs_teacher(hparams["loss_weights"]):
+    if not distils(hparams):
         return {"model": model}
     depth, width = teacher.encoder.n_layers, teacher.encoder.width
     levels = distillation.resolve_levels(hparams["kd_levels"], depth)
@@ -371,11 +370,12 @@ def build_modules(hparams, teacher_folder, teacher):
 
 
 def training_objects(hparams, folder, n_updates):
-    """Losses, learning rates and loggers; n_updates: steps per epoch."""
-    weights, teacher = hparams["loss_weights"], hparams["network"] == "teacher"
+    """Losses, schedules, epoch counter, logger; n_updates: steps per epoch."""
+    teacher = hparams["network"] == "teacher"
+    weights = {"emotion": 1.0} if teacher else hparams["loss_weights"]
     epochs = hparams["teacher_epochs"] if teacher else hparams["student_epochs"]
-    # Epochs without labels, and those that follow.
-    epochs = [hparams["distillation_epochs"] * needs_teacher(weights), epochs]
+    # Epochs with distillation losses only, then those with all losses.
+    epochs = [hparams["distillation_epochs"] * distils(hparams), epochs]
     if hparams["speech"] == "none":
         epochs = [0, 0]
     rate = hparams["teacher_lr"] if teacher else hparams["student_lr"]
@@ -394,8 +394,8 @@ def training_objects(hparams, folder, n_updates):
     }
 
 
-def train_network(hparams, run_opts, record, folder, teacher_folder=None):
-    """Trains a system's network, or resumes, or finds it finished."""
+def train_network(hparams, run_opts, folder, teacher_folder=None):
+    """Trains a system's network or resumes it; does nothing if it is done."""
     teacher, teacher_sha256 = None, None
     student = hparams["network"] == "student"
     if student and run_opts["test_only"]:
@@ -404,14 +404,22 @@ def train_network(hparams, run_opts, record, folder, teacher_folder=None):
         teacher = load_teacher(hparams, teacher_folder)
         teacher_sha256 = classifier.state_sha256(teacher)
     files = splits_of(hparams), hparams["wav2vec2_hub"], hparams["crops"]
-    record = settings.with_contents(record, *files, teacher_sha256)
+    record = settings.with_contents(hparams["record"], *files, teacher_sha256)
     with run_folder.reserved(folder, record, hparams["systems"]):
         if run_folder.read_stage(folder):
             logger.info(f"{folder.name}: trained already.")
             return
-        source = teacher_folder, teacher, teacher_sha256
-        prepared = prepare_fit(hparams, run_opts, folder, *source)
-        arguments = [folder, *fit(hparams, *prepared), teacher_sha256]
+        brain, loader, validation = prepare_fit(
+            hparams, run_opts, folder, teacher_folder, teacher, teacher_sha256
+        )
+        model = brain.modules.model  # before DDP wraps it
+        brain.fit(brain.hparams.epoch_counter, loader, validation)
+        # Read before the best epoch's checkpoint restores an earlier history.
+        history = brain.history.epochs
+        best = brain.checkpointer.recover_if_possible(max_key="UA")
+        # Others may still read the checkpoint that is removed next.
+        distributed.ddp_barrier()
+        arguments = [folder, model, best, history, teacher_sha256]
         run_on_main(run_folder.finish_stage, args=arguments)
 
 
@@ -448,20 +456,8 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     return brain, loader, evaluation_loader(hparams, "valid", validation)
 
 
-def fit(hparams, brain, loader, validation):
-    """Trains from the last checkpoint: network, best checkpoint, history."""
-    counter, model = brain.hparams.epoch_counter, brain.modules.model
-    brain.fit(counter, loader, validation)
-    # Read before the best epoch's checkpoint restores an earlier history.
-    history = brain.history.epochs
-    best = brain.checkpointer.recover_if_possible(max_key="UA")
-    # Others may still read the checkpoint that is removed next.
-    distributed.ddp_barrier()
-    return model, best, history
-
-
 def evaluate(hparams, run_opts, folder):
-    """Results of a trained system; existing ones are kept if still valid."""
+    """Tests a trained system; existing results are kept if still valid."""
     manifest, noise = splits_of(hparams)["test"]
     kinds, distorted = list(noise.types), hparams["test_distortions"]
     grid = add_noise.conditions(kinds, hparams["test_snrs"], distorted)
@@ -475,29 +471,28 @@ def evaluate(hparams, run_opts, folder):
     header = run_folder.results_header(folder, test, header)
     data = run_folder.describe_data(hparams, splits_of(hparams))
     run_on_main(write_json, args=[folder / results.DATA, data])
-    found = results.is_complete(folder) and results.read_results(folder)
-    same = found and found["hparams_sha256"] == header["hparams_sha256"]
+    kept = results.is_complete(folder) and results.read_results(folder)
+    same = kept and kept["hparams_sha256"] == header["hparams_sha256"]
     if same and not run_opts["test_only"]:
         logger.info(f"{folder.name}: evaluated already.")
+        # Newer than hyperparams.yaml, as cross_validate.py expects.
         run_on_main(os.utime, args=[folder / results.RESULTS])
-        return found
-    teacher = hparams["network"] == "teacher"
-    factory = hparams["teacher_encoder" if teacher else "student_encoder"]
+        return kept
+    factory = hparams[f"{hparams['network']}_encoder"]
     place = folder / run_folder.MODEL
     model = classifier.load_classifier(place, factory, hparams["labels"])
     brain = EmotionBrain({"model": model}, hparams, run_opts)
-    noise = list(hparams["valid_noise"].types)
-    noisy = add_noise.conditions(noise, hparams["valid_snrs"])
+    types = list(hparams["valid_noise"].types)
+    noisy = add_noise.conditions(types, hparams["valid_snrs"])
     brain.evaluate(evaluation_loader(hparams, "valid", noisy))
-    found = calibration.probabilities_of_records(brain.records)
-    header["temperature"] = calibration.fit_temperature(*found)
+    pairs = calibration.probabilities_of_records(brain.records)
+    header["temperature"] = calibration.fit_temperature(*pairs)
     loader = evaluation_loader(hparams, "test", grid)
     n_utterances = len(loader.dataset)
     logger.info(f"{folder.name}: {n_utterances} utterances x {len(grid)}")
     brain.evaluate(loader)
     cost = metrics.model_cost(model, brain.device)
-    stage = run_folder.read_stage(folder)
-    cost["training_seconds"] = stage["training_seconds"]
+    cost["training_seconds"] = run_folder.read_stage(folder)["training_seconds"]
     cost["real_time_factor"] = brain.compute_seconds / brain.audio_seconds
     arguments = [folder, header, brain.predictions(), cost]
     run_on_main(results.write_run, args=arguments)
@@ -508,49 +503,49 @@ def load(hparams_file, resolved):
     """Hyperparameters of a system, its objects built."""
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, resolved.overrides)
-    hparams["student_weights"], hparams["crops"] = hparams["loss_weights"], None
-    if hparams["network"] == "teacher":
-        hparams["loss_weights"] = {"emotion": 1.0}
+    hparams["crops"] = None
     return hparams
 
 
 def run(hparams_file, run_opts, command_line):
     """Preparation, teacher, student and evaluation of one fold."""
     resolved = overrides.read_settings(hparams_file, command_line)
-    hparams = load(hparams_file, resolved)
+    values, systems = resolved.values, {}
+    chosen = [resolved]
+    if values["network"] == "student" and values["teacher_folder"] is None:
+        teacher = overrides.read_settings(hparams_file, command_line, TEACHER)
+        chosen.insert(0, teacher)  # trained first
+    for own in chosen:
+        hparams = load(hparams_file, own)
+        hparams["record"] = settings.training_record(own, run_opts)
+        systems[hparams["system"]] = hparams
     folder = pathlib.Path(hparams["output_folder"], hparams["system"])
     if run_opts["test_only"] and not run_folder.read_stage(folder):
         raise InputError(f"--test_only: {folder} holds no trained model")
     device = run_opts["device"] or distributed.infer_device()
     overrides.check_run_options(hparams, run_opts, device)
-    # The systems to train, each with its settings; the teacher comes first.
-    record = settings.training_record(resolved, run_opts)
-    systems = {hparams["system"]: (hparams, record)}
-    if hparams["network"] == "student" and hparams["teacher_folder"] is None:
-        other = overrides.read_settings(hparams_file, command_line, TEACHER)
-        record = settings.training_record(other, run_opts)
-        systems = {TEACHER: (load(hparams_file, other), record), **systems}
-    for name, (values, record) in systems.items():
+    for name, own in systems.items():
         run_folder.check_run_config(
-            folder.parent, name, record, values["systems"]
+            folder.parent, name, own["record"], own["systems"]
         )
-    files = resolved.values["settings"] or "no settings files"
+    files = values["settings"] or "no settings files"
     logger.info(f"{folder.name}: {files}, {resolved.overrides}")
     with run_folder.locked(folder):
         with report_full_disk(folder / "hyperparams.yaml"):
             sb.create_experiment_directory(
                 folder, hparams_file, resolved.overrides
             )
-        found = run_stages(systems, hparams, run_opts, folder)
+        found = run_stages(systems, run_opts, folder)
     if found and distributed.if_main_process():
         tables = [metrics.run_table(found, name) for name in ("UA", "WA")]
         print("", f"{hparams['system']}, {folder}", *tables, sep="\n\n")
 
 
-def run_stages(systems, hparams, run_opts, folder):
-    """Preparation, teacher, student, evaluation; its results, if it gets there."""
+def run_stages(systems, run_opts, folder):
+    """Runs the stages; returns the results, or None if it ends before the test."""
+    hparams = systems[folder.name]
     teacher_folder, train = hparams["teacher_folder"], not run_opts["test_only"]
-    # One command prepares and trains what the systems of a fold share.
+    # Only one command at a time prepares the fold and trains its teacher.
     with run_folder.locked(folder.parent):
         run_on_main(run_folder.clear_partial, args=[folder])
         run_on_main(run_folder.clear_partial, args=[folder.parent])
@@ -561,14 +556,12 @@ def run_stages(systems, hparams, run_opts, folder):
             logger.info(f"{folder.parent}: prepared (prepare_only).")
             return None
         if TEACHER in systems and train:
-            values, record = systems[TEACHER]
             teacher = folder.with_name(TEACHER)
-            train_network(values, run_opts, record, teacher)
+            train_network(systems[TEACHER], run_opts, teacher)
             teacher_folder = teacher / run_folder.MODEL
-            # Brain and checkpointer, a cycle, hold the teacher's optimizers.
+            # Frees the optimizers: Brain and checkpointer refer to each other.
             gc.collect()
-    record = systems[hparams["system"]][1]
-    train_network(hparams, run_opts, record, folder, teacher_folder)
+    train_network(hparams, run_opts, folder, teacher_folder)
     if hparams["train_only"]:
         logger.info(f"{folder}: trained, not tested (train_only).")
         return None
@@ -585,7 +578,7 @@ def main(argv):
         overrides.check_arguments(argv, parsed[1])
         run(*parsed)
 
-    # Any process may be the one that fails.
+    # Every process logs its own error, not only the main one.
     report = functools.partial(logger.error, main_process_only=False)
     return run_command(_command, report)
 
