@@ -49,8 +49,8 @@ from mlkd_lobes.models.encoder import SSLEncoder  # noqa: E402
 from mlkd_lobes.training.checkpoints import SafeCheckpointer  # noqa: E402
 from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 
-# One in so many of IEMOCAP's utterances is generated; so many epochs are measured,
-# one more is profiled.
+# The corpus has one of SHARE utterances of IEMOCAP; EPOCHS are measured, one more is
+# profiled.
 SHARE, EPOCHS = 3, 2
 NOISE_TYPES = ["hum", "rain", "street", "music", "cafe"]
 SYSTEMS = ("teacher", "mlkd")

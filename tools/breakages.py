@@ -132,7 +132,7 @@ BREAKAGES = [
         "test_checkpoints.py",
     ),
     Breakage(
-        "an unreadable checkpoint is passed over",
+        "an unreadable checkpoint is skipped",
         "checkpoints.py",
         "except Exception as error:",
         "except KeyError as error:",

@@ -27,7 +27,7 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# Utterances per evaluation batch; each is passed to the Brain as an open file.
+# Utterances per evaluation batch: each is an open file on its way from the worker.
 MAX_EVALUATED = 32
 # What is read from a manifest's entries; wav and length are required.
 MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")

@@ -58,7 +58,7 @@ def read_corpus(
     ------
     InputError
         If nothing is named as in this corpus, if it is incomplete, or if an
-        utterance is there twice with different contents.
+        utterance occurs twice with different contents.
     """
     corpus, root = CORPORA[name], pathlib.Path(data_folder)
     rows = _chosen(corpus, _find(name, corpus, root), select)

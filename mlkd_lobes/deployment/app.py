@@ -134,8 +134,8 @@ def responder(models, noises):
         text = listening.summary(found, models)
         with DRAWING:
             charts = bars(found, labels), lines(found, labels)
-        # Gradio would name the file by its content: an equal request of another
-        # client would rewrite it while it is being sent.
+        # Gradio would name the file by its content: an identical request from
+        # another client would rewrite it while it is being sent.
         folder = tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])
         path = os.path.join(folder, "mixture.wav")
         soundfile.write(path, found.mixture, SAMPLE_RATE)

@@ -33,7 +33,7 @@ QUANTIZED = ["Conv", "MatMul"]
 # What precedes the second convolution also stays in float32: the first one is cheap,
 # and statistics of 8-bit samples would spoil everything after it.
 LATER_CONVOLUTION = re.compile(r"conv_layers\.[1-9]\d*\.conv\.weight$")
-# Numbers of last convolutions that also stay in float32, tried until INT8 agrees
+# How many of the last convolutions also stay in float32, tried until INT8 agrees
 # well enough: none, a fifth of the front end's work, then all of it.
 FLOAT32_CONVOLUTIONS = (0, 4, 6)
 # Activations beyond this percentile are clipped: the few largest would otherwise

@@ -320,8 +320,8 @@ def _assign_kind(members):
     if set(splits.values()) <= {"test"}:
         logger.warning(
             f"noise type {kind}: {len(members)} recording(s) of "
-            f"{len(splits) + len(free)} origin(s), none usable for training or "
-            "validation; it is used in the test only, as unseen noise"
+            f"{len(splits) + len(free)} origin(s): fewer than three, or all "
+            "given for testing; it is used in the test only, as unseen noise"
         )
         kind, splits = UNSEEN_PREFIX + kind, defaultdict(lambda: "test")
     # A split given by the corpus stays: the check for overlaps sees it.

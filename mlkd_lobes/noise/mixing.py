@@ -26,7 +26,7 @@ def mix(wav, noise, snrs):
     -------
     torch.Tensor
         Waveforms [SNRs, time]. Speech and noise are scaled to a convex sum: at
-        0 dB both are halved.
+        0 dB the speech is halved and the noise equally loud.
 
     Example
     -------

@@ -427,7 +427,7 @@ def comparable_keys(one, other, own):
     Returns
     -------
     list of str
-        Keys of both; none for unlike kinds of network or an untrained teacher.
+        Keys of both; none for networks of different kinds or an untrained one.
     """
     kinds = {
         (record["network"], record["speech"] == "none")

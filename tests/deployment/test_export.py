@@ -384,7 +384,7 @@ def test_onnx_file_without_labels_is_refused(tmp_path, exported):
 
 BLOCKS = [
     (page, number, block)
-    for page in ("README.md", "docs/deployment.md", "docs/predict.md")
+    for page in ("docs/deployment.md", "docs/predict.md")
     for number, block in enumerate(
         re.findall(
             r"^```python\n(.*?)^```",

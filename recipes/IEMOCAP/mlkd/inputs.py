@@ -1,4 +1,4 @@
-"""What a run reads: corpus, manifests, noise, models; checked before it trains.
+"""Corpora, noise files, teachers and settings of models, checked before training.
 
 Authors
  * The MLKD recipe's authors 2026

@@ -3,7 +3,7 @@
 
 A wav2vec 2.0 teacher is fine-tuned on clean speech. A small student starts from
 its first layers and is trained on noisy speech: on the labels and, through one
-head per level, several teacher layers of the clean signal (arXiv 2312.13556).
+head per level, several of the teacher's layers for the clean signal (arXiv 2312.13556).
 
 To run this recipe, do the following:
 > python train.py hparams/mlkd.yaml --data_folder=IEMOCAP_full_release \
@@ -105,8 +105,6 @@ class EmotionBrain(sb.Brain):
         self.records, self.compute_seconds, self.audio_seconds = [], 0.0, 0.0
         if stage == sb.Stage.TRAIN:
             self.epoch, self.terms, self.snrs = epoch, {}, []
-            # A checkpoint restores those of the epoch before.
-            self.step, self.avg_train_loss = 0, 0.0
             self.hparams.speed_perturb.set_epoch(epoch)
             self.hparams.add_noise.set_epoch(epoch)
             self.epoch_started = time.perf_counter()
@@ -254,6 +252,7 @@ def prepare(hparams):
         run_on_main(function, kwargs=options)
     entries = {}
     for split in splits_of(hparams):
+        # Unlabelled utterances as well: they must not overlap either.
         data = read_dataset(hparams, split).data
         entries[split] = [
             {**entry, "wav": os.path.realpath(entry["wav"])}
@@ -478,7 +477,8 @@ def evaluate(hparams, run_opts, folder):
         # Newer than hyperparams.yaml, as cross_validate.py expects.
         run_on_main(os.utime, args=[folder / results.RESULTS])
         return kept
-    factory = hparams[f"{hparams['network']}_encoder"]
+    teacher = hparams["network"] == "teacher"
+    factory = hparams["teacher_encoder" if teacher else "student_encoder"]
     place = folder / run_folder.MODEL
     model = classifier.load_classifier(place, factory, hparams["labels"])
     brain = EmotionBrain({"model": model}, hparams, run_opts)
@@ -516,17 +516,18 @@ def run(hparams_file, run_opts, command_line):
         teacher = overrides.read_settings(hparams_file, command_line, TEACHER)
         chosen.insert(0, teacher)  # trained first
     for own in chosen:
-        hparams = load(hparams_file, own)
-        hparams["record"] = settings.training_record(own, run_opts)
-        systems[hparams["system"]] = hparams
+        found = load(hparams_file, own)
+        found["record"] = settings.training_record(own, run_opts)
+        systems[found["system"]] = found
+    hparams = systems[values["system"]]
     folder = pathlib.Path(hparams["output_folder"], hparams["system"])
     if run_opts["test_only"] and not run_folder.read_stage(folder):
         raise InputError(f"--test_only: {folder} holds no trained model")
     device = run_opts["device"] or distributed.infer_device()
     overrides.check_run_options(hparams, run_opts, device)
-    for name, own in systems.items():
+    for name, found in systems.items():
         run_folder.check_run_config(
-            folder.parent, name, own["record"], own["systems"]
+            folder.parent, name, found["record"], found["systems"]
         )
     files = values["settings"] or "no settings files"
     logger.info(f"{folder.name}: {files}, {resolved.overrides}")
@@ -535,9 +536,9 @@ def run(hparams_file, run_opts, command_line):
             sb.create_experiment_directory(
                 folder, hparams_file, resolved.overrides
             )
-        found = run_stages(systems, run_opts, folder)
-    if found and distributed.if_main_process():
-        tables = [metrics.run_table(found, name) for name in ("UA", "WA")]
+        tested = run_stages(systems, run_opts, folder)
+    if tested and distributed.if_main_process():
+        tables = [metrics.run_table(tested, name) for name in ("UA", "WA")]
         print("", f"{hparams['system']}, {folder}", *tables, sep="\n\n")
 
 
