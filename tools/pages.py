@@ -69,7 +69,7 @@ ANSWERS = [
     ("Are several levels better than the last?", COMPARED[5], TABLE, 20),
     ("Does it hold on another corpus?", CONFIRMED[0], ASED, 18),
     (
-        "… compared with a control that gets as much input?",
+        "… compared with more input and no teacher?",
         CONFIRMED[1],
         ASED,
         18,
