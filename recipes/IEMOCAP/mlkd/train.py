@@ -3,7 +3,8 @@
 
 A wav2vec 2.0 teacher is fine-tuned on clean speech. A small student starts from
 its first layers and is trained on noisy speech: on the labels and, through one
-head per level, several of the teacher's layers for the clean signal (arXiv 2312.13556).
+head per level, on several of the teacher's layers for the clean signal (arXiv
+2312.13556).
 
 To run this recipe, do the following:
 > python train.py hparams/mlkd.yaml --data_folder=IEMOCAP_full_release \
