@@ -353,6 +353,23 @@ def _lies_in(value, folder):
     return os.path.commonpath([folder, os.path.abspath(value)]) == folder
 
 
+def distils(values):
+    """Whether a system is trained with distillation losses.
+
+    Arguments
+    ---------
+    values : dict
+        Key to value.
+
+    Returns
+    -------
+    bool
+        False for teachers and for students on labels alone.
+    """
+    student = values["network"] == "student"
+    return student and needs_teacher(values["loss_weights"])
+
+
 def describe_data(values, splits):
     """The speech and noise of a run, for data.json.
 
@@ -383,9 +400,7 @@ def describe_data(values, splits):
             else os.path.abspath(path)
             for name, path in paths.items()
         }
-    student = values["network"] == "student"
-    distils = student and needs_teacher(values["loss_weights"])
-    description["unlabelled"] = values["unlabelled"] and distils
+    description["unlabelled"] = values["unlabelled"] and distils(values)
     description["encoder"] = values["wav2vec2_hub"]
     description["teacher"] = values["teacher_folder"]
     description["checked"] = not values["skip_prep"]

@@ -37,11 +37,12 @@ from mlkd_lobes.errors import InputError, run_command
 from mlkd_lobes.evaluation import calibration, metrics, results
 from mlkd_lobes.files import report_full_disk, stable_seed, write_json
 from mlkd_lobes.models import classifier, distillation
-from mlkd_lobes.models.distillation import Student, Targets, needs_teacher
+from mlkd_lobes.models.distillation import Student, Targets
 from mlkd_lobes.noise import add_noise
 from mlkd_lobes.noise.distortions import apply_grid
 from mlkd_lobes.training import checkpoints, overrides, run_folder, settings
 from mlkd_lobes.training.checkpoints import n_processes
+from mlkd_lobes.training.run_folder import distils
 from mlkd_lobes.training.target_cache import TargetCache
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import make_dataloader
@@ -106,6 +107,8 @@ class EmotionBrain(sb.Brain):
         self.records, self.compute_seconds, self.audio_seconds = [], 0.0, 0.0
         if stage == sb.Stage.TRAIN:
             self.epoch, self.terms, self.snrs = epoch, {}, []
+            # A checkpoint of an earlier version may hold those of an epoch's end.
+            self.step, self.avg_train_loss = 0, 0.0
             self.hparams.speed_perturb.set_epoch(epoch)
             self.hparams.add_noise.set_epoch(epoch)
             self.epoch_started = time.perf_counter()
@@ -212,12 +215,6 @@ class MLKDBrain(EmotionBrain):
         return [target.to(self.device) for target in targets]
 
 
-def distils(hparams):
-    """Whether a system is trained with distillation losses."""
-    student = hparams["network"] == "student"
-    return student and needs_teacher(hparams["loss_weights"])
-
-
 def splits_of(hparams):
     """Manifest and noise augmenter of each split."""
     return {
@@ -251,10 +248,10 @@ def prepare(hparams):
         taken = inspect.signature(function).parameters
         options = {key: options[key] for key in taken}
         run_on_main(function, kwargs=options)
-    entries = {}
+    entries, own = {}, hparams["unlabelled"] in (True, "corpus")
     for split in splits_of(hparams):
-        # Unlabelled utterances as well: they must not overlap either.
-        data = read_dataset(hparams, split).data
+        # Of all utterances, also unlabelled ones: they must not overlap either.
+        data = read_dataset(hparams, split, own and split == "train").data
         entries[split] = [
             {**entry, "wav": os.path.realpath(entry["wav"])}
             for entry in data.values()
