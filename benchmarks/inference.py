@@ -42,12 +42,15 @@ from mlkd_lobes.models.classifier import EmotionClassifier
 from mlkd_lobes.models.encoder import SSLEncoder
 
 LABELS = ["neu", "hap", "sad", "ang"]
-# Transformer layers (None: all) and share of the front end's filters.
+# Transformer layers (None: all) and share of the front end's filters: one, or one
+# per convolution.
+EARLY_QUARTER = [0.25] * 3 + [0.5] * 4
 NETWORKS = {
     "teacher": (None, 1.0),
     "student": (2, 1.0),
     "slim student": (2, 0.5),
     "slim student of one layer": (1, 0.5),
+    "slimmest student": (1, EARLY_QUARTER),
 }
 # What an export holds if the gate does not take all convolutions in INT8.
 MIXED = "student, ONNX static INT8, 5 convolutions fp32"

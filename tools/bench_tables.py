@@ -125,8 +125,8 @@ def bench_text():
     inference, training = read("inference"), read("training")
     return "\n\n".join(
         [
-            inference_table(inference),
-            inference_table(read("inference_avx2"), ", AVX2"),
+            inference_table(inference, ", AVX-512 VNNI"),
+            inference_table(read("inference_avx2"), ", AVX2 only"),
             training_table(training),
             peer_table(read("peer")),
             loading(training, read("preparation")),
