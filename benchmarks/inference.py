@@ -10,16 +10,13 @@ process of its own (one_answer.py) that opens the model and answers one waveform
 """
 
 import argparse
-import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-import onnxruntime
 import torch
 import transformers
 from onnxruntime import quantization
@@ -27,6 +24,7 @@ from onnxruntime import quantization
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import one_answer  # noqa: E402
+from machine import write_figures  # noqa: E402
 from one_answer import open_variant, speech  # noqa: E402
 
 from mlkd_lobes.data.batches import torch_threads
@@ -37,7 +35,6 @@ from mlkd_lobes.deployment.graph import (
 )
 from mlkd_lobes.deployment.models import TorchModel
 from mlkd_lobes.evaluation.metrics import macs_per_second
-from mlkd_lobes.files import write_json
 from mlkd_lobes.models.classifier import EmotionClassifier
 from mlkd_lobes.models.encoder import SSLEncoder
 
@@ -167,24 +164,6 @@ def rows(paths, peak, threads, seconds, rounds=ROUNDS):
         }
 
 
-def machine():
-    """What it was measured on."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
-
-
-def processor():
-    """Name of the CPU, as the system gives it."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [x.partition(":")[2].strip() for x in lines if "model name" in x]
-    return names[0] if names else platform.processor()
-
-
 def benchmark(config, threads=THREADS, seconds=SECONDS, rounds=ROUNDS):
     """All figures for a model of one shape."""
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +179,6 @@ def benchmark(config, threads=THREADS, seconds=SECONDS, rounds=ROUNDS):
         "name": "inference",
         "shape": f"{config.num_hidden_layers} layers, {config.hidden_size} wide",
         "baseline": BASELINE,
-        "machine": machine(),
         "matmul_gflops": {str(n): round(p, 1) for n, p in peaks.items()},
         "variants": variants,
     }
@@ -209,7 +187,7 @@ def benchmark(config, threads=THREADS, seconds=SECONDS, rounds=ROUNDS):
 def main(path, threads, seconds):
     """Measures at wav2vec2-base's shape, writes and prints the figures."""
     result = benchmark(transformers.Wav2Vec2Config(), threads, seconds)
-    write_json(path, result)
+    write_figures(path, result)
     for row in result["variants"]:
         print(
             "{threads} thread(s), {seconds:2} s, {name:46} {latency_ms:8} ms, "

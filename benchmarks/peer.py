@@ -19,6 +19,7 @@ import time
 
 import torch
 import transformers
+from machine import write_figures
 from s3prl.upstream.distiller.model import DistillerConfig, DistillerModel
 from torch.nn import functional as F
 from training import (
@@ -33,7 +34,6 @@ from training import (
 )
 
 import speechbrain as sb
-from mlkd_lobes.files import write_json
 
 UTTERANCES, STEPS = 80, 12
 LEVELS = (4, 8, 12)
@@ -132,7 +132,7 @@ def main(path):
         write_noise(root / "noise")
         write_teacher(root / "base", transformers.Wav2Vec2Config())
         rows = [row for cnn in (FROZEN, TRAINED) for row in compare(root, cnn)]
-    write_json(path, {"name": "peer", "steps": STEPS, "variants": rows})
+    write_figures(path, {"steps": STEPS, "variants": rows})
     for row in rows:
         print("{name:32} {median_seconds:7} s {ratio:5} x".format(**row))
 

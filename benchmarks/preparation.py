@@ -20,16 +20,17 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "recipes/IEMOCAP/mlkd"), str(ROOT / "tests")]
+PLACES = "recipes/IEMOCAP/mlkd", "tests", "benchmarks"
+sys.path += [str(ROOT / place) for place in PLACES]
 
 import train  # noqa: E402
 from helpers import write_wav  # noqa: E402
 from iemocap_prepare import COUNTS, prepare_iemocap  # noqa: E402
 from iemocap_tree import write_iemocap  # noqa: E402
+from machine import write_figures  # noqa: E402
 from noise_prepare import prepare_noise  # noqa: E402
 
 from mlkd_lobes.data.batches import TrainingBatchSampler  # noqa: E402
-from mlkd_lobes.files import write_json  # noqa: E402
 from mlkd_lobes.training.overrides import read_settings  # noqa: E402
 from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
@@ -132,7 +133,7 @@ def main(path):
         in_own_process(write_trees, root)
         result = in_own_process(prepare, root)
         result["loading"] = in_own_process(load, root)
-    write_json(path, result)
+    write_figures(path, result)
     print(result)
 
 

@@ -21,8 +21,7 @@ import transformers
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from inference import write_models  # noqa: E402
-
-from mlkd_lobes.files import write_json  # noqa: E402
+from machine import write_figures  # noqa: E402
 
 RATE, HOP, WINDOW, MINUTES = 16000, 1.0, 4.0, 10
 # Seconds of audio per write, as of a sound card.
@@ -104,7 +103,7 @@ def main(path, minutes=MINUTES):
         result = measure(
             models["student, ONNX static INT8"], 60 * float(minutes)
         )
-    write_json(path, result)
+    write_figures(path, result)
     print(result)
 
 

@@ -26,15 +26,17 @@ import torch
 import transformers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "recipes/IEMOCAP/mlkd"), str(ROOT / "tests")]
+PLACES = "recipes/IEMOCAP/mlkd", "tests", "benchmarks"
+sys.path += [str(ROOT / place) for place in PLACES]
 
 import train  # noqa: E402
 from helpers import write_wav  # noqa: E402
+from machine import write_figures  # noqa: E402
 
 import speechbrain as sb  # noqa: E402
 from mlkd_lobes.data.batches import TrainingBatchSampler  # noqa: E402
 from mlkd_lobes.evaluation.metrics import peak_memory_mb  # noqa: E402
-from mlkd_lobes.files import write_csv, write_json  # noqa: E402
+from mlkd_lobes.files import write_csv  # noqa: E402
 from mlkd_lobes.models.classifier import (  # noqa: E402
     EmotionClassifier,
     load_classifier,
@@ -386,14 +388,13 @@ def main(path):
         result = {
             "name": "training",
             "baseline": f"{STRAIGHTFORWARD}, with the CNN treated alike",
-            "threads": torch.get_num_threads(),
             "variants": [row for part in parts for row in part.pop("variants")],
             "losses": dict(zip((FROZEN, TRAINED), parts)),
             "waiting_for_data": waiting(root),
             "loading_per_utterance": scaling(root),
         }
         result["mixing"] = in_own_process(mixing, root)
-    write_json(path, result)
+    write_figures(path, result)
     for row in result["variants"]:
         print("{name:34} {utterances_per_second:7}/s {ratio:5} x".format(**row))
     print(result["losses"], result["waiting_for_data"])

@@ -15,9 +15,10 @@ def read(name):
     return json.loads((ROOT / FOLDER / f"{name}.json").read_text())
 
 
-def inference_table(result, processor=""):
+def inference_table(result):
     """One length of audio on one thread."""
-    header = [f"{SECONDS} s of audio, {THREADS} thread{processor}"]
+    processor = result["machine"]["instructions"]
+    header = [f"{SECONDS} s of audio, {THREADS} thread, {processor}"]
     header += ["ms", "speed", "peak MB", "file MB"]
     rows = [
         [
@@ -125,8 +126,8 @@ def bench_text():
     inference, training = read("inference"), read("training")
     return "\n\n".join(
         [
-            inference_table(inference, ", AVX-512 VNNI"),
-            inference_table(read("inference_avx2"), ", AVX2 only"),
+            inference_table(inference),
+            inference_table(read("inference_avx2")),
             training_table(training),
             peer_table(read("peer")),
             loading(training, read("preparation")),

@@ -1,6 +1,7 @@
 """Benchmarks run, and return what they promise."""
 
 import importlib.util
+import json
 import pathlib
 import time
 
@@ -35,7 +36,7 @@ def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
     config = tiny_config(hidden_size=128, intermediate_size=512)
     result = inference.benchmark(config, [1], [1], rounds=3)
     rows = {row["name"]: row for row in result["variants"]}
-    assert list(rows)[0] == result["baseline"] and len(rows) == 10
+    assert list(rows)[0] == result["baseline"] and len(rows) == 12
     assert rows[result["baseline"]]["ratio"] == 1
     onnx = rows["student, ONNX fp32"]["peak_memory_mb"]
     assert onnx < rows[result["baseline"]]["peak_memory_mb"]
@@ -46,11 +47,17 @@ def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
             row["latency_ms"] / 1000, abs=1e-3
         )
     sizes = [row["file_mb"] for row in rows.values()]
-    small, slim, slimmer = (
+    small, slim, slimmer, slimmest = (
         rows[f"{name}, ONNX static INT8"]["file_mb"]
         for name in list(inference.NETWORKS)[1:]
     )
-    assert slimmer <= slim < small < rows["student, ONNX fp32"]["file_mb"]
+    assert (
+        slimmest
+        <= slimmer
+        <= slim
+        < small
+        < rows["student, ONNX fp32"]["file_mb"]
+    )
     assert max(sizes) == rows[result["baseline"]]["file_mb"]
 
 
@@ -67,6 +74,18 @@ def test_rounds_are_taken_in_turn(inference, monkeypatch):
         "a": 2,
         "b": 2,
     }
+
+
+def test_figures_name_the_machine(tmp_path):
+    machine, cpuinfo = load("machine"), tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name : A b\nflags : sse avx2 avx512_vnni\n\n" * 2)
+    found = machine.machine(cpuinfo)
+    assert found["processor"] == "A b"
+    assert found["instructions"] == "AVX-512 VNNI"
+    assert machine.machine(tmp_path / "none")["instructions"] == ""
+    machine.write_figures(tmp_path / "figures.json", {"ratio": 2})
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written == {"machine": machine.machine(), "ratio": 2}
 
 
 @pytest.fixture(scope="module")
