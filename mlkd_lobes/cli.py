@@ -19,7 +19,7 @@ import sys
 from tqdm import tqdm
 
 from mlkd_lobes.deployment import BACKENDS
-from mlkd_lobes.errors import InputError, run_command
+from mlkd_lobes.errors import InputError, check_choice, run_command
 from mlkd_lobes.files import atomic_path, expand_home, write_json
 
 # Bounds of --window, --batch_length and --hop, in seconds.
@@ -139,6 +139,10 @@ def report(options) -> int:
         )
     chosen = options.systems and options.systems.split(",")
     pooled = pool(find_runs(options.folders, options.folds, chosen))
+    known = [system.name for system in pooled.systems]
+    for text in options.compare or ():
+        for name in text.partition(", ")[0].split(" - "):
+            check_choice("--compare", name, known, "system")
     runs = [run for system in pooled.systems for run in system.runs.values()]
     compared = options.compare or list(
         dict.fromkeys(c for run in runs for c in run.get("comparisons") or ())
@@ -172,9 +176,10 @@ def doctor(options) -> int:
     inputs = [target / "manifest.csv", *target.glob("manifests/*.json")]
     _check_output("json", options.json, inputs)
     found = examine(options.target, options.data_folder)
-    print(doctor_text(found))
     if options.json:
         write_json(options.json, found)
+    # Last: a reader such as `head` may close the pipe.
+    print(doctor_text(found))
     return int(any(f["level"] == "error" for f in found["findings"]))
 
 

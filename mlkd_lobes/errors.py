@@ -106,9 +106,10 @@ def run_command(command, report=None):
         The exit code: 1 for such an error, 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
-        # Names may hold what the terminal's encoding cannot show.
+        # Names may hold what the terminal's encoding cannot show; files are UTF-8.
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
     report = report or (lambda message: print(message, file=sys.stderr))
     try:
         code = command()
@@ -119,7 +120,7 @@ def run_command(command, report=None):
         # The reader has closed the pipe, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        report("interrupted; repeat the command to continue")
+        report("interrupted")
         return 130
     # Also a full disk, or a package that a YAML file of one's own needs.
     except (OSError, ImportError, InputError) as error:

@@ -6,6 +6,7 @@ never meets a half-written file.
 
 import contextlib
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -41,7 +42,8 @@ def report_full_disk(path):
         yield
     except Exception as error:
         existing = next(folder for folder in path.parents if folder.exists())
-        if shutil.disk_usage(existing).free >= MIN_FREE_BYTES:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full and shutil.disk_usage(existing).free >= MIN_FREE_BYTES:
             raise
         raise InputError(
             f"{path}: the disk is full; free some space and repeat the command"
@@ -173,7 +175,9 @@ def read_json(path, kind=None):
     except (ValueError, RecursionError) as error:
         if isinstance(path, pathlib.Path):
             refuse_lfs_pointer(path)
-        raise InputError(f"{path}: is not valid JSON ({error}); delete it")
+        raise InputError(
+            f"{path}: is not valid JSON ({error}); mend or delete it"
+        )
     if kind and not isinstance(content, kind):
         raise InputError(f"{path}: expected a JSON {kind.__name__}; delete it")
     return content

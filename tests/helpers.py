@@ -1,5 +1,6 @@
 """Tiny models, speech and noise that the tests make for themselves."""
 
+import math
 import pathlib
 
 import torch
@@ -138,3 +139,14 @@ def write_demand(folder, rate=48000, channels=(1, 2, 16), archives=False):
                 path = folder / inner / f"ch{channel:02d}.wav"
                 write_wav(path, wav, rate)
     return folder
+
+
+def measured_snr(wav, noisy, snr):
+    """SNR of a mixture in dB; the requested one gives AddNoise's scale of speech."""
+    share = 1 / (10 ** (snr / 20) + 1)
+    speech = (1 - share) * wav
+    noise = noisy - speech
+    power = noise.dot(noise).item()
+    if power == 0:
+        return math.inf
+    return 10 * math.log10(max(speech.dot(speech).item() / power, 1e-30))

@@ -1,5 +1,6 @@
 """Files are complete or absent; hashes and seeds are the same everywhere."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,9 +8,11 @@ import threading
 
 import pytest
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import (
     atomic_path,
     read_csv,
+    report_full_disk,
     stable_seed,
     text_sha256,
     write_csv,
@@ -79,6 +82,16 @@ def test_links_stay_links(tmp_path):
         temporary.write_text("new")
     assert (tmp_path / "link.txt").is_symlink()
     assert (tmp_path / "real.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_is_a_full_disk(tmp_path, number):
+    with pytest.raises(InputError, match="the disk is full"):
+        with report_full_disk(tmp_path / "file"):
+            raise OSError(number, "no room")
+    with pytest.raises(PermissionError):
+        with report_full_disk(tmp_path / "file"):
+            raise PermissionError
 
 
 def test_pipes_and_devices_are_written_to(tmp_path):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Counts the code: `make size` prints it beside its bounds and its former size.
+"""Counts the code: `make size` prints it beside its bounds.
 
-> python tools/size.py [ROOT] [--write=FILE]
+> python tools/size.py [ROOT]
 
 Code lines exclude blanks, comments and docstrings. Imports of train.py include the
 file itself, modules at any depth, lazy imports and the YAML file's objects.
@@ -10,7 +10,6 @@ file itself, modules at any depth, lazy imports and the YAML file's objects.
 import argparse
 import ast
 import io
-import json
 import pathlib
 import re
 import sys
@@ -18,7 +17,6 @@ import tokenize
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RECIPE, PACKAGE = "recipes/IEMOCAP/mlkd", "mlkd_lobes"
-FORMER = ROOT / "results/size.json"
 SILENT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT)
 SILENT += (tokenize.DEDENT, tokenize.ENDMARKER)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -159,15 +157,11 @@ def main(argv):
     """Prints the table; the exit code is 1 beyond a bound."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", nargs="?", type=pathlib.Path, default=ROOT)
-    parser.add_argument("--write", type=pathlib.Path)
     options = parser.parse_args(argv)
     found, names = measure(options.root.resolve())
-    if options.write:
-        options.write.write_text(json.dumps(found, indent=1) + "\n")
-    former = json.loads(FORMER.read_text()) if FORMER.exists() else {}
-    print(f"{'':36}{'eaf24de':>8}{'now':>8}{'bound':>8}")
+    print(f"{'':36}{'now':>8}{'bound':>8}")
     for name, value in found.items():
-        row = f"{name:36}{former.get(name, ''):>8}{value:>8}{BOUNDS[name]:>8}"
+        row = f"{name:36}{value:>8}{BOUNDS[name]:>8}"
         beyond = "  beyond" if value > BOUNDS[name] else ""
         print(f"{row}{beyond}  {names.get(name, '')}".rstrip())
     return int(any(value > BOUNDS[name] for name, value in found.items()))

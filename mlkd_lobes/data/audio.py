@@ -185,7 +185,7 @@ def _sound(path, file, size):
     """An open file as a SoundFile."""
     str(path).encode()  # raises if the name is not UTF-8
     if size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes)")
+        raise InputError(f"{path}: the file is empty (0 bytes), or a pipe")
     inside = isinstance(path, Member)
     # By its handle: by its name, `._name` beside it would be opened as well.
     source, start = file if inside else file.fileno(), file.read(3)
@@ -273,7 +273,10 @@ def _read(sound, path, start, n_frames, sample_rate):
         )
     # The mean of a single column takes longer than all checks.
     mono = wav.mean(1) if wav.shape[1] > 1 else wav[:, 0]
-    return resample(mono, sound.samplerate, sample_rate)
+    wav = resample(mono, sound.samplerate, sample_rate)
+    if not len(wav):
+        raise InputError(f"{path}: too short, less than a sample at 16 kHz")
+    return wav
 
 
 def resample(wav, rate, sample_rate):

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 import pandas as pd
 
 from mlkd_lobes.data import manifests
-from mlkd_lobes.data.audio import list_audio
+from mlkd_lobes.data.audio import list_audio, walk_audio
 from mlkd_lobes.data.corpora import CORPORA, OTHER
 from mlkd_lobes.errors import InputError, check_columns, listing
 from mlkd_lobes.files import composed, file_sha256, refuse_lfs_pointer
@@ -153,7 +153,8 @@ def _join(root, rows, table, optional=False):
 
 def _open_table(root, names, table, optional):
     """Fields by key of the first table of some names below a folder."""
-    paths = [p for p in sorted(root.rglob("*")) if p.name.lower() in names]
+    found = sorted(map(pathlib.Path, walk_audio(root, tuple(names))))
+    paths = [path for path in found if path.name.lower() in names]
     if not paths and optional:
         return {}
     if not paths:

@@ -11,6 +11,7 @@ from mlkd_lobes.files import composed, read_csv, spelled
 
 REQUIRED = ("path", "speaker", "emotion")
 OPTIONAL = ("session", "gender", "start", "end", "text", "split")
+COLUMNS = REQUIRED + OPTIONAL
 
 
 def read_manifest_csv(manifest, columns):
@@ -34,7 +35,7 @@ def read_manifest_csv(manifest, columns):
         If the file is not as described.
     """
     for name in columns.values():
-        check_choice("columns", name, REQUIRED + OPTIONAL, "column")
+        check_choice("columns", name, COLUMNS, "column")
     rows = read_csv(manifest, required=list(columns))
     if not rows:
         raise InputError(f"{manifest}: has no rows")
@@ -44,8 +45,9 @@ def read_manifest_csv(manifest, columns):
         raise InputError(
             f"columns: {manifest} would have several columns {', '.join(twice)}"
         )
-    rows = [{columns.get(k, k): v for k, v in row.items()} for row in rows]
-    check_columns(f"columns: {manifest}", REQUIRED, rows[0])
+    kept = {k: n for k in rows[0] if (n := columns.get(k, k)) in COLUMNS}
+    rows = [{name: row[k] for k, name in kept.items()} for row in rows]
+    check_columns(f"columns: {manifest}", REQUIRED, renamed)
     for number, row in enumerate(rows, start=2):
         row["where"] = f"{manifest}, line {number}"
         row["path"] = spelled(manifest.parent, row["path"])

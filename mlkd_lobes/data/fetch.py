@@ -124,6 +124,7 @@ def download(remote: Remote, path: pathlib.Path) -> str:
     with report_full_disk(part), open(part, "ab") as file:
         if file.tell() > (remote.size or 0):
             file.truncate(0)  # of another file, or of unknown size
+            file.seek(0)
         _get(remote.url, file, remote.size)
     kind, _, expected = (remote.checksum or "sha256:").partition(":")
     with open(part, "rb") as file:

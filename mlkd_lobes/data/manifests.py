@@ -391,8 +391,9 @@ def read_entries(path):
         if not isinstance(entry.get("wav"), str):
             raise InputError(f"{where} has {entry.get('wav')!r} as 'wav'")
         for key in ("speaker", "session", "emo"):
-            if isinstance(entry.get(key), str):
-                entry[key] = files.composed(entry[key])
+            if entry.get(key) is not None:
+                # JSON may hold numbers.
+                entry[key] = files.composed(str(entry[key]))
     return entries
 
 

@@ -35,7 +35,7 @@ def is_mp3(start):
     return start[:3] == b"ID3" or start[:1] == b"\xff" and start[1:2] >= b"\xe0"
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=1)
 def with_frame_count(path, state):
     """An MP3 with its number of frames in front, and without tags.
 

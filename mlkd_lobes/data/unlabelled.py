@@ -19,12 +19,14 @@ import torch
 from torch.utils.data import Dataset
 
 from mlkd_lobes import files
-from mlkd_lobes.data import audio, manifests, shards
+from mlkd_lobes.data import audio, shards
 from mlkd_lobes.data.batches import torch_threads
 from mlkd_lobes.errors import InputError
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
+# Recordings tried in place of a damaged one.
+MAX_DAMAGED = 20
 
 RECORDED = (*audio.AUDIO_SUFFIXES, shards.SUFFIX)
 TABLES = """
@@ -68,9 +70,8 @@ def database_path(folder, sources, lengths, held_out):
     for source in _as_list(sources):
         for path in _source_files(source):
             state = os.stat(path)
-            digest.update(
-                f"{path} {state.st_size} {state.st_mtime_ns} ".encode()
-            )
+            about = f"{path} {state.st_size} {state.st_mtime_ns} "
+            digest.update(about.encode(errors="surrogateescape"))
     return pathlib.Path(folder, f"unlabelled-{digest.hexdigest()[:8]}.db")
 
 
@@ -109,7 +110,7 @@ def prepare_unlabelled(database, sources, lengths, held_out):
     sources : str or list of str
         Folders with audio or shards at any depth, or with a manifest.csv (path,
         and optionally speaker, start, end in seconds); or the path of such a
-        table, of a JSON manifest, or of a shard.
+        table or of a shard.
     lengths : list of float
         Seconds of the labelled utterances.
     held_out : list of dict
@@ -220,18 +221,15 @@ def _usable(sources, held_out, left_out):
 
 def _times(row, path):
     """Start and end of a recording, if its table names them."""
-    stop = row.get("stop", row.get("end"))
-    given = {"start": row.get("start"), "end": stop}
-    return [audio.to_seconds(v, f"{path}: {k}") for k, v in given.items()]
+    keys = "start", "end"
+    return [audio.to_seconds(row.get(k), f"{path}: {k}") for k in keys]
 
 
 def _recordings(source):
     """Name, path and row of the recordings of a source, one by one."""
     table = _table_of(source)
     kind = table.suffix.lower() if table.is_file() else None
-    if kind == ".json":
-        yield from _entries(table)
-    elif kind == ".csv":
+    if kind == ".csv":
         for row in files.iterate_csv(table, ["path"]):
             # Not a pathlib.Path, which keeps the names of all files in memory.
             path = files.spelled(table.parent, row["path"])
@@ -240,8 +238,8 @@ def _recordings(source):
         yield from _members(table.name, table)
     elif not table.is_dir():
         raise InputError(
-            f"unlabelled_folder: {table} is neither a folder nor a table (.csv, "
-            f".json) or shard ({shards.SUFFIX})"
+            f"unlabelled_folder: {table} is neither a folder nor a table (.csv) "
+            f"or shard ({shards.SUFFIX})"
         )
     else:
         for path in audio.walk_audio(source, RECORDED):
@@ -250,18 +248,6 @@ def _recordings(source):
                 yield from _members(name, path)
             else:
                 yield name, path, {}
-
-
-def _entries(manifest):
-    """Name, path and row of a JSON manifest's utterances."""
-    for name, entry in manifests.read_entries(manifest).items():
-        if "{data_root}" in entry["wav"]:
-            raise InputError(
-                f"{manifest}: {name} lies in {{data_root}}, which is not known "
-                "here; expected a path of its own"
-            )
-        path = manifests.wav_path(entry["wav"], None, f"{manifest}: {name}")
-        yield name, os.path.join(manifest.parent, path), entry
 
 
 def _members(name, shard):
@@ -359,13 +345,12 @@ class Crops(Dataset):
 
     def __getitem__(self, i):
         """A crop; if its recording is damaged, the next shorter one instead."""
-        try:
-            return self._item(i)
-        except InputError as error:
-            if i == 0:
-                raise
-            logger.warning(f"unlabelled_folder: {error}")
-            return self[i - 1]
+        for other in range(i, max(0, i - MAX_DAMAGED), -1):
+            try:
+                return self._item(other)
+            except InputError as error:
+                logger.warning(f"unlabelled_folder: {error}")
+        return self._item(max(0, i - MAX_DAMAGED))
 
     def _item(self, i):
         row = _query(self.database, CROP, i + 1)

@@ -67,5 +67,5 @@ class EmotionModel:
             )
         mono = samples.reshape(len(samples), -1).mean(1, dtype=np.float32)
         wav = resample(mono, sample_rate, SAMPLE_RATE)
-        n = -(-len(wav) // round(window * SAMPLE_RATE))
+        n = -(-len(wav) // round(window * SAMPLE_RATE)) or 1
         yield from ((None, part) for part in np.array_split(wav, n))

@@ -6,6 +6,7 @@ model beside the run with paired differences.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import time
@@ -19,8 +20,9 @@ from mlkd_lobes.deployment.parity import in_batches
 from mlkd_lobes.deployment.run_speech import RunSpeech
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation import results
-from mlkd_lobes.evaluation.metrics import count_macs, peak_memory_mb
-from mlkd_lobes.files import text_sha256
+from mlkd_lobes.evaluation.metrics import peak_memory_mb
+from mlkd_lobes.files import file_sha256, text_sha256
+from mlkd_lobes.models.classifier import state_sha256
 from mlkd_lobes.noise.add_noise import Condition
 
 # Seconds of audio that are classified at once.
@@ -60,7 +62,8 @@ def evaluate(
     header = {key: about[key] for key in SHARED if key in about}
     described = {
         # Folders are private: of a path its last part is kept.
-        "source": re.sub(r"^(\w+:)?[/.~].*/", r"\1", source),
+        "source": re.sub(r"^(\w+:)?[/.~].*/", r"\1", source.rstrip("/")),
+        "sha256": _content_sha256(model.model.module, source),
         "labels": model.mapping,
         "left_out": model.left_out,
     }
@@ -93,14 +96,18 @@ def _check_test(run, about, speech, grid):
         )
 
 
+def _content_sha256(module, source):
+    """A hash of a model's weights, so that no other one is pooled with it."""
+    if module is not None:
+        return state_sha256(module)
+    return file_sha256(source) if os.path.isfile(source) else None
+
+
 def _cost(model, device, real_time_factor):
     """What can be measured of a model; None where it is not PyTorch's."""
-    signal, module = np.zeros(10 * SAMPLE_RATE, np.float32), model.model.module
-    parameters = module and sum(p.numel() for p in module.parameters())
-    macs = count_macs(lambda: model([signal])) / 10
+    module = model.model.module
     return {
-        "parameters": parameters,
-        "macs_per_second": macs or None,
+        "parameters": module and sum(p.numel() for p in module.parameters()),
         "real_time_factor": real_time_factor,
         "peak_memory_mb": peak_memory_mb(device),
         "device": device,

@@ -91,11 +91,16 @@ def _recordings(folder):
 
 def _audible(paths):
     """The first audible part of the first recording that has one."""
+    reason = f"{paths[0]}: the noise is silent"
     for path in paths:
-        for start, stop in audible_segments(path)[:1]:
-            n = min(stop - start, LONGEST * audio.audio_info(path).sample_rate)
-            return audio.read_frames(path, start, n)
-    raise InputError(f"{paths[0]}: the noise is silent")
+        try:
+            for start, stop in audible_segments(path)[:1]:
+                rate = audio.audio_info(path).sample_rate
+                n = min(stop - start, LONGEST * rate)
+                return audio.read_frames(path, start, n)
+        except InputError as error:
+            reason = str(error)
+    raise InputError(reason)
 
 
 def _check_length(path):

@@ -10,14 +10,16 @@ from __future__ import annotations
 import importlib
 import logging
 import pathlib
+import re
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers import AutoFeatureExtractor
 
 from mlkd_lobes.data.audio import SAMPLE_RATE, resample
 from mlkd_lobes.deployment import HUGGINGFACE, models
 from mlkd_lobes.errors import InputError, listing
+from mlkd_lobes.models.classifier import open_native
 from mlkd_lobes.models.encoder import opening
 from speechbrain.inference.interfaces import foreign_class
 
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # SpeechBrain's own emotion models; others are given as SOURCE@FILE:CLASS.
 INTERFACE = "custom_interface.py:CustomEncoderWav2vec2Classifier"
+# Folders may have an @ in their names, too.
+CLASS_AFTER = r"(.*?)(?:@([^@/]+\.py:\w+))?"
 
 
 def as_probabilities(scores) -> np.ndarray:
@@ -44,12 +48,10 @@ class HubModel:
     """A Hugging Face audio classifier, called as transformers' pipeline does."""
 
     def __init__(self, source, device="cpu"):
-        safe = {"trust_remote_code": False}
-        self.extract = AutoFeatureExtractor.from_pretrained(source, **safe)
-        self.module = AutoModelForAudioClassification.from_pretrained(
-            source, dtype=torch.float32, **safe
+        self.extract = AutoFeatureExtractor.from_pretrained(
+            source, trust_remote_code=False
         )
-        models.move(self.module.eval(), device)
+        self.module = models.move(open_native(source).eval(), device)
         config = self.module.config
         self.labels = [config.id2label[i] for i in range(config.num_labels)]
         self.several = config.problem_type == "multi_label_classification"
@@ -71,8 +73,8 @@ class SpeechBrainModel:
     """A model behind SpeechBrain's `foreign_class`, which runs its code."""
 
     def __init__(self, source, device="cpu"):
-        source, _, interface = source.partition("@")
-        file, _, name = (interface or INTERFACE).partition(":")
+        source, interface = re.fullmatch(CLASS_AFTER, source).groups(INTERFACE)
+        file, _, name = interface.partition(":")
         logger.warning(f"{source}: runs the code of {file} that it contains")
         self.interface = foreign_class(
             source=source,
@@ -153,7 +155,12 @@ class Relabelled:
 
     def __call__(self, wavs) -> np.ndarray:
         sums = self.model(wavs) @ self.matrix
-        return sums / np.maximum(sums.sum(1, keepdims=True), 1e-12)
+        if not sums.sum(1).min() > 0:
+            raise InputError(
+                f"model_labels: leaves out {', '.join(self.left_out)}, which got "
+                "all of the probability for an utterance; map it as well"
+            )
+        return sums / sums.sum(1, keepdims=True)
 
 
 RUNNING_CODE = {"speechbrain:": SpeechBrainModel, "python:": PythonModel}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 
@@ -59,8 +60,14 @@ def _read(descriptor, raw_rate, hop, blocks):
             rate = sound.samplerate
             if not LOWEST_RATE <= rate <= HIGHEST_RATE:
                 raise InputError(f"{NAME}: a sampling rate of {rate} Hz")
-            n = max(1, round(hop * rate))
-            while len(block := sound.read(n, dtype="float32", always_2d=True)):
+            # As for files, hops are rounded one by one, so that none adds up.
+            ends = (round(hop * rate * i) for i in itertools.count(1))
+            start, options = 0, {"dtype": "float32", "always_2d": True}
+            for end in ends:
+                block = sound.read(max(1, end - start), **options)
+                if not len(block):
+                    break
+                start += len(block)
                 blocks.put((rate, block.mean(1)))
         blocks.put(None)
     except (InputError, RuntimeError, OSError) as error:

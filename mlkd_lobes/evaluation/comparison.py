@@ -260,8 +260,8 @@ def pool(runs) -> Pooled:
 def _on_shared_folds(runs):
     """The runs of systems and seeds that share most folds; the others as text.
 
-    Folds are pooled, so only systems with the same folds can be compared. The
-    folds that most runs can share are kept.
+    Folds are pooled, so only systems with the same folds can be compared. Kept are
+    folds of several systems, and among these the ones that most runs share.
     """
     folds = defaultdict(set)
     for run in runs:
@@ -270,8 +270,10 @@ def _on_shared_folds(runs):
     choices = {frozenset(a & b) for a in folds.values() for b in folds.values()}
 
     def n_runs(chosen):
-        owners = sum(chosen <= has for has in folds.values())
-        return len(chosen) * owners, len(chosen), [-f for f in sorted(chosen)]
+        owners = [owner for owner, has in folds.items() if chosen <= has]
+        several = len({system for system, _ in owners}) > 1
+        n, order = len(chosen), [-fold for fold in sorted(chosen)]
+        return n > 0 and several, n * len(owners), n, order
 
     shared = max(choices, key=n_runs)
     kept, left_out = [], defaultdict(list)

@@ -40,6 +40,12 @@ def percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
+def _p_value(p):
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def between(low: float, high: float, form: str = ".1f") -> str:
     """An interval in percent.
 
@@ -183,7 +189,7 @@ def comparisons_table(wanted) -> Table:
             str(len(seeds)),
             f"{100 * found.mean:+.1f}",
             between(found.low, found.high, "+.1f"),
-            "< 0.001" if found.p < 0.001 else f"{found.p:.3f}",
+            _p_value(found.p),
             ", ".join(f"{100 * value:+.1f}" for value in found.per_seed),
             between(*seeds_interval(found.per_seed), "+.1f"),
             f"{better} of {len(per_run)}",

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation import calibration
 from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
 from mlkd_lobes.files import atomic_path, file_sha256, read_json, write_json
 from mlkd_lobes.noise.add_noise import CLEAN, Condition, noise_fingerprint
@@ -122,7 +121,7 @@ def describe_test(grid, manifest, noise_types, precision):
     }
 
 
-def summarize(predictions, labels, temperature=None):
+def summarize(predictions, labels):
     """Metrics of every condition from the predictions.
 
     Arguments
@@ -131,8 +130,6 @@ def summarize(predictions, labels, temperature=None):
         Columns as in `prediction_columns`.
     labels : sequence of str
         The classes, in order.
-    temperature : float, optional
-        Adds the calibration error with it to that without.
 
     Returns
     -------
@@ -156,11 +153,6 @@ def summarize(predictions, labels, temperature=None):
         if condition != CLEAN and clean is not None:
             same = clean.loc[rows.index, "predicted"]
             entry["consistency"] = consistency(rows["predicted"], same)
-        p, truth = calibration.probabilities_of(rows, labels)
-        entry["ECE"] = calibration.calibration_error(p, truth)
-        if temperature is not None:
-            p = calibration.soften(p, temperature)
-            entry["ECE_calibrated"] = calibration.calibration_error(p, truth)
         summary.append(entry)
     return summary
 
@@ -182,8 +174,7 @@ def write_run(folder, header, predictions, cost):
     """
     folder, labels = pathlib.Path(folder), header["labels"]
     results = {"schema": SCHEMA, **header}
-    temperature = header.get("temperature")
-    results["conditions"] = summarize(predictions, labels, temperature)
+    results["conditions"] = summarize(predictions, labels)
     with contextlib.ExitStack() as stack:
         # All three are written before one gets its name, results.json last.
         parts = {

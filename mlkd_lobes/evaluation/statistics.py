@@ -54,11 +54,6 @@ def speaker_counts(tables, labels, conditions) -> SpeakerCounts:
     tables: per seed the predictions of all folds.
     """
     speakers = sorted(set(tables[0]["speaker"]))
-    if "" in speakers:
-        raise InputError(
-            "some test utterances have no speaker, so no interval can be "
-            "given; add `speaker` to the manifest and evaluate again"
-        )
     names = pd.MultiIndex.from_product(
         [speakers, [_name(*c) for c in conditions], labels]
     )
@@ -120,18 +115,20 @@ def ua(correct, total):
 
 def interval(counts: SpeakerCounts, seed: int = 0) -> tuple[float, float]:
     """Bounds of the 95 % interval of the mean UA, speakers resampled."""
-    return _bounds(_resampled_ua(counts, seed), len(counts.speakers))
+    return _bounds(_resampled_ua(counts, seed), counts.speakers)
 
 
 def compare(one: SpeakerCounts, other: SpeakerCounts, seed=0) -> Difference:
     """Compares two systems on the same utterances and seeds."""
-    per_seed, n = mean_ua(one) - mean_ua(other), len(one.speakers)
+    per_seed, speakers = mean_ua(one) - mean_ua(other), one.speakers
     # The same seed draws the same speakers for both.
     draws = [_resampled_ua(counts, seed) for counts in (one, other)]
-    low, high = _bounds(draws[0] - draws[1], n)
-    p = sign_flip_p(_contributions(one, other), seed)
+    low, high = _bounds(draws[0] - draws[1], speakers)
+    p = math.nan
+    if "" not in speakers:
+        p = sign_flip_p(_contributions(one, other), seed)
     mean = float(per_seed.mean())
-    return Difference(mean, low, high, p, per_seed.tolist(), n)
+    return Difference(mean, low, high, p, per_seed.tolist(), len(speakers))
 
 
 def same_utterances(one: SpeakerCounts, other: SpeakerCounts) -> bool:
@@ -144,17 +141,18 @@ def seeds_interval(per_seed) -> tuple[float, float]:
     """Bounds of the 95 % interval of a mean over seeds (Student's t).
 
     Estimates how far another training of the same systems may differ, which resampled
-    speakers cannot. NaN for a single seed.
+    speakers cannot. NaN for a single seed, and where all seeds are equal: nothing
+    was trained then.
 
     >>> low, high = seeds_interval([1.0, 2.0, 3.0])
     >>> round(low, 2), round(high, 2)
     (-0.48, 4.48)
     """
     n = len(per_seed)
-    if n < 2:
+    if len(set(per_seed)) < 2:
         return math.nan, math.nan
     mean, error = np.mean(per_seed), stats.sem(per_seed)
-    low, high = stats.t.interval(0.95, n - 1, mean, max(error, 1e-300))
+    low, high = stats.t.interval(0.95, n - 1, mean, error)
     return float(low), float(high)
 
 
@@ -170,9 +168,11 @@ def _resampled_ua(counts, seed):
     return ua(*resampled)
 
 
-def _bounds(values, n_speakers):
-    """Expanded percentiles of bootstrap values; see the module."""
-    if n_speakers < 2:
+def _bounds(values, speakers):
+    """Expanded percentiles of bootstrap values; see the module. NaN where a speaker
+    is unknown."""
+    n_speakers = len(speakers)
+    if n_speakers < 2 or "" in speakers:
         return math.nan, math.nan
     t = stats.t.ppf(0.975, n_speakers - 1)
     level = stats.norm.cdf(-t * math.sqrt(n_speakers / (n_speakers - 1)))

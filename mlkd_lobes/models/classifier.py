@@ -169,8 +169,43 @@ def classify(model, wavs, batch_seconds):
     return torch.cat(logits).float().cpu()
 
 
+def open_native(source):
+    """Opens a Hugging Face audio classifier as transformers builds it.
+
+    Arguments
+    ---------
+    source : str
+        Folder or hub name of a `*ForSequenceClassification` model.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        In float32; no code of the source is run.
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened, or has no trained head.
+    """
+    # Without trust_remote_code, transformers would prompt on a terminal.
+    with opening(source):
+        native, loading = AutoModelForAudioClassification.from_pretrained(
+            source,
+            output_loading_info=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+        )
+    missing = sorted(filter(is_needed, loading["missing_keys"]))
+    if missing:
+        raise InputError(
+            f"{source}: is not a trained classifier; it has no weights for "
+            f"{', '.join(missing[:4])}"
+        )
+    return native
+
+
 def load_classifier(folder, encoder_factory, labels):
-    """Opens a Hugging Face audio classifier.
+    """Opens a Hugging Face audio classifier as an EmotionClassifier.
 
     Arguments
     ---------
@@ -194,20 +229,7 @@ def load_classifier(folder, encoder_factory, labels):
     """
     folder = str(folder)
     encoder = encoder_factory(source=folder)
-    # Without trust_remote_code, transformers would prompt on a terminal.
-    with opening(folder):
-        native, loading = AutoModelForAudioClassification.from_pretrained(
-            folder,
-            output_loading_info=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-        )
-    missing = sorted(filter(is_needed, loading["missing_keys"]))
-    if missing:
-        raise InputError(
-            f"{folder}: is not a trained classifier; it has no weights for "
-            f"{', '.join(missing[:4])}"
-        )
+    native = open_native(folder)
     found = [native.config.id2label[i] for i in range(native.config.num_labels)]
     if found != list(labels):
         raise InputError(

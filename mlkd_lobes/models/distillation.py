@@ -350,7 +350,10 @@ class WeightedLosses(nn.Module):
             Each loss, without weight and gradient, mean over the utterances
             it applies to.
         """
+        # DDP wants a gradient of every output.
         total, terms = student.logits.sum() * 0.0, {}
+        if student.features is not None:
+            total = total + student.features.sum() * 0.0
         for name, weight in self.weights.items():
             if only is not None and name not in only:
                 continue

@@ -25,7 +25,7 @@ from mlkd_lobes.files import (
     stable_seed,
     text_sha256,
 )
-from mlkd_lobes.noise.mixing import measured_snr, mix
+from mlkd_lobes.noise.mixing import mix
 from speechbrain.augment.time_domain import AddNoise
 
 UNSEEN_PREFIX, DISTORTED = "unseen-", "distorted-"
@@ -35,10 +35,6 @@ class Segment(
     namedtuple("Segment", ["path", "start", "stop", "rate", "origin"])
 ):
     """A part of a recording, in frames; `origin` if generated."""
-
-
-class Draw(namedtuple("Draw", ["noise", "snr"])):
-    """Noise [time] and an SNR in dB; (None, None): clean."""
 
 
 class Condition(namedtuple("Condition", ["noise", "snr_db"])):
@@ -288,8 +284,10 @@ class KeyedAddNoise(AddNoise):
 
         Returns
         -------
-        Draw
-            Noise and SNR, or (None, None).
+        noise : torch.Tensor or None
+            Noise [n_samples]; None: the utterance stays clean.
+        snr : float
+            In dB; infinite without noise.
         """
         epoch = int(self.epoch)
         generator = _generator("train", self.seed, epoch, utterance)
@@ -297,12 +295,12 @@ class KeyedAddNoise(AddNoise):
         # changing one setting leaves the draws of the others unchanged.
         clean, level = torch.rand(2, generator=generator).tolist()
         if clean < self.clean_share:
-            return Draw(None, None)
+            return None, math.inf
         kinds = list(self.types)
         kind = kinds[pick(len(kinds), generator)]
         noise = self._draw_noise(kind, n_samples, generator)
         snr = self.snr_low + level * (self.snr_high - self.snr_low)
-        return Draw(noise, snr)
+        return noise, snr
 
     def corrupt(self, wav, utterance):
         """Adds noise to a training utterance, as drawn for the current epoch.
@@ -319,13 +317,10 @@ class KeyedAddNoise(AddNoise):
         wav : torch.Tensor
             Noisy waveform [time].
         snr : float
-            The SNR measured on it, in dB; infinite without noise.
+            Its SNR in dB; infinite without noise.
         """
-        drawn = self.draw(utterance, len(wav))
-        if drawn.noise is None:
-            return wav, math.inf
-        noisy = mix(wav, drawn.noise, [drawn.snr])[0]
-        return noisy, measured_snr(wav, noisy, drawn.snr)
+        noise, snr = self.draw(utterance, len(wav))
+        return (wav if noise is None else mix(wav, noise, [snr])[0]), snr
 
     def apply_conditions(self, wav, utterance, wanted):
         """An evaluation utterance under several conditions.

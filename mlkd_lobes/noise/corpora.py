@@ -8,7 +8,7 @@ import pathlib
 import re
 from collections import defaultdict, namedtuple
 
-from mlkd_lobes.data.audio import list_audio
+from mlkd_lobes.data.audio import list_audio, walk_audio
 from mlkd_lobes.data.corpora import find_root
 from mlkd_lobes.data.manifests import SPLITS
 from mlkd_lobes.errors import InputError, check_choice, listing
@@ -216,9 +216,12 @@ def read_esc(folder):
     """
     folder = pathlib.Path(folder)
     category = {}
-    for meta in folder.rglob("esc50.csv"):
+    for meta in walk_audio(folder, ("esc50.csv",)):
         rows = read_csv(meta, required=["filename", "category"])
-        category.update((row["filename"], row["category"]) for row in rows)
+        category.update(
+            (pathlib.Path(row["filename"]).stem, row["category"])
+            for row in rows
+        )
     recordings, strange = [], []
     for path in list_audio(folder):
         match = ESC_NAME.match(path.name)
@@ -226,7 +229,7 @@ def read_esc(folder):
             strange.append(str(path))
             continue
         place = re.sub(r"^[\d\s-]*", "", path.parent.name).lower()
-        kind = category.get(path.name) or match["kind"] or place
+        kind = category.get(path.stem) or match["kind"] or place
         source = f"esc-{match['source']}"
         split = ESC_SPLITS[match["fold"]]
         recordings.append(

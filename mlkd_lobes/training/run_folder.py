@@ -28,6 +28,9 @@ from speechbrain.utils.distributed import (
     if_main_process,
     run_on_main,
 )
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 SETTINGS, STAGE, MODEL = "settings.json", "stage.json", "model"
 # Seconds of one attempt to get a lock; all processes then try again together.
@@ -81,6 +84,20 @@ def check_run_config(output_folder, system, record, systems):
             own = {*systems[system], *systems[other]}
             keys = comparable_keys(found, record, own)
             _compare(path.parent, found, record, keys, NOT_COMPARABLE)
+
+
+def check_systems(output_folder, systems):
+    """`check_run_config` for all systems of a command.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        Holds the runs of one fold and seed.
+    systems : dict
+        System to hyperparameters, with its settings as `record`.
+    """
+    for name, own in systems.items():
+        check_run_config(output_folder, name, own["record"], own["systems"])
 
 
 def read_record(folder):
@@ -198,7 +215,7 @@ def locked(folder):
     lock = FileLock(path, timeout=LOCK_SECONDS)
     # A barrier that lasts longer than two hours ends distributed training.
     while not ddp_broadcast(if_main_process() and _acquired(lock)):
-        pass
+        logger.info(f"{path}: still waiting for another command to end")
     try:
         yield
     finally:
@@ -207,11 +224,33 @@ def locked(folder):
 
 def _acquired(lock):
     """Tries to acquire a lock; whether it was free before the timeout."""
-    try:
+    with contextlib.suppress(Timeout):
         lock.acquire()
-    except Timeout:
-        return False
-    return True
+    return lock.is_locked
+
+
+def check_manifests(folder, splits):
+    """Raises if the manifests are not those that a run was trained with.
+
+    Another command can have prepared the fold again since then.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The run's folder.
+    splits : dict
+        Split to manifest and AddNoise.
+
+    Raises
+    ------
+    InputError
+        Naming the folder.
+    """
+    wanted = {
+        f"{split}_manifest": files.file_sha256(splits[split][0])
+        for split in ("train", "valid")
+    }
+    _compare(folder, read_record(folder), wanted, wanted)
 
 
 def clear_leftovers(folder):
@@ -386,9 +425,10 @@ def describe_data(values, splits):
         What `mlkd_lobes.deployment.run_speech` reads. Files of the output folder
         are relative to the run, since it may move; other paths are absolute.
     """
-    keys = ["unseen_noise", "network", "speech", "speeds"]
-    keys += ["snr_low", "snr_high"]
+    keys = ["network", "speech", "speeds", "snr_low", "snr_high"]
     description = {key: values[key] for key in keys}
+    unseen = (values["unseen_noise"] or {}).items()
+    description["unseen_noise"] = {k: os.path.abspath(v) for k, v in unseen}
     for key in ("data_folder", "noise_folder"):
         description[key] = values[key] and os.path.abspath(values[key])
     output = os.path.abspath(values["output_folder"])

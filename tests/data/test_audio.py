@@ -127,6 +127,12 @@ def test_unusable_files_are_named(tmp_path):
                 read(tmp_path / name)
 
 
+def test_a_single_sample_of_a_higher_rate_is_too_short(tmp_path):
+    soundfile.write(tmp_path / "one.wav", tone(1), 48000)
+    with pytest.raises(InputError, match="one.wav: too short"):
+        read_audio(tmp_path / "one.wav")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_samples_are_refused(tmp_path, value):
     wav = tone(16000)

@@ -158,6 +158,13 @@ def test_columns_are_renamed_and_bound_the_audio(own_corpus, tmp_path):
         assert entry["length"] == pytest.approx(0.2)
 
 
+def test_other_columns_have_no_meaning(own_corpus, tmp_path):
+    """An `id` may be a speaker's."""
+    names = [*prepare(own_corpus, tmp_path / "before")["test"]]
+    rewrite(own_corpus, lambda r: {**r, "id": r["speaker"], "note": "x"})
+    assert [*prepare(own_corpus, tmp_path / "after")["test"]] == names
+
+
 def test_null_drops_a_label(corpus, tmp_path):
     mapping = {**LABEL_MAP, "surprised": None}
     splits = prepare(corpus, tmp_path, label_map=mapping)

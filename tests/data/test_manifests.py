@@ -45,6 +45,13 @@ def test_entries_are_read_unchanged(tmp_path):
     assert read_entries(path) == {"a": entry}
 
 
+def test_speakers_may_be_numbers(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text('{"a": {"wav": "a.wav", "speaker": 12, "session": null}}')
+    entry = {"wav": "a.wav", "speaker": "12", "session": None}
+    assert read_entries(path) == {"a": entry}
+
+
 def test_braces_in_a_wav_are_refused():
     assert wav_path("{data_root}/a.wav", "corpus", "a") == "corpus/a.wav"
     with pytest.raises(InputError, match="utterance a has .* may stand"):

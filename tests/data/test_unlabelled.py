@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
 import logging
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -115,15 +115,14 @@ def test_preparation_decodes_nothing(speech, tmp_path, monkeypatch):
 
 
 def test_tables_and_several_sources(speech, tmp_path):
-    """A table in the folder names parts; a JSON manifest, as this recipe's."""
+    """A table in the folder names parts."""
     table = speech / "manifest.csv"
     table.write_text("path,speaker,start,end\ntalker 2/ä2.wav,s2,1.0,2.5\n")
-    manifest = tmp_path / "train.json"
-    entry = {"wav": str(speech / "talker 1/ä1.wav"), "start": 0.5, "stop": 1.5}
-    manifest.write_text(json.dumps({"u": entry}))
-    both = {"0/talker 2/ä2.wav": (1.0, 2.5), "1/u": (0.5, 1.5)}
-    assert whole(crops_of([str(speech), str(manifest)], tmp_path)) == both
-    del both["1/u"]
+    second = speech / "second.csv"
+    second.write_text("path,start,end\ntalker 1/ä1.wav,0.5,1.5\n")
+    both = {"0/talker 2/ä2.wav": (1.0, 2.5), "1/talker 1/ä1.wav": (0.5, 1.5)}
+    assert whole(crops_of([str(speech), str(second)], tmp_path)) == both
+    del both["1/talker 1/ä1.wav"]
     assert whole(crops_of(str(table), tmp_path)) == both
     # Spaces and a last comma are no part of names and values.
     table.write_text("path, speaker ,start,\ntalker 2/ä2.wav, s2 ,6.3,\n")
@@ -132,10 +131,6 @@ def test_tables_and_several_sources(speech, tmp_path):
     known = [{"wav": str(speech / "talker 0/ä0.wav"), "speaker": "s2"}]
     with pytest.raises(InputError, match="no speech in"):
         crops_of(str(table), tmp_path, known)
-    entry["wav"] = "{data_root}/a.wav"
-    manifest.write_text(json.dumps({"u": entry}))
-    with pytest.raises(InputError, match="u lies in {data_root}"):
-        crops_of(str(manifest), tmp_path)
     other = tmp_path / "other.csv"
     other.write_text("file\nx.wav\n")
     with pytest.raises(InputError, match="other.csv: column path is missing"):
@@ -256,6 +251,28 @@ def test_a_damaged_recording_is_replaced_in_training(speech, tmp_path, caplog):
     assert not any("z.wav" in key for key in keys)
     assert "z.wav: holds NaN" in caplog.text
     assert keys == [crops[i]["key"] for i in range(len(crops))]
+
+
+def test_many_damaged_recordings_are_an_error(speech, tmp_path, monkeypatch):
+    crops = crops_of(str(speech), tmp_path)
+    crops.number = 500
+    tried = []
+
+    def fail(i):
+        tried.append(i)
+        raise InputError(f"{i}.wav: damaged")
+
+    monkeypatch.setattr(crops, "_item", fail)
+    with pytest.raises(InputError, match="damaged"):
+        crops[400]
+    assert tried == list(range(400, 379, -1))
+
+
+def test_a_name_that_is_not_utf8_is_no_obstacle(speech, tmp_path):
+    name = os.fsencode(speech) + b"/caf\xe9.wav"
+    with open(name, "wb") as file:
+        file.write(b"RIFF")
+    assert len(crops_of(str(speech), tmp_path)) > 4
 
 
 def test_a_full_disk_is_named(speech, tmp_path, monkeypatch):

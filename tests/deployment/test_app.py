@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import seeded, write_musan, write_noise, write_wav
+from helpers import measured_snr, seeded, write_musan, write_noise, write_wav
 
 from mlkd_lobes.deployment import listening, load_model
 from mlkd_lobes.deployment.listening import Noises, answer, summary
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.noise.mixing import measured_snr
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 gradio = pytest.importorskip("gradio")
@@ -65,6 +64,9 @@ def test_noises_of_a_folder(tmp_path):
         Noises().draw("snow", 5)
     with pytest.raises(InputError, match="give a recording"):
         Noises().draw("own recording", 5)
+    # One file that cannot be read leaves the others of its type.
+    (folder / "rain/a.wav").write_text("no audio")
+    assert Noises(folder).draw("rain", 50).any()
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no audio in"):
         Noises(tmp_path / "empty")

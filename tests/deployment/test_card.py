@@ -42,8 +42,10 @@ def card(exported, run_folder, finished):
         "config": TorchModel.open(run_folder / "model").model.encoder.config,
     }
 
-    def write(corpus="tiny", **changes):
+    def write(corpus="tiny", note=None, **changes):
         about = {**finished.results["mlkd"], "corpus": corpus}
+        if note:
+            about["note"] = note
         speech = types.SimpleNamespace(
             manifests={"train": {}},
             noise={"train": types.SimpleNamespace(types={"rain": {}})},
@@ -64,6 +66,12 @@ def test_card_describes_model_and_data(card):
     assert "from a given teacher, `my-hubert`" in given
     unchecked = card(checked=False)
     assert "none of them used" not in unchecked and "is unknown" in unchecked
+    note = "Speaker-dependent: the split shares speakers."
+    dependent = card(note=note)
+    assert "none of them used" not in dependent
+    assert f"utterances. {note} The noise recordings were not" in " ".join(
+        dependent.split()
+    )
     unlabelled = "Speech without labels was used as well, of the same speakers."
     assert unlabelled in card(unlabelled="corpus")
     assert unlabelled not in usual

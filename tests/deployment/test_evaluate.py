@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from helpers import LABELS, tiny_config
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from mlkd_lobes.cli import main
@@ -44,10 +45,10 @@ def run(finished, tmp_path):
 
 
 def save_classifier(
-    folder, kind="wav2vec2", rate=16000, labels=FOREIGN, **changes
+    folder, kind="wav2vec2", rate=16000, labels=FOREIGN, seed=3, **changes
 ):
     """A Hugging Face audio classifier with random weights."""
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     config = tiny_config(kind, **changes)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -81,10 +82,7 @@ def test_an_export_gives_the_predictions_of_its_run(run, exported):
         expected = soften(own[PROBABILITIES].to_numpy(), temperature)
         differences = np.abs(found[PROBABILITIES].to_numpy() - expected)
         assert differences.max() < 2e-5
-        error = "ECE" if model == run else "ECE_calibrated"
-        for one, other in zip(theirs["conditions"], ours["conditions"]):
-            assert one.pop("ECE") == pytest.approx(other[error], abs=1e-4)
-            assert one == {k: v for k, v in other.items() if "ECE" not in k}
+        assert theirs["conditions"] == ours["conditions"]
         for key in ("test_sha256", "split_sha256", "fold", "seed", "label_map"):
             assert theirs[key] == ours[key]
         assert theirs["system"] == "other" and theirs["epoch"] is None
@@ -96,13 +94,10 @@ def test_costs_are_those_of_the_model(run, exported):
     cost, own = (
         json.loads((p / "cost.json").read_text()) for p in (place, run)
     )
-    assert cost["macs_per_second"] == pytest.approx(own["macs_per_second"])
     assert cost["parameters"] == own["parameters"] + own["head_parameters"]
     assert cost["real_time_factor"] > 0
     evaluate(exported / "onnx/model.onnx", run)
-    assert (
-        json.loads((place / "cost.json").read_text())["macs_per_second"] is None
-    )
+    assert json.loads((place / "cost.json").read_text())["parameters"] is None
 
 
 @pytest.mark.parametrize(
@@ -221,6 +216,24 @@ def test_a_speechbrain_interface(run, exported, caplog):
     assert str(exported) not in (place / "results.json").read_text()
 
 
+def test_a_folder_with_an_at_sign(run, exported, tmp_path):
+    folder = tmp_path / "me@home.org" / "speechbrain"
+    shutil.copytree(exported / "speechbrain", folder)
+    source = f"speechbrain:{folder}@interface.py:EmotionRecognizer"
+    assert evaluate(source, run)[0] == 0
+
+
+def test_a_head_without_weights_is_refused(run, tmp_path, capsys):
+    """As of a checkpoint whose classifier has other names."""
+    folder = save_classifier(tmp_path / "hub")
+    path = tmp_path / "hub/model.safetensors"
+    weights = load_file(path)
+    kept = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
+    save_file(kept, path, {"format": "pt"})
+    assert evaluate(folder, run, f"--model_labels={MAPPING}")[0] == 1
+    assert "is not a trained classifier" in capsys.readouterr().err
+
+
 def test_a_function(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"
@@ -289,12 +302,13 @@ def test_classes_are_added_and_renormalised():
         labels = ["a", "b", "c", "d"]
 
         def __call__(self, wavs):
-            return np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 1.0]])
+            return np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 1.0]])[wavs]
 
     model = Relabelled(Model(), ["x", "y"], {"a": "x", "b": "x", "c": "y"})
-    found = model([None, None])
-    assert found[0] == pytest.approx([0.5, 0.5]) and np.isfinite(found).all()
+    assert model([0]) == pytest.approx(np.array([[0.5, 0.5]]))
     assert model.left_out == ["d"]
+    with pytest.raises(InputError, match="leaves out d, which got all"):
+        model([0, 1])
 
 
 def test_scores_of_any_kind_become_probabilities():
@@ -418,13 +432,14 @@ def test_a_run_tested_in_another_precision_is_refused(run, exported, capsys):
     assert "another precision than fp32" in capsys.readouterr().err
 
 
-def test_two_models_are_no_system(run, exported, tmp_path, capsys):
+def test_two_models_are_no_system(run, tmp_path):
     """The folds of a system are of one model."""
     one, other = run.parent, tmp_path / "other/fold"
     shutil.copytree(one, other)
-    evaluate(exported, run)
-    folder = save_classifier(tmp_path / "hub")
-    evaluate(folder, other / "mlkd", f"--model_labels={MAPPING}")
+    # Their names are equal, their weights are not.
+    for seed, place in enumerate((run, other / "mlkd")):
+        folder = save_classifier(tmp_path / f"{seed}/hub", seed=seed)
+        evaluate(folder, place, f"--model_labels={MAPPING}")
     results = json.loads((other / "other/results.json").read_text())
     (other / "other/results.json").write_text(
         json.dumps({**results, "fold": 2})

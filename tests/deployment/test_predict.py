@@ -118,7 +118,7 @@ def test_readable_files_are_predicted_and_others_named(tmp_path):
     printed = [p.probabilities[0] for p in found]
     assert printed == pytest.approx([0, 0.2, 0.4], abs=1e-4)
     assert [c.split(": ", 1)[1] for c in complaints] == [
-        "the file is empty (0 bytes)",
+        "the file is empty (0 bytes), or a pipe",
         "truncated, shorter than in its header",
         "No such file or directory",
     ]

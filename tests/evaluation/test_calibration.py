@@ -89,14 +89,6 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_results_hold_errors_per_condition(runs):
-    (run,) = find_runs([runs / "mlkd-1-1"])
-    clean, noisy = run.results["conditions"][:2]
-    assert clean["ECE"] == pytest.approx(0.2 * 0.8 + 0.8 * 0.1)
-    assert noisy["ECE"] == pytest.approx(0.4 * 0.8 + 0.6 * 0.1)
-    assert clean["ECE_calibrated"] != clean["ECE"]
-
-
 def test_reports_show_both_errors_and_coverage(runs):
     pooled = pool(find_runs([runs]))
     system = pooled.systems[0]

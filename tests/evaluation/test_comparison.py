@@ -176,6 +176,29 @@ def test_systems_are_compared_on_the_same_folds(folder):
     assert pooled.left_out[0] == "mlkd, seed 1, fold(s) 2"
 
 
+def test_a_comparison_comes_before_more_folds(tmp_path):
+    """As in a sweep whose teachers have run on all folds, its students on one."""
+    for fold in (1, 2, 3):
+        write(tmp_path, "teacher", fold, 1, 8)
+    for system in ("mlkd", "student_noisy"):
+        write(tmp_path, system, 1, 1, 9)
+    pooled = pool(find_runs([tmp_path]))
+    assert len(pooled.systems) == 3
+    assert pooled.left_out == ["teacher, seed 1, fold(s) 2, 3"]
+
+
+def test_utterances_without_a_speaker_have_a_report(folder):
+    def forget(table):
+        table.loc[table["id"] == table["id"][0], "speaker"] = ""
+        return table
+
+    for run in folder.iterdir():
+        rewrite(run, forget)
+    text = report_text(pool(find_runs([folder])), MAIN)
+    (row,) = [x for x in text.splitlines() if x.startswith("| mlkd − student")]
+    assert "–" in row and "+" in row and "nan" not in text
+
+
 def test_an_utterance_tested_in_two_folds_is_refused(folder):
     table = read_predictions(folder / "mlkd-1-1")
     about = read_results(folder / "mlkd-2-1")

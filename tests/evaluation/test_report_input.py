@@ -58,6 +58,11 @@ def test_comparisons_of_the_command_line_win(tmp_path, capsys):
     assert "| kd_last − mlkd" in capsys.readouterr().out
     assert main(["report", str(tmp_path), "--compare=kd_last"]) == 1
     assert "not of the form 'one - other'" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--compare=mlkd - kd_lost"]) == 1
+    message = (
+        "--compare: no system 'kd_lost'; the known ones are: kd_last, mlkd"
+    )
+    assert message in capsys.readouterr().err
 
 
 def test_impossible_options_are_refused(tmp_path, capsys):

@@ -15,6 +15,7 @@ from hypothesis import (
 )
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation import metrics, results
 from mlkd_lobes.evaluation.comparison import find_runs
 from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
@@ -192,7 +193,7 @@ def test_results_stay_if_new_ones_cannot_be_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(results, "write_json", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="the disk is full"):
         write(tmp_path, {"x": 1})
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert results.is_complete(tmp_path)

@@ -154,6 +154,16 @@ def test_losses_without_weight_are_not_computed():
     assert list(terms) == ["emotion"]
 
 
+def test_every_output_has_a_gradient_whatever_the_weights():
+    """DDP waits for those of the projection."""
+    student, targets = batch([5])
+    projected = student.features.detach().requires_grad_()
+    logits_only = losses({"emotion": 1.0, "features": 0.0, "logits": 1.0})
+    total, _ = logits_only(student._replace(features=projected), targets)
+    total.backward()
+    assert torch.equal(projected.grad, torch.zeros_like(projected))
+
+
 @pytest.mark.parametrize(
     "weights,message",
     [

@@ -5,7 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
-from helpers import seeded, write_noise, write_wav
+from helpers import measured_snr, seeded, write_noise, write_wav
 from hypothesis import (
     given,
     settings,
@@ -21,7 +21,6 @@ from mlkd_lobes.noise.add_noise import (
     Condition,
     KeyedAddNoise,
     conditions,
-    measured_snr,
     mix,
     noise_fingerprint,
     read_noise_csv,
@@ -161,7 +160,7 @@ def test_types_are_equally_likely(noise_corpus, tmp_path):
     waves = {f: torch.from_numpy(_read(f)) for f in rain + wind}
     counts = {"rain": 0, "wind": 0}
     for i in range(200):
-        drawn = noise.draw(str(i), 12000).noise
+        drawn = noise.draw(str(i), 12000)[0]
         for path, wave in waves.items():
             if torch.allclose(drawn, wave, atol=1e-6):
                 counts[path.parent.name] += 1
@@ -221,7 +220,7 @@ def test_noise_is_resampled_mixed_down_and_repeated(tmp_path):
     tone = 0.3 * torch.sin(2 * math.pi * 1000 * seconds)
     write_wav(tmp_path / "a.wav", tone, 48000)
     csv = write_csv(tmp_path, [(tmp_path / "a.wav", "tone")])
-    drawn = add_noise(csv, clean_share=0.0).draw("u", 16000).noise
+    drawn = add_noise(csv, clean_share=0.0).draw("u", 16000)[0]
     spectrum = torch.fft.rfft(drawn[:1600]).abs()
     assert spectrum.argmax() == 100  # 1000 Hz in bins of 10 Hz
     assert len(drawn) == 16000 and drawn[-800:].abs().max() > 0.1
@@ -237,11 +236,11 @@ def test_noise_that_is_kept_decoded_is_what_is_read_otherwise(
     (tmp_path / "n.csv").write_text(f"{HEADER}\n{row}\n")
     lengths = 1, 400, 9000, 23990, 24000, 40000
     kept, anew = (add_noise(str(tmp_path / "n.csv")) for _ in range(2))
-    kept = [kept.draw(str(n), n).noise for n in lengths]
+    kept = [kept.draw(str(n), n)[0] for n in lengths]
     monkeypatch.setattr(noise_module, "MAX_KEPT", 1)
     for n, noise in zip(lengths, kept):
         assert len(noise) == n
-        assert torch.equal(noise, anew.draw(str(n), n).noise)
+        assert torch.equal(noise, anew.draw(str(n), n)[0])
     assert not anew.kept
 
 
@@ -266,7 +265,7 @@ def test_segments_bound_what_is_read(tmp_path):
     (tmp_path / "n.csv").write_text(f"{HEADER}\n{row}\n")
     noise = KeyedAddNoise(str(tmp_path / "n.csv"))
     for i in range(20):
-        drawn = noise.draw(str(i), 3000).noise
+        drawn = noise.draw(str(i), 3000)[0]
         assert (drawn < -0.4).all()
 
 
@@ -360,7 +359,7 @@ def test_silence_of_a_given_csv_is_never_drawn(tmp_path):
     noise = KeyedAddNoise(csv)
     assert {len(s) for s in noise.types["noise"].values()} == {1}
     for utterance in range(200):
-        assert noise.draw(str(utterance), 16000).noise.abs().max() > 0
+        assert noise.draw(str(utterance), 16000)[0].abs().max() > 0
 
 
 def test_a_silent_file_of_a_given_csv_is_named(tmp_path):

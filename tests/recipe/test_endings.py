@@ -93,13 +93,13 @@ def test_an_interrupt_ends_with_130(experiment, command, script):
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in printed
-    assert "interrupted; repeat the command to continue" in printed
+    assert printed.rstrip().endswith("interrupted")
 
 
 @pytest.mark.parametrize(
     "error,code,message",
     [
-        (KeyboardInterrupt(), 130, "interrupted; repeat the command"),
+        (KeyboardInterrupt(), 130, "interrupted"),
         (InputError("fold: 9"), 1, "error: fold: 9"),
         (PermissionError(13, "Permission denied", "x"), 1, "denied: 'x'"),
     ],

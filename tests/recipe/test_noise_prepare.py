@@ -101,7 +101,9 @@ def test_csv_corpus_keeps_groups_together(noise_corpus, tmp_path):
         prepare(tmp_path, beside(tmp_path), ["rain"], "csv")
 
 
-@pytest.mark.parametrize("layout", ["esc50", "archive", "prefix", "folder"])
+@pytest.mark.parametrize(
+    "layout", ["esc50", "archive", "linked", "prefix", "folder"]
+)
 def test_esc_clips_of_one_source_share_a_split(tmp_path, layout):
     rows = []
     for fold in range(1, 6):
@@ -110,18 +112,24 @@ def test_esc_clips_of_one_source_share_a_split(tmp_path, layout):
             place = {
                 "esc50": f"audio/{name}-10.wav",
                 "archive": f"audio/{name}-10.wav",
+                "linked": f"audio/{name}-10.flac",
                 "prefix": f"audio/sea_waves_{name}.wav",
                 "folder": f"003 - Sea waves/{name}.wav",
             }[layout]
             write_wav(tmp_path / place, 0.1 * torch.randn(8000))
             rows.append([f"{name}-10.wav", "sea_waves"])
-    if layout in ("esc50", "archive"):
+    if layout in ("esc50", "archive", "linked"):
         header = ["filename", "category"]
         write_csv(tmp_path / "meta/esc50.csv", header, rows)
     if layout == "archive":  # as GitHub packs it
         for name in ("meta", "audio"):
             (tmp_path / "ESC-50-HEAD").mkdir(exist_ok=True)
             (tmp_path / name).rename(tmp_path / "ESC-50-HEAD" / name)
+    if layout == "linked":
+        (tmp_path.with_name("disk")).mkdir()
+        for name in ("meta", "audio"):
+            moved = (tmp_path / name).rename(tmp_path.with_name("disk") / name)
+            (tmp_path / name).symlink_to(moved)
     assert {r.kind for r in read_esc(tmp_path)} == {"sea_waves"}
     splits = prepare(tmp_path, beside(tmp_path), ["sea_waves"], "esc")
     for split, folds in zip(SPLITS, ("123", "4", "5")):

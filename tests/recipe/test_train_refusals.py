@@ -171,6 +171,7 @@ def test_a_limit_of_steps_is_refused(experiment, tmp_path):
             "no loss 'kd'.*emotion, features, logits",
         ),
         ({"teacher_folder": "./nowhere"}, "nowhere"),
+        ({"select": "{take: 1}"}, "select: not for corpus csv"),
         ({"student_layer": 2}, "no key 'student_layer'"),
     ],
 )

@@ -83,6 +83,23 @@ def test_a_folder_is_needed_and_the_teacher_does_not_use_it(
     assert not [*out.glob("*.db")]
 
 
+def test_a_folder_that_is_not_used_is_a_warning(with_teacher, speech):
+    options = {"unlabelled_folder": speech, "prepare_only": True}
+    with_teacher.train("mlkd_semi", **options)
+    log = with_teacher.arguments["output_folder"] / "mlkd_semi/log.txt"
+    assert "mlkd_semi does not use unlabelled_folder" in log.read_text()
+
+
+def test_signals_alone_are_moved_to_the_device():
+    """SNRs and lengths are double precision, which MPS does not have."""
+    collate = train.loader_options({"num_workers": 0, "seed": 0})["collate_fn"]
+    item = {"sig": torch.zeros(9), "snr": 2.0, "length": 0.5, "label": 1}
+    batch = collate([item, item]).to("meta")
+    assert batch.sig.data.is_meta and batch.label.is_meta
+    assert batch.snr.dtype == torch.float64
+    assert not batch.snr.is_meta and not batch.length.is_meta
+
+
 def test_recordings_of_the_test_noise_are_left_out(with_teacher, batches):
     noise = with_teacher.arguments["noise_folder"]
     options = {"unlabelled": "folder", "unlabelled_folder": noise}

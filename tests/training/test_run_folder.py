@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import PARTIAL_PREFIX, write_json
+from mlkd_lobes.files import PARTIAL_PREFIX, file_sha256, write_json
 from mlkd_lobes.training import run_folder
 from mlkd_lobes.training.run_folder import (
     check_run_config,
@@ -158,6 +158,36 @@ def test_lock_is_polled_with_a_timeout(tmp_path, monkeypatch):
             held.acquire(timeout=0)
     held.acquire(timeout=0)
     held.release()
+
+
+def test_waiting_for_another_command_is_logged(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0.01)
+    held, turns = FileLock(tmp_path / ".lock"), []
+    held.acquire()
+
+    def log(message):
+        turns.append(message)
+        held.release()
+
+    monkeypatch.setattr(run_folder.logger, "info", log)
+    with run_folder.locked(tmp_path):
+        pass
+    (message,) = turns
+    assert f"{tmp_path}/.lock: still waiting" in message
+
+
+def test_a_fold_prepared_anew_is_not_tested(tmp_path):
+    splits, record = {}, {"content": {}}
+    for split in ("train", "valid"):
+        path = tmp_path / f"{split}.json"
+        path.write_text(split)
+        splits[split] = path, None
+        record["content"][f"{split}_manifest"] = file_sha256(path)
+    write_json(tmp_path / "a/settings.json", record)
+    run_folder.check_manifests(tmp_path / "a", splits)
+    path.write_text("other utterances")
+    with pytest.raises(InputError, match="a holds .*valid_manifest"):
+        run_folder.check_manifests(tmp_path / "a", splits)
 
 
 def test_what_another_process_writes_is_left_to_it(tmp_path):

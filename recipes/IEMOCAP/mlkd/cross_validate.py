@@ -421,6 +421,11 @@ def _run_command(options, passed):
         for run in plan:
             print(shlex.join(_command(run)))
         return 0
+    given = plan[0].settings.values["teacher_folder"]
+    if given and len({run.fold for run in plan}) > 1:
+        _print(
+            "warning: one teacher for all folds; does it know test speakers?"
+        )
     if options.executor == "slurm":
         failed = run_on_cluster(plan, options.slurm)
     else:

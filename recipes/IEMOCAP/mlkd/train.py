@@ -22,11 +22,11 @@ import pathlib
 import sys
 import time
 
+import inputs
 import numpy as np
 import torch
 import transformers
 from hyperpyyaml import load_hyperpyyaml
-from inputs import TEACHER, check_models, find_corpus, load_teacher, noise_files
 from noise_prepare import prepare_noise
 from torch.utils.data import ConcatDataset
 
@@ -227,7 +227,7 @@ def splits_of(hparams):
 def prepare(hparams):
     """Prepares manifests, noise CSVs and crops; refuses overlaps of splits."""
     corpus = hparams["corpus"], hparams["protocol"]
-    function, protocol = find_corpus(*corpus)
+    function, protocol = inputs.find_corpus(*corpus)
     declared = None if hparams["skip_prep"] else protocol.declared
     if not hparams["skip_prep"]:
         options = {
@@ -245,6 +245,9 @@ def prepare(hparams):
             "crowd_votes": hparams["crowd_votes"],
             "cut_silence": hparams["cut_silence"],
         }
+        for key in inputs.UNKNOWN.get(hparams["corpus"], ["columns"]):
+            if options[key]:
+                raise InputError(f"{key}: not for corpus {hparams['corpus']}")
         taken = inspect.signature(function).parameters
         options = {key: options[key] for key in taken}
         run_on_main(function, kwargs=options)
@@ -288,9 +291,12 @@ def prepare_crops(hparams, train, valid, test):
     sources, used = hparams["unlabelled_folder"], hparams["unlabelled"]
     if used == "folder" and sources is None:
         raise InputError("unlabelled: 'folder' needs an unlabelled_folder")
+    if used == "corpus" and sources:
+        logger.warning(f"{hparams['system']} does not use unlabelled_folder")
     if used in (True, "folder") and sources and distils(hparams):
         lengths = [entry["length"] for entry in train if entry["emo"]]
-        options = sources, lengths, [*valid, *test, *noise_files(hparams)]
+        held_out = [*valid, *test, *inputs.noise_files(hparams)]
+        options = sources, lengths, held_out
         place = unlabelled.database_path(hparams["output_folder"], *options)
         run_on_main(unlabelled.prepare_unlabelled, args=[place, *options])
         hparams["crops"] = place
@@ -340,7 +346,10 @@ def validation_grid(speech, noise, snrs):
 
 def loader_options(hparams):
     """Options of a loader; its generator is separate from the global one."""
+    # SNRs and lengths are in double precision, which MPS does not have.
+    keys = ["sig", "clean", "label"]
     return {
+        "collate_fn": functools.partial(PaddedBatch, device_prep_keys=keys),
         "num_workers": hparams["num_workers"],
         "persistent_workers": hparams["num_workers"] > 0,
         "pin_memory": torch.cuda.is_available(),
@@ -398,7 +407,7 @@ def train_network(hparams, run_opts, folder, teacher_folder=None):
     if student and run_opts["test_only"]:
         teacher_sha256 = run_folder.read_stage(folder)["teacher_sha256"]
     elif student:
-        teacher = load_teacher(hparams, teacher_folder)
+        teacher = inputs.load_teacher(hparams, teacher_folder)
         teacher_sha256 = classifier.state_sha256(teacher)
     files = splits_of(hparams), hparams["wav2vec2_hub"], hparams["crops"]
     record = settings.with_contents(hparams["record"], *files, teacher_sha256)
@@ -444,8 +453,7 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
         own["cache"] = TargetCache(folder / "targets", sha256, levels, limit)
     checkpointer = hparams["checkpointer"](folder / "save")
     brain = brain_class(modules, {**hparams, **own}, run_opts, checkpointer)
-    options = {"batch_sampler": sampler, "collate_fn": PaddedBatch}
-    options.update(loader_options(hparams))
+    options = {"batch_sampler": sampler, **loader_options(hparams)}
     data = ConcatDataset([data, crops])
     loader = brain.make_dataloader(data, sb.Stage.TRAIN, None, **options)
     # Without DDP, Brain does not set the epoch of a batch sampler.
@@ -455,6 +463,7 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
 
 def evaluate(hparams, run_opts, folder):
     """Tests a trained system; existing results are kept if still valid."""
+    run_folder.check_manifests(folder, splits_of(hparams))
     manifest, noise = splits_of(hparams)["test"]
     kinds, distorted = list(noise.types), hparams["test_distortions"]
     grid = add_noise.conditions(kinds, hparams["test_snrs"], distorted)
@@ -507,11 +516,12 @@ def load(hparams_file, resolved):
 
 def run(hparams_file, run_opts, command_line):
     """Preparation, teacher, student and evaluation of one fold."""
-    resolved = overrides.read_settings(hparams_file, command_line)
+    read = overrides.read_settings
+    resolved = read(hparams_file, command_line)
     values, systems = resolved.values, {}
     chosen = [resolved]
     if values["network"] == "student" and values["teacher_folder"] is None:
-        teacher = overrides.read_settings(hparams_file, command_line, TEACHER)
+        teacher = read(hparams_file, command_line, inputs.TEACHER)
         chosen.insert(0, teacher)  # trained first
     for own in chosen:
         found = load(hparams_file, own)
@@ -523,10 +533,7 @@ def run(hparams_file, run_opts, command_line):
         raise InputError(f"--test_only: {folder} holds no trained model")
     device = run_opts["device"] or distributed.infer_device()
     overrides.check_run_options(hparams, run_opts, device)
-    for name, found in systems.items():
-        run_folder.check_run_config(
-            folder.parent, name, found["record"], found["systems"]
-        )
+    run_folder.check_systems(folder.parent, systems)
     files = values["settings"] or "no settings files"
     logger.info(f"{folder.name}: {files}, {resolved.overrides}")
     with run_folder.locked(folder):
@@ -548,15 +555,17 @@ def run_stages(systems, run_opts, folder):
     with run_folder.locked(folder.parent):
         run_on_main(run_folder.clear_partial, args=[folder])
         run_on_main(run_folder.clear_partial, args=[folder.parent])
+        # Again: another command may have begun the fold in the meantime.
+        run_folder.check_systems(folder.parent, systems)
         if train and not hparams["prepare_only"]:
-            check_models(systems, hparams, folder)
+            inputs.check_models(systems, hparams, folder)
         prepare(hparams)
         if hparams["prepare_only"]:
             logger.info(f"{folder.parent}: prepared (prepare_only).")
             return None
-        if TEACHER in systems and train:
-            teacher = folder.with_name(TEACHER)
-            train_network(systems[TEACHER], run_opts, teacher)
+        if inputs.TEACHER in systems and train:
+            teacher = folder.with_name(inputs.TEACHER)
+            train_network(systems[inputs.TEACHER], run_opts, teacher)
             teacher_folder = teacher / run_folder.MODEL
             # Frees the optimizers: Brain and checkpointer refer to each other.
             gc.collect()
