@@ -32,7 +32,6 @@ from noise_prepare import prepare_noise  # noqa: E402
 
 from mlkd_lobes.data.batches import TrainingBatchSampler  # noqa: E402
 from mlkd_lobes.training.overrides import read_settings  # noqa: E402
-from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
 
 OTHERS_PER_SESSION = [902, 902, 902, 901, 901]
@@ -101,7 +100,6 @@ def load(root):
     loader = SaveableDataLoader(
         data,
         batch_sampler=sampler,
-        collate_fn=PaddedBatch,
         **train.loader_options(hparams),
     )
     return [load_epoch(hparams, loader, e + 1) for e in range(EPOCHS)]

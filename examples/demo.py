@@ -14,7 +14,7 @@ import time
 from mini_corpus import main as write_mini_corpus
 
 from mlkd_lobes.evaluation.comparison import find_runs, pool
-from mlkd_lobes.evaluation.figures import describe_ua, save, ua_over_snr
+from mlkd_lobes.evaluation.figures import save, ua_over_snr
 from mlkd_lobes.evaluation.metrics import markdown
 from mlkd_lobes.evaluation.report import percent
 from mlkd_lobes.noise.add_noise import CLEAN
@@ -120,7 +120,7 @@ def main(folder):
     ]  # fmt: skip
     say(markdown(["UA (%)", "clean", "noisy"], rows))
     figure = folder / "ua.svg"
-    save(ua_over_snr(systems), figure, "svg", describe_ua(systems))
+    save(ua_over_snr(systems), figure, "svg")
     minutes = (time.time() - started) / 60
     say(
         f"""

@@ -132,26 +132,22 @@ def report(options) -> int:
     for option in ("figure", "html"):
         _check_output(option, getattr(options, option), options.folders)
     suffix = pathlib.Path(options.figure or "a.svg").suffix[1:]
-    if suffix not in figures.FORMATS:
-        raise InputError(
-            f"--figure: '{options.figure}' ends in none of "
-            f"{', '.join(figures.FORMATS)}"
-        )
+    check_choice("--figure", suffix, figures.FORMATS, "format")
     chosen = options.systems and options.systems.split(",")
-    pooled = pool(find_runs(options.folders, options.folds, chosen))
-    known = [system.name for system in pooled.systems]
+    found = find_runs(options.folders, options.folds, chosen)
+    known = sorted({run.results["system"] for run in found})
     for text in options.compare or ():
         for name in text.partition(", ")[0].split(" - "):
             check_choice("--compare", name, known, "system")
+    pooled = pool(found)
     runs = [run for system in pooled.systems for run in system.runs.values()]
     compared = options.compare or list(
         dict.fromkeys(c for run in runs for c in run.get("comparisons") or ())
     )
     if options.figure:
         figure = figures.ua_over_snr(pooled.systems)
-        description = figures.describe_ua(pooled.systems)
         with atomic_path(options.figure) as temporary:
-            figures.save(figure, temporary, suffix, description)
+            figures.save(figure, temporary, suffix)
     if options.html:
         from mlkd_lobes.evaluation.page import page_html
 

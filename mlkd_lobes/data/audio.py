@@ -275,7 +275,7 @@ def _read(sound, path, start, n_frames, sample_rate):
     mono = wav.mean(1) if wav.shape[1] > 1 else wav[:, 0]
     wav = resample(mono, sound.samplerate, sample_rate)
     if not len(wav):
-        raise InputError(f"{path}: too short, less than a sample at 16 kHz")
+        raise InputError(f"{path}: too short, no sample at {sample_rate} Hz")
     return wav
 
 

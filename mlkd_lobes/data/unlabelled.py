@@ -344,17 +344,23 @@ class Crops(Dataset):
         return _query(self.database, COUNT, seconds)[0]
 
     def __getitem__(self, i):
-        """A crop; if its recording is damaged, the next shorter one instead."""
-        for other in range(i, max(0, i - MAX_DAMAGED), -1):
+        """A crop; if its recording is damaged, the next shorter one of another."""
+        damaged = set()
+        for place in range(i, -1, -1):
+            name, *row = _query(self.database, CROP, place + 1)
             try:
-                return self._item(other)
+                if name not in damaged:
+                    return self._item(name, *row)
             except InputError as error:
+                damaged.add(name)
                 logger.warning(f"unlabelled_folder: {error}")
-        return self._item(max(0, i - MAX_DAMAGED))
+                if len(damaged) == MAX_DAMAGED:
+                    break
+        names = ", ".join(sorted(damaged))
+        raise InputError(f"unlabelled_folder: cannot be read: {names}")
 
-    def _item(self, i):
-        row = _query(self.database, CROP, i + 1)
-        name, shard, path, *place, start, stop = row
+    def _item(self, name, shard, path, *rest):
+        *place, start, stop = rest
         if shard:
             path = shards.Member(shard, path, *place)
         key = f"{name}@{start}-{stop}"

@@ -49,6 +49,7 @@ def evaluate(
     speech = RunSpeech(run, model.labels, *places)
     grid = [Condition(c["noise"], c["snr_db"]) for c in about["conditions"]]
     _check_test(run, about, speech, grid)
+    sha256 = _content_sha256(model.model.module, source)
     records, seconds, spent = [], 0.0, 0.0
     total = len(speech.manifests["test"])
     for utterance in tqdm(speech.test(grid), total=total, disable=None):
@@ -63,7 +64,7 @@ def evaluate(
     described = {
         # Folders are private: of a path its last part is kept.
         "source": re.sub(r"^(\w+:)?[/.~].*/", r"\1", source.rstrip("/")),
-        "sha256": _content_sha256(model.model.module, source),
+        "sha256": sha256,
         "labels": model.mapping,
         "left_out": model.left_out,
     }

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 # SpeechBrain's own emotion models; others are given as SOURCE@FILE:CLASS.
 INTERFACE = "custom_interface.py:CustomEncoderWav2vec2Classifier"
 # Folders may have an @ in their names, too.
-CLASS_AFTER = r"(.*?)(?:@([^@/]+\.py:\w+))?"
+CLASS_AFTER = r"(.*?)(?:@([^@]+\.py:\w+))?"
 
 
 def as_probabilities(scores) -> np.ndarray:
@@ -155,12 +155,12 @@ class Relabelled:
 
     def __call__(self, wavs) -> np.ndarray:
         sums = self.model(wavs) @ self.matrix
-        if not sums.sum(1).min() > 0:
+        if self.left_out and (sums.sum(1) == 0).any():
             raise InputError(
                 f"model_labels: leaves out {', '.join(self.left_out)}, which got "
                 "all of the probability for an utterance; map it as well"
             )
-        return sums / sums.sum(1, keepdims=True)
+        return sums / np.maximum(sums.sum(1, keepdims=True), 1e-12)
 
 
 RUNNING_CODE = {"speechbrain:": SpeechBrainModel, "python:": PythonModel}

@@ -101,10 +101,12 @@ def examine_audio(path, start=None, stop=None) -> dict:
     """Measures a file: seconds, sample_rate, level (RMS in dBFS), clipped (share
     of samples) and `audio`, a hash of its samples."""
     first, last, info = audio.frame_bounds(path, start, stop)
-    block, samples = round(BLOCK_SECONDS * info.sample_rate), hashlib.sha256()
-    n, power, clipped = 0, 0.0, 0
-    for begin in range(first, last, block):
-        wav = audio.read_frames(path, begin, min(block, last - begin))
+    samples, n, power, clipped = hashlib.sha256(), 0, 0.0, 0
+    # Equal parts, so that none is too short to be resampled.
+    count = math.ceil((last - first) / info.sample_rate / BLOCK_SECONDS)
+    edges = [first + (last - first) * i // count for i in range(count + 1)]
+    for begin, end in zip(edges, edges[1:]):
+        wav = audio.read_frames(path, begin, end - begin)
         samples.update(wav.tobytes())
         n += len(wav)
         power += np.square(wav, dtype=np.float64).sum()

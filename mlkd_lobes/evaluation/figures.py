@@ -18,10 +18,8 @@ from mlkd_lobes.noise.add_noise import CLEAN
 
 PALETTE = ("#8c939c", "#b07aa1", "#9c755f", "#4e79a7", "#c49c00", "#59a14f")
 PALETTE += ("#e15759", "#e08214", "#2ca6a4", "#d37295", "#7b8fd4", "#7fa03c")
-# Formats, and the name of a description within the file.
-FORMATS = {"svg": "Description", "png": "Description", "pdf": "Subject"}
-# The name of a creation date, in formats that have one.
-DATES = {"svg": "Date", "pdf": "CreationDate"}
+# Formats, and the name of a file's creation date in them.
+FORMATS = {"svg": "Date", "png": "Creation Time", "pdf": "CreationDate"}
 # Replaced by the colour of the text, which an SVG file does not have.
 INK = "#565e67"
 COLOURED = (
@@ -110,19 +108,6 @@ def ua_over_snr(systems) -> Figure:
     return figure
 
 
-def describe_ua(systems) -> str:
-    """The values of `ua_over_snr` as text."""
-    texts = []
-    for system in systems:
-        points = [
-            f"{100 * system.score(system.conditions(snr=snr)):.1f} at {snr:g} dB"
-            for snr in system.snrs()
-        ]
-        points.append(f"{100 * system.score([CLEAN]):.1f} clean")
-        texts.append(f"{system.name} {', '.join(points)}")
-    return "UA in percent, mean over noise types: " + "; ".join(texts)
-
-
 @matplotlib.rc_context(STYLE)
 def ua_per_noise(systems) -> dict[str, Figure]:
     """UA over SNR for every noise type, all with the same scale."""
@@ -155,13 +140,10 @@ def ua_over_coverage(systems) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def save(figure: Figure, path, suffix: str, description: str) -> None:
-    """Writes a figure to a file of one of `FORMATS`, with its description."""
-    metadata = {FORMATS[suffix]: description}
-    if suffix in DATES:
-        metadata[DATES[suffix]] = None  # otherwise equal figures would differ
-    options = {"metadata": metadata, "dpi": 150, "facecolor": "white"}
-    figure.savefig(path, format=suffix, **options)
+def save(figure: Figure, path, suffix: str) -> None:
+    """Writes a figure to a file of one of `FORMATS`; equal figures, equal files."""
+    options = {"metadata": {FORMATS[suffix]: None}, "dpi": 150}
+    figure.savefig(path, format=suffix, facecolor="white", **options)
 
 
 def inline_svg(figure: Figure, title: str) -> str:

@@ -61,12 +61,12 @@ def setting(pooled: Pooled) -> str:
     """Corpus, folds and number of utterances that the figures are based on."""
     system, about = pooled.systems[-1], pooled.about
     table = next(iter(system.tables.values()))
-    n, speakers = table["id"].nunique(), table["speaker"].nunique()
+    n, speakers = table["id"].nunique(), {*table["speaker"]}
     seeds = max(len(system.seeds) for system in pooled.systems)
     text = (
         f"{about['corpus']}, {about['protocol']}, fold(s) "
         f"{', '.join(map(str, system.folds))}: {n} test utterances of "
-        f"{speakers} speakers under every condition, {seeds} seed(s); "
+        f"{len(speakers - {''})} speakers under every condition, {seeds} seed(s); "
         f"{_classes(about)}; chance is {100 / len(about['labels']):.1f} % UA. "
     )
     if "split_sha256" in about:
@@ -80,7 +80,9 @@ def setting(pooled: Pooled) -> str:
         text += f" Left out, so that all have the same folds: {left_out}."
     tested = (system.counts.total.sum(1) > 0).sum(0)
     rare = [c for c, n in zip(system.labels, tested) if 0 < n < FEW_SPEAKERS]
-    if rare:
+    if "" in speakers:
+        text += " Some utterances have no speaker: no intervals, no p."
+    elif rare:
         text += (
             f" Intervals are unreliable: fewer than {FEW_SPEAKERS} speakers "
             f"were tested on {', '.join(rare)}."

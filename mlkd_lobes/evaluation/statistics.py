@@ -128,7 +128,8 @@ def compare(one: SpeakerCounts, other: SpeakerCounts, seed=0) -> Difference:
     if "" not in speakers:
         p = sign_flip_p(_contributions(one, other), seed)
     mean = float(per_seed.mean())
-    return Difference(mean, low, high, p, per_seed.tolist(), len(speakers))
+    n_known = len(speakers) - ("" in speakers)
+    return Difference(mean, low, high, p, per_seed.tolist(), n_known)
 
 
 def same_utterances(one: SpeakerCounts, other: SpeakerCounts) -> bool:

@@ -320,5 +320,8 @@ def state_sha256(module):
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        if isinstance(tensor, torch.Tensor):  # of quantised layers some are not
+            # As bytes, since NumPy has no bfloat16.
+            content = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(content.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

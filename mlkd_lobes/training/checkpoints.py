@@ -236,7 +236,7 @@ def updates_per_epoch(n_batches, accumulated):
 
 
 def epoch_statistics(loss, terms, snrs):
-    """Mean of every loss of an epoch, and the realised SNRs.
+    """Mean of every loss of an epoch, and the SNRs.
 
     Arguments
     ---------

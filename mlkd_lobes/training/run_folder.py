@@ -215,7 +215,7 @@ def locked(folder):
     lock = FileLock(path, timeout=LOCK_SECONDS)
     # A barrier that lasts longer than two hours ends distributed training.
     while not ddp_broadcast(if_main_process() and _acquired(lock)):
-        logger.info(f"{path}: still waiting for another command to end")
+        logger.warning_once(f"{path}: waiting for another command to end")
     try:
         yield
     finally:
@@ -250,7 +250,10 @@ def check_manifests(folder, splits):
         f"{split}_manifest": files.file_sha256(splits[split][0])
         for split in ("train", "valid")
     }
-    _compare(folder, read_record(folder), wanted, wanted)
+    advice = (
+        "Another command has prepared the fold differently; repeat this one."
+    )
+    _compare(folder, read_record(folder), wanted, wanted, advice)
 
 
 def clear_leftovers(folder):

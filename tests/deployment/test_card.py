@@ -69,6 +69,7 @@ def test_card_describes_model_and_data(card):
     note = "Speaker-dependent: the split shares speakers."
     dependent = card(note=note)
     assert "none of them used" not in dependent
+    assert "is unknown" in card(note=note, checked=False)
     assert f"utterances. {note} The noise recordings were not" in " ".join(
         dependent.split()
     )

@@ -197,6 +197,8 @@ def test_utterances_without_a_speaker_have_a_report(folder):
     text = report_text(pool(find_runs([folder])), MAIN)
     (row,) = [x for x in text.splitlines() if x.startswith("| mlkd − student")]
     assert "–" in row and "+" in row and "nan" not in text
+    assert "Some utterances have no speaker: no intervals" in text
+    assert " of 4 speakers" in text and "unreliable" not in text
 
 
 def test_an_utterance_tested_in_two_folds_is_refused(folder):

@@ -229,6 +229,12 @@ def test_long_recordings_are_read_piece_by_piece(tmp_path, monkeypatch):
     assert whole == pieces and whole["seconds"] == 3.0
 
 
+def test_a_frame_more_than_a_block_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlkd_lobes.evaluation.doctor.BLOCK_SECONDS", 0.5)
+    write_wav(tmp_path / "a.wav", 0.1 * torch.randn(24001), 48000)
+    assert examine_audio(tmp_path / "a.wav")["seconds"] == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("start", [-1e20, float("-inf"), float("nan")])
 def test_times_before_a_recording_are_refused_at_once(tmp_path, start):
     write_wav(tmp_path / "a.wav", 0.1 * torch.randn(8000))

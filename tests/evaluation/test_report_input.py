@@ -68,8 +68,8 @@ def test_comparisons_of_the_command_line_win(tmp_path, capsys):
 def test_impossible_options_are_refused(tmp_path, capsys):
     write(tmp_path, "mlkd", 1, 1, 8)
     cases = {
-        "--figure=ua.xyz": "'ua.xyz' ends in none of svg, png, pdf",
-        "--figure=ua": "'ua' ends in none of svg, png, pdf",
+        "--figure=ua.xyz": "no format 'xyz'; the known ones are: svg, png, pdf",
+        "--figure=ua": "no format ''; the known ones are: svg, png, pdf",
         "--systems=best": "no results of system best there; found: mlkd",
     }
     for option, message in cases.items():

@@ -93,6 +93,17 @@ def test_one_run_of_a_fold_and_seed_trains_the_teacher(command):
     assert trains("mlkd", "kd_last", options=mine)[0] == []
 
 
+def test_one_teacher_for_all_folds_is_a_warning(
+    command, root, monkeypatch, capsys
+):
+    monkeypatch.setattr(cross_validate, "run_all", lambda plan, jobs: plan)
+    options = ["--systems=mlkd", "--teacher_folder=mine"]
+    cross_validate.main([*command, *options, "--folds=1,2"])
+    assert cross_validate.ONE_TEACHER in capsys.readouterr().err
+    cross_validate.main([*command, *options, "--folds=1"])
+    assert cross_validate.ONE_TEACHER not in capsys.readouterr().err
+
+
 def test_a_failure_is_reported_and_does_not_stop_others(command, root, capsys):
     broken = root / "fold_1/seed_1/teacher"
     broken.mkdir(parents=True)
@@ -105,10 +116,10 @@ def test_a_failure_is_reported_and_does_not_stop_others(command, root, capsys):
     assert line.startswith("failed: fold 1, seed 1, teacher; see ")
     assert line.endswith("teacher.log")
     assert "holds a training" in broken.with_suffix(".log").read_text()
-    # The table has the systems that have all folds.
-    assert "fold(s) 1, 2: 32 test utterances" in printed.out
-    assert "same folds: teacher, seed 1, fold(s) 2." in printed.out
-    assert "| random " in printed.out and "| teacher " not in printed.out
+    # The table has the folds that the systems share.
+    assert "fold(s) 2: 16 test utterances" in printed.out
+    assert "same folds: random, seed 1, fold(s) 1." in printed.out
+    assert "| random " in printed.out and "| teacher " in printed.out
 
 
 def test_other_settings_run_again(command, root, capsys):

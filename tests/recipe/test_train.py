@@ -78,8 +78,7 @@ def test_predictions_are_what_the_metrics_were_computed_from(finished):
         folder = finished.arguments["output_folder"] / system
         rows = read_predictions(folder)
         assert len(rows) == 16 * 5
-        temperature = results["temperature"]
-        assert summarize(rows, LABELS, temperature) == results["conditions"]
+        assert summarize(rows, LABELS) == results["conditions"]
         total = rows[[f"p_{label}" for label in LABELS]].sum(axis=1)
         assert (total - 1).abs().max() < 1e-5
         cost = json.loads((folder / "cost.json").read_text())

@@ -254,6 +254,25 @@ def test_every_process_reports_its_error(monkeypatch, caplog):
     assert "error: the disk is full" in caplog.text
 
 
+def test_a_fold_changed_after_the_training_is_not_tested(
+    experiment, monkeypatch
+):
+    """As by another command with other settings."""
+    train_network, out = (
+        train.train_network,
+        experiment.arguments["output_folder"],
+    )
+
+    def then_another(*arguments):
+        train_network(*arguments)
+        (out / "manifests/valid.json").write_text("{}")
+
+    monkeypatch.setattr(train, "train_network", then_another)
+    with pytest.raises(InputError, match="valid_manifest.*repeat this one"):
+        experiment.train("random")
+    assert not [*out.rglob("results.json")]
+
+
 def test_test_only_needs_a_trained_model(experiment):
     with pytest.raises(InputError, match="holds no trained model"):
         experiment.run("mlkd", "--test_only")

@@ -169,11 +169,11 @@ def test_waiting_for_another_command_is_logged(tmp_path, monkeypatch, caplog):
         turns.append(message)
         held.release()
 
-    monkeypatch.setattr(run_folder.logger, "info", log)
+    monkeypatch.setattr(run_folder.logger, "warning_once", log)
     with run_folder.locked(tmp_path):
         pass
     (message,) = turns
-    assert f"{tmp_path}/.lock: still waiting" in message
+    assert f"{tmp_path}/.lock: waiting" in message
 
 
 def test_a_fold_prepared_anew_is_not_tested(tmp_path):

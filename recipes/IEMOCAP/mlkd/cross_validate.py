@@ -48,6 +48,9 @@ from mlkd_lobes.training.overrides import (
 from mlkd_lobes.training.settings import row_of, training_record
 
 HERE = pathlib.Path(__file__).resolve().parent
+ONE_TEACHER = (
+    "warning: one teacher for all folds: it must not know test speakers"
+)
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd,mlkd_semi"
 # Keys that are set per run.
 RUN_KEYS = ("fold", "seed", "system")
@@ -421,11 +424,9 @@ def _run_command(options, passed):
         for run in plan:
             print(shlex.join(_command(run)))
         return 0
-    given = plan[0].settings.values["teacher_folder"]
-    if given and len({run.fold for run in plan}) > 1:
-        _print(
-            "warning: one teacher for all folds; does it know test speakers?"
-        )
+    teachers = {run.settings.values["teacher_folder"] for run in plan} - {None}
+    if len(teachers) == 1 and len({run.fold for run in plan}) > 1:
+        _print(ONE_TEACHER, sys.stderr)
     if options.executor == "slurm":
         failed = run_on_cluster(plan, options.slurm)
     else:

@@ -19,7 +19,7 @@ from mlkd_lobes.training import run_folder
 # The system whose model all students of an output folder start from.
 TEACHER = "teacher"
 CORPORA = ("iemocap", "csv", *corpora.CORPORA)
-# Settings that a corpus does not know; any other one: `columns`.
+# Settings for other corpora. Those by name do not know `columns`.
 UNKNOWN = {
     "iemocap": ("columns", "select", "crowd_votes", "cut_silence"),
     "csv": ("select", "crowd_votes"),
