@@ -356,8 +356,7 @@ class Crops(Dataset):
                 logger.warning(f"unlabelled_folder: {error}")
                 if len(damaged) == MAX_DAMAGED:
                     break
-        names = ", ".join(sorted(damaged))
-        raise InputError(f"unlabelled_folder: cannot be read: {names}")
+        raise InputError(f"unlabelled_folder: damaged: {sorted(damaged)}")
 
     def _item(self, name, shard, path, *rest):
         *place, start, stop = rest

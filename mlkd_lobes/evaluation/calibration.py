@@ -12,7 +12,6 @@ from scipy.special import log_softmax, softmax
 MIN_STORED, SMALLEST = 1e-6, 1e-38
 # Bounds of the temperature's logarithm: 0.25 to 20.
 RANGE = (np.log(0.25), np.log(20))
-BINS = 15
 
 
 def probabilities_of(predictions, labels):
@@ -128,32 +127,3 @@ def fit_temperature(probabilities, truth):
 
     found = minimize_scalar(loss, bounds=RANGE, method="bounded")
     return float(np.exp(found.x))
-
-
-def calibration_error(probabilities, truth):
-    """Expected calibration error: how far confidence is from accuracy.
-
-    Arguments
-    ---------
-    probabilities : numpy.ndarray
-        [rows, classes].
-    truth : numpy.ndarray
-        Index of the true class [rows].
-
-    Returns
-    -------
-    float
-        Mean over rows of the difference between the mean confidence and the
-        accuracy of their bin, one of 15 of equal width.
-
-    Example
-    -------
-    >>> p = np.array([[0.9, 0.1], [0.9, 0.1]])
-    >>> round(calibration_error(p, np.array([0, 1])), 3)
-    0.4
-    """
-    confidence = probabilities.max(1)
-    right = probabilities.argmax(1) == truth
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, confidence - right, BINS)
-    return float(np.abs(gaps).sum() / len(truth))

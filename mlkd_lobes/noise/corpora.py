@@ -218,10 +218,8 @@ def read_esc(folder):
     category = {}
     for meta in walk_audio(folder, ("esc50.csv",)):
         rows = read_csv(meta, required=["filename", "category"])
-        category.update(
-            (pathlib.Path(row["filename"]).stem, row["category"])
-            for row in rows
-        )
+        names = (pathlib.Path(row["filename"]).stem for row in rows)
+        category.update(zip(names, (row["category"] for row in rows)))
     recordings, strange = [], []
     for path in list_audio(folder):
         match = ESC_NAME.match(path.name)

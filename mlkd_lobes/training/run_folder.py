@@ -250,9 +250,7 @@ def check_manifests(folder, splits):
         f"{split}_manifest": files.file_sha256(splits[split][0])
         for split in ("train", "valid")
     }
-    advice = (
-        "Another command has prepared the fold differently; repeat this one."
-    )
+    advice = "Another command prepared the fold differently; repeat this one."
     _compare(folder, read_record(folder), wanted, wanted, advice)
 
 

@@ -264,12 +264,12 @@ def test_many_damaged_recordings_are_an_error(speech, tmp_path, monkeypatch):
         raise InputError(f"{name}: damaged")
 
     monkeypatch.setattr(crops, "_item", fail)
-    with pytest.raises(InputError, match="cannot be read: "):
+    with pytest.raises(InputError, match="unlabelled_folder: damaged: "):
         crops[len(crops) - 1]
     assert sorted(tried) == sorted({*names}) and len(tried) < len(names)
     tried.clear()
     monkeypatch.setattr(unlabelled, "MAX_DAMAGED", 2)
-    with pytest.raises(InputError, match="cannot be read: "):
+    with pytest.raises(InputError, match="unlabelled_folder: damaged: "):
         crops[len(crops) - 1]
     assert len(tried) == 2
 

@@ -13,13 +13,13 @@ from hypothesis import (
 )
 
 from mlkd_lobes.evaluation.calibration import (
-    calibration_error,
     cross_entropy,
     fit_temperature,
     soften,
 )
 from mlkd_lobes.evaluation.comparison import (
     accuracy_over_coverage,
+    calibration_error,
     find_runs,
     pool,
 )

@@ -1,5 +1,7 @@
 """The classifier is Hugging Face's own, and a frozen teacher stays frozen."""
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
@@ -117,3 +119,13 @@ def test_logits_do_not_depend_on_how_waveforms_are_batched(make_encoder):
         for longest in (0.5, 3.1, 60):
             found = classify(model, wavs, longest)
             assert (found - alone).abs().max() < 1e-5
+
+
+def test_weights_of_any_kind_have_a_hash():
+    plain = torch.nn.Sequential(torch.nn.Linear(2, 3))
+    half = copy.deepcopy(plain).bfloat16()
+    quantised = torch.ao.quantization.quantize_dynamic(
+        copy.deepcopy(plain), {torch.nn.Linear}
+    )
+    found = [state_sha256(m) for m in (plain, half, quantised)]
+    assert len({*found}) == 3
