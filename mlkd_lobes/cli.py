@@ -273,7 +273,8 @@ def predict(options) -> int:
     if streamed:
         from mlkd_lobes.deployment.stream import read_stream
 
-        found = read_stream(options.window, options.hop, options.raw)
+        window = options.window or tools.SLIDING_WINDOW
+        found = read_stream(window, options.hop, options.raw)
         found = tools.classify(model, found, speech=speech)
     else:
         found = tools.predict(
@@ -296,7 +297,7 @@ def predict(options) -> int:
 
 
 def _check_predict(options, streamed):
-    """Fills in windows; raises for options with which writing would fail."""
+    """Fills in a stream's hop; raises for options with which writing would fail."""
     if streamed and len(options.audio) > 1:
         raise InputError("-: a stream comes alone, without further recordings")
     if options.raw is not None and not streamed:
@@ -307,8 +308,6 @@ def _check_predict(options, streamed):
         )
     if streamed and options.hop is None:
         options.hop = 1.0
-    if options.window is None:
-        options.window = 15.0 if options.hop is None else 4.0
     for name in ("window", "batch_length", "hop"):
         value = getattr(options, name)
         if value is not None and not SHORTEST <= value <= LONGEST:

@@ -235,7 +235,7 @@ def csv_writer(file):
 
 
 def spelled(folder, name):
-    """The name of a file as on disk, its Unicode composed or decomposed.
+    """A file's name as on disk, whatever its Unicode form and separators.
 
     Arguments
     ---------
@@ -256,9 +256,10 @@ def spelled(folder, name):
     >>> spelled(folder, "\u00e9.wav") == "e\u0301.wav"
     True
     """
-    if name.isascii():
-        return name
-    forms = [name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))]
+    forms = [name, name.replace("\\", "/")]
+    forms += [
+        unicodedata.normalize(f, n) for n in forms for f in ("NFC", "NFD")
+    ]
     found = (f for f in forms if os.path.exists(os.path.join(folder, f)))
     return next(found, name)
 
@@ -345,12 +346,12 @@ def iterate_csv(path, required=()):
 
 
 def _read_rows(path, file, required):
-    """Rows of an open CSV file."""
-    reader = csv.DictReader(file, skipinitialspace=True)
+    """Rows of an open CSV file; spreadsheets add columns without a name."""
+    reader = csv.DictReader(file, skipinitialspace=True, strict=True)
     header = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = header
     check_columns(path, required, header)
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted({n for n in header if n and header.count(n) > 1})
     if twice:
         raise InputError(f"{path}: column {', '.join(twice)} comes twice")
     for row in reader:

@@ -13,6 +13,7 @@ from mlkd_lobes.files import (
     atomic_path,
     read_csv,
     report_full_disk,
+    spelled,
     stable_seed,
     text_sha256,
     write_csv,
@@ -55,6 +56,23 @@ def test_csv_round_trip_and_bad_csv(tmp_path):
         read_csv(path)
     with pytest.raises(FileNotFoundError, match="b.csv"):
         read_csv(tmp_path / "b.csv")
+
+
+def test_csv_of_spreadsheets_and_of_windows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("path,text,,\na.wav,x,,\n")
+    assert read_csv(path, ["path"])[0]["text"] == "x"
+    path.write_text("path,path,\na.wav,x,\n")
+    with pytest.raises(InputError, match="column path comes twice"):
+        read_csv(path)
+    # Otherwise the rows that follow would be part of the text.
+    path.write_text('path,text\na.wav,"not closed\nb.wav,y\n')
+    with pytest.raises(InputError, match="is not a CSV file"):
+        read_csv(path)
+    (tmp_path / "ü").mkdir()
+    (tmp_path / "ü/b.wav").touch()
+    assert spelled(tmp_path, "ü\\b.wav") == "ü/b.wav"
+    assert spelled(tmp_path, "a\\b.wav") == "a\\b.wav"
 
 
 def test_seeds_are_the_same_in_another_process():

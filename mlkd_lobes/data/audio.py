@@ -27,12 +27,10 @@ SAMPLE_RATE = 16000
 # What counts as audio in a folder. Those from .m4a on cannot be read; they are
 # named in an error rather than skipped.
 AUDIO_SUFFIXES = tuple(
-    (
-        ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .w64 .rf64 "
-        ".sph .nist .caf .voc "  # codespell:ignore caf
-        ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .avi .3gp .amr .ac3 .ape "
-        ".wv .spx"
-    ).split()
+    ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .w64 .rf64 "
+    ".sph .nist .caf .voc "  # codespell:ignore caf
+    ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .avi .3gp .amr .ac3 .ape "
+    ".wv .spx".split()
 )
 # Marks folders of manifests and noise that were prepared here.
 OWN_OUTPUT = "preparation.json"
@@ -73,7 +71,7 @@ def list_audio(folder):
 def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
     """The audio files below a folder, one after the other.
 
-    Hidden files (`.*`) and folders that were prepared here are left out.
+    Hidden files and folders (`.*`) and those that were prepared here are left out.
 
     Arguments
     ---------
@@ -114,14 +112,15 @@ def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
             real = os.path.realpath(path)
             # A link into the folder itself leads to what is found anyway.
             inside = os.path.islink(path) and f"{real}/".startswith(f"{root}/")
-            if not inside and real not in visited:
+            if not inside and real not in visited and name[0] != ".":
                 kept.append(name)
                 visited.add(real)
         folders[:] = sorted(kept)
         for name in sorted(names):
             path = os.path.join(place, name)
             wanted = name.lower().endswith(suffixes) and name[0] != "."
-            if wanted and os.path.isfile(path):
+            # Reading names a link whose file is missing.
+            if wanted and (os.path.isfile(path) or os.path.islink(path)):
                 yield path
 
 
@@ -370,6 +369,33 @@ def frame_bounds(path, start, stop):
     """
     info = audio_info(path)
     return *_bounds(path, info, start, stop), info
+
+
+def equal_parts(first, last, longest):
+    """Splits a span of frames into equal parts, so that none is very short.
+
+    Arguments
+    ---------
+    first : int
+        First frame.
+    last : int
+        Frame behind the last one.
+    longest : float
+        Frames that a part may have.
+
+    Returns
+    -------
+    iterator of tuple
+        First frame of a part and the frame behind it.
+
+    Example
+    -------
+    >>> list(equal_parts(0, 10, 4))
+    [(0, 3), (3, 6), (6, 10)]
+    """
+    count = math.ceil((last - first) / longest)
+    edges = [first + (last - first) * i // count for i in range(count + 1)]
+    return zip(edges, edges[1:])
 
 
 def _bounds(path, info, start, stop):

@@ -53,7 +53,10 @@ def with_frame_count(path, state):
         no frames of MPEG layer III.
     """
     with open_file(path) as (file, _):
-        start = _after_tag(file.read(10))
+        start = 0
+        while size := _tag_size(file.read(10)):
+            start += size
+            file.seek(start)
         file.seek(start)
         head = file.read(400)
         if not _frame_size(head[:4]) or _xing_count(head):
@@ -71,8 +74,8 @@ def with_frame_count(path, state):
     )
 
 
-def _after_tag(start):
-    """Where an ID3 tag at the beginning ends; its size has 7 bits per byte."""
+def _tag_size(start):
+    """Bytes of the ID3 tag that begins so, or 0; they are given by 7 bits each."""
     if start[:3] != b"ID3":
         return 0
     size = 0

@@ -8,6 +8,7 @@ utterances, so that they fit into their batches.
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -253,7 +254,8 @@ def _recordings(source):
 def _members(name, shard):
     """The recordings of a shard; of samples other files are skipped."""
     for member in shards.members(shard):
-        if member.name.lower().endswith(audio.AUDIO_SUFFIXES):
+        hidden = os.path.basename(member.name).startswith(".")
+        if member.name.lower().endswith(audio.AUDIO_SUFFIXES) and not hidden:
             # Some archives hold several files of one name.
             yield f"{name}/{member.offset}/{member.name}", member, {}
 
@@ -344,9 +346,10 @@ class Crops(Dataset):
         return _query(self.database, COUNT, seconds)[0]
 
     def __getitem__(self, i):
-        """A crop; if its recording is damaged, the next shorter one of another."""
-        damaged = set()
-        for place in range(i, -1, -1):
+        """A crop; if its recording is damaged, the next shorter one of another, or
+        the next longer one where none is shorter."""
+        damaged, shorter = set(), range(i, -1, -1)
+        for place in itertools.chain(shorter, range(i + 1, self.number)):
             name, *row = _query(self.database, CROP, place + 1)
             try:
                 if name not in damaged:

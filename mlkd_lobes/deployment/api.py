@@ -7,7 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlkd_lobes.data.audio import LARGEST_SAMPLE, SAMPLE_RATE, resample
+from mlkd_lobes.data.audio import (
+    HIGHEST_RATE,
+    LARGEST_SAMPLE,
+    LOWEST_RATE,
+    SAMPLE_RATE,
+    equal_parts,
+    resample,
+)
 from mlkd_lobes.deployment import predict as tools
 from mlkd_lobes.errors import InputError
 
@@ -19,7 +26,7 @@ class EmotionModel:
         self.model, self.labels = model, list(model.labels)
 
     def classify(
-        self, audio, sample_rate: int = SAMPLE_RATE, window: float = 15.0
+        self, audio, sample_rate: int = SAMPLE_RATE, window=tools.WINDOW
     ) -> dict[str, float]:
         """The probability of every emotion in a recording or in samples.
 
@@ -66,6 +73,10 @@ class EmotionModel:
                 "audio: holds NaN, infinite or absurdly large samples"
             )
         mono = samples.reshape(len(samples), -1).mean(1, dtype=np.float32)
+        if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+            raise InputError(f"sample_rate: {sample_rate} is not in Hz")
         wav = resample(mono, sample_rate, SAMPLE_RATE)
-        n = -(-len(wav) // round(window * SAMPLE_RATE)) or 1
-        yield from ((None, part) for part in np.array_split(wav, n))
+        if not len(wav):
+            raise InputError(f"audio: no sample at {SAMPLE_RATE} Hz")
+        parts = equal_parts(0, len(wav), window * SAMPLE_RATE)
+        yield from ((None, wav[start:stop]) for start, stop in parts)

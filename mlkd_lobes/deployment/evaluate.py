@@ -41,7 +41,7 @@ def evaluate(
     it; mapping: its classes to the run's labels, if they differ; places: of speech and
     noise, if not where the run found them.
     """
-    run = pathlib.Path(run)
+    run = pathlib.Path(os.path.abspath(run))
     folder, about = run.parent / name, results.read_results(run)
     if (folder / "settings.json").exists():
         raise InputError(f"{folder}: holds a training; give another --name")
@@ -93,7 +93,7 @@ def _check_test(run, about, speech, grid):
         raise InputError(
             f"{run}: its test speech or noise has changed since it was evaluated, "
             "or that was in another precision than fp32; evaluate the run again "
-            "(train.py … --test_only)"
+            "(train.py … --test_only --eval_precision=fp32)"
         )
 
 

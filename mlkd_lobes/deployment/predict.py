@@ -6,7 +6,6 @@ grow with their length or number. One that cannot be read is named and left out.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import pathlib
@@ -26,6 +25,8 @@ class Prediction(namedtuple("Prediction", ["part", "probabilities", "speech"])):
     share of it that is speech, None if that was not measured."""
 
 
+# Longest windows in seconds, side by side and overlapping.
+WINDOW, SLIDING_WINDOW = 15.0, 4.0
 # Of a window; below it is taken for one without speech.
 MIN_SPEECH = 0.1
 
@@ -70,9 +71,7 @@ def windows(part: Part, longest: float, hop: float | None = None):
     if hop:
         bounds = sliding(last - first, round(longest * rate), hop * rate)
     else:
-        count = math.ceil((last - first) / rate / longest)
-        edges = [(last - first) * i // count for i in range(count + 1)]
-        bounds = zip(edges, edges[1:])
+        bounds = audio.equal_parts(0, last - first, longest * rate)
     for start, stop in bounds:
         wav = audio.read_frames(part.path, first + start, stop - start)
         times = ((first + edge) / rate for edge in (start, stop))
@@ -86,14 +85,14 @@ def sliding(n: int, longest: int, hop: float):
     [(0, 3), (2, 6), (5, 9), (6, 10)]
     """
     ends = (round(hop * i) for i in range(1, math.ceil(n / hop)))
-    for stop in itertools.chain(ends, [n]):
+    for stop in [*(end for end in ends if end < n), n]:
         yield max(0, stop - longest), stop
 
 
 def predict(
     model,
     parts,
-    window=15.0,
+    window=None,
     batch_length=60.0,
     report=print,
     hop=None,
@@ -101,10 +100,11 @@ def predict(
 ):
     """Yields a Prediction per window, in the order of the parts.
 
-    window: longest window in seconds; batch_length: seconds of audio per batch,
+    window: longest window in seconds, 15 or, with a hop, 4; batch_length: seconds of audio per batch,
     padding included; report: called for every recording that cannot be read; hop:
     seconds between sliding windows; speech: a function from `load_vad`.
     """
+    window = window or (SLIDING_WINDOW if hop else WINDOW)
     found = _readable(parts, window, hop, report)
     yield from classify(model, found, batch_length, speech)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import random
+import re
 from collections import namedtuple
 
 import torch
@@ -42,6 +44,7 @@ class RunSpeech:
         noise = {"noise_folder": noise_folder or about["noise_folder"]}
         noise["unseen_noise"] = about.get("unseen_noise") or {}
         self.manifests, self.noise = {}, {}
+        self.sha256 = functools.lru_cache(maxsize=None)(file_sha256)
         for split in ("train", "test"):
             entries = read_entries(run / about[split]["manifest"])
             self.manifests[split] = {
@@ -87,7 +90,7 @@ class RunSpeech:
         entry = self.manifests[split][name]
         where = f"{split}.json: utterance {name}"
         path = wav_path(entry["wav"], self.data_folder, where)
-        if entry.get("sha256") not in (None, file_sha256(path)[:16]):
+        if entry.get("sha256") not in (None, self.sha256(path)[:16]):
             raise InputError(f"{path}: has changed since the run was prepared")
         wav = read_audio(path, entry.get("start"), entry.get("stop"))
         return torch.from_numpy(wav)
@@ -110,4 +113,5 @@ def describe_training(speech: RunSpeech) -> dict:
 def _public_name(source):
     """A model's name on the hub, or the name of its folder."""
     path = pathlib.Path(source)
-    return path.name if path.is_absolute() or path.exists() else source
+    on_hub = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source)
+    return source if on_hub and not path.exists() else path.name

@@ -1,4 +1,4 @@
-"""Whether probabilities can be trusted: temperature, calibration error.
+"""Calibrated probabilities: the temperature of a model.
 
 A temperature divides the logits: it changes how sure a model is, not what it
 predicts (Guo et al., arXiv 1706.04599).

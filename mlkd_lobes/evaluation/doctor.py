@@ -102,10 +102,8 @@ def examine_audio(path, start=None, stop=None) -> dict:
     of samples) and `audio`, a hash of its samples."""
     first, last, info = audio.frame_bounds(path, start, stop)
     samples, n, power, clipped = hashlib.sha256(), 0, 0.0, 0
-    # Equal parts, so that none is too short to be resampled.
-    count = math.ceil((last - first) / info.sample_rate / BLOCK_SECONDS)
-    edges = [first + (last - first) * i // count for i in range(count + 1)]
-    for begin, end in zip(edges, edges[1:]):
+    longest = BLOCK_SECONDS * info.sample_rate
+    for begin, end in audio.equal_parts(first, last, longest):
         wav = audio.read_frames(path, begin, end - begin)
         samples.update(wav.tobytes())
         n += len(wav)

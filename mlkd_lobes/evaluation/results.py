@@ -81,7 +81,7 @@ def prediction_table(records, labels):
         if not np.isfinite(probabilities).all():
             raise InputError(
                 f"{utterance[0]}: the network's output is NaN or infinite; try "
-                "--eval_precision=fp32, otherwise its training has failed"
+                "--test_only --eval_precision=fp32, otherwise its training has failed"
             )
         predicted = probabilities.argmax(-1).tolist()
         values = probabilities.tolist()

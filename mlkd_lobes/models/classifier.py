@@ -6,6 +6,7 @@ any such folder (for example a teacher of one's own) opens here.
 """
 
 import hashlib
+import os
 from collections import namedtuple
 
 import torch
@@ -210,7 +211,7 @@ def load_classifier(folder, encoder_factory, labels):
     Arguments
     ---------
     folder : str
-        Folder or hub name of a `*ForSequenceClassification` model.
+        Folder or hub name of a `*ForSequenceClassification` model, or a run's.
     encoder_factory : callable
         Builds the encoder from `source=folder`; it decides how many layers
         are kept, which is how a student is made from its teacher.
@@ -227,7 +228,8 @@ def load_classifier(folder, encoder_factory, labels):
     InputError
         If it has no trained head, other labels, or a head that mixes layers.
     """
-    folder = str(folder)
+    inside = os.path.join(folder, "model")  # of a run
+    folder = inside if os.path.isdir(inside) else str(folder)
     encoder = encoder_factory(source=folder)
     native = open_native(folder)
     found = [native.config.id2label[i] for i in range(native.config.num_labels)]

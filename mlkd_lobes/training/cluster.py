@@ -64,9 +64,7 @@ def run_jobs(jobs: list, folder, parameters: str, report=print) -> dict:
     try:
         own = {"job_name": "mlkd", **YAML(typ="safe").load(parameters)}
         if not isinstance(own.get("time"), int):
-            raise InputError(
-                f"slurm: {own} has no time, in minutes: {{time: 600}}"
-            )
+            raise InputError(f"{own} has no time, in minutes: {{time: 600}}")
         executor = submitit.SlurmExecutor(folder, max_num_timeout=1000)
         executor.update_parameters(**own)
         for steps in jobs:

@@ -349,8 +349,8 @@ def results_header(folder, test, names):
     """
     stage = read_stage(folder)
     record = files.read_json(folder / SETTINGS)
-    depends = [record, stage["model_sha256"], test]
     record.pop("content", None)
+    depends = [record, stage["model_sha256"], test]
     return {
         **names,
         "epoch": stage["epoch"],
@@ -443,6 +443,7 @@ def describe_data(values, splits):
         }
     description["unlabelled"] = values["unlabelled"] and distils(values)
     description["encoder"] = values["wav2vec2_hub"]
-    description["teacher"] = values["teacher_folder"]
+    student = values["network"] == "student"
+    description["teacher"] = values["teacher_folder"] if student else None
     description["checked"] = not values["skip_prep"]
     return description

@@ -370,6 +370,8 @@ def training_record(settings, run_opts):
         if key not in settings.objects and row_of(key).affects in chosen
     }
     record.update(run_options(values, run_opts))
+    if run_opts["test_only"]:
+        del record["eval_precision"]  # chooses no epoch then
     record["objects"] = {
         key: definition
         for key, definition in settings.objects.items()

@@ -172,13 +172,22 @@ def test_a_wav_written_to_a_pipe_is_read(tmp_path, size):
 
 
 def test_listing_leaves_hidden_files_out(tmp_path):
-    for name in ("b/x.wav", "a.FLAC", "._a.wav", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    hidden = "._a.wav", ".git/annex/k.wav", "b/.Trash-1000/c.wav"
+    for name in ("b/x.wav", "a.FLAC", "notes.txt", *hidden):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     found = [p.relative_to(tmp_path).as_posix() for p in list_audio(tmp_path)]
     assert found == ["a.FLAC", "b/x.wav"]
     with pytest.raises(FileNotFoundError, match="nowhere"):
         list_audio(tmp_path / "nowhere")
+
+
+def test_a_link_whose_file_is_missing_is_named(tmp_path):
+    """As in a copy whose files were not downloaded yet (git-annex)."""
+    (tmp_path / "a.wav").symlink_to(tmp_path / ".git/annex/a.wav")
+    (path,) = list_audio(tmp_path)
+    with pytest.raises(InputError, match="a.wav: No such file"):
+        audio_info(path)
 
 
 def test_linked_folders_are_listed_once(tmp_path):

@@ -126,6 +126,18 @@ def test_songs_and_videos_are_left_out_unless_selected(tmp_path):
         read("ravdess", tmp_path, {"loudness": ["1"]})
 
 
+def test_the_mp3s_of_cremad_are_no_copies(tmp_path):
+    """The owners' repository holds every utterance in both formats."""
+    entries = write_tree("cremad", tmp_path, sound=False)
+    (tmp_path / "AudioMP3").mkdir()
+    for path in (tmp_path / "AudioWAV").iterdir():
+        copy = (tmp_path / "AudioMP3" / path.name).with_suffix(".mp3")
+        copy.write_bytes(b"another content")
+    rows = read("cremad", tmp_path)
+    assert len(rows) == len(entries)
+    assert all(row["path"].endswith(".wav") for row in rows)
+
+
 def test_levels_and_votes_of_cremad(tmp_path):
     write_tree("cremad", tmp_path, sound=False)
     high = read("cremad", tmp_path, {"level": ["HI"]})

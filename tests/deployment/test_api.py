@@ -1,9 +1,15 @@
 """Five lines of Python classify a file or an array."""
 
+import csv
+import io
+
 import numpy as np
 import pytest
+import torch
+from helpers import write_wav
 
-from mlkd_lobes.data.audio import resample
+from mlkd_lobes.cli import main
+from mlkd_lobes.data.audio import equal_parts, resample
 from mlkd_lobes.deployment import load_model
 from mlkd_lobes.deployment.models import open_model
 from mlkd_lobes.deployment.predict import find_parts, predict
@@ -32,12 +38,17 @@ def test_other_rates_channels_and_lengths(exported, speech):
     one, other = model.classify(wav), model.classify(stereo, 32000)
     assert np.allclose(list(one.values()), list(other.values()), atol=0.02)
     # Long ones: the mean over equal windows.
-    parts = [model.classify(part) for part in np.array_split(wav, 4)]
+    parts = [wav[i:j] for i, j in equal_parts(0, len(wav), 4000)]
+    parts = [model.classify(part) for part in parts]
     mean = np.mean([list(part.values()) for part in parts], 0)
     found = model.classify(wav, window=0.25)
     assert np.allclose(list(found.values()), mean, atol=1e-5)
-    # Of a single sample soxr leaves none.
-    assert sum(model.classify(wav[:1], 48000).values()) == pytest.approx(1)
+    for samples, rate, message in (
+        (wav[:1], 48000, "audio: no sample at 16000 Hz"),
+        (wav, 16, "sample_rate: 16 is not in Hz"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.classify(samples, rate)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +72,17 @@ def test_many_recordings_are_predicted_as_by_the_command(exported, speech):
     for one, other in zip(model.predict([folder]), expected, strict=True):
         assert one.part == other.part
         assert np.array_equal(one.probabilities, other.probabilities)
+
+
+def test_windows_are_those_of_the_command(exported, tmp_path, capsys):
+    """Also where neither names their length."""
+    write_wav(tmp_path / "a.wav", torch.zeros(6 * 16000) + 0.1)
+    for options, given in ({}, []), ({"hop": 1.5}, ["--hop=1.5"]):
+        found = load_model(exported).predict(tmp_path / "a.wav", **options)
+        own = [(p.part.start, p.part.stop) for p in found]
+        main(["predict", str(exported), str(tmp_path / "a.wav"), *given])
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert own == [(float(r["start"]), float(r["end"])) for r in rows]
 
 
 def test_files_that_cannot_be_read_are_named(exported, tmp_path):

@@ -64,6 +64,9 @@ def test_card_describes_model_and_data(card):
     given = card(teacher="/somewhere/my-hubert")
     assert "base_model" not in given and "/somewhere" not in given
     assert "from a given teacher, `my-hubert`" in given
+    # Seen from another folder than the run's.
+    relative = card(encoder="../../private/my-encoder")
+    assert "private" not in relative and "my-encoder" in relative
     unchecked = card(checked=False)
     assert "none of them used" not in unchecked and "is unknown" in unchecked
     note = "Speaker-dependent: the split shares speakers."

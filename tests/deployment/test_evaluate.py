@@ -89,6 +89,13 @@ def test_an_export_gives_the_predictions_of_its_run(run, exported):
         shutil.rmtree(place)
 
 
+def test_a_run_may_be_the_current_folder(run, exported, monkeypatch):
+    monkeypatch.chdir(run)
+    assert main(["evaluate", str(exported), ".", "--name=here"]) == 0
+    assert (run.parent / "here/results.json").is_file()
+    shutil.rmtree(run.parent / "here")
+
+
 def test_costs_are_those_of_the_model(run, exported):
     code, place = evaluate(exported, run)
     cost, own = (

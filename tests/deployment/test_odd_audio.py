@@ -83,6 +83,7 @@ WRAPPED = {
     "id3v1": lambda c: c + b"TAG".ljust(128, b"x"),
     "id3v2": lambda c: tag(100000) + c,
     "ape": lambda c: c + b"APETAGEX\xd0\x07\0\0".ljust(3000, b"\0"),
+    "two tags": lambda c: tag(300) + tag(50000) + c,
     "picture behind": lambda c: c + b"APETAGEX" + tag(50000),
     "junk between": lambda c: c[:4180] + b"\0" * 999 + c[4180:],
 }

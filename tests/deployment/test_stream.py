@@ -1,6 +1,7 @@
 """Streams from standard input, sliding windows, rows without an emotion."""
 
 import csv
+import importlib.util
 import io
 import os
 import signal
@@ -15,6 +16,7 @@ import soundfile
 import torch
 from helpers import seeded, write_wav
 from hypothesis import (
+    example,
     given,
     strategies as st,
 )
@@ -33,10 +35,11 @@ from mlkd_lobes.errors import InputError
 
 
 @given(st.integers(1, 2000), st.integers(1, 500), st.floats(1, 300))
+@example(n=15435 * 20, longest=99, hop=0.7 * 22050)  # not exact in binary
 def test_windows_end_at_every_hop_and_at_the_end(n, longest, hop):
     found = list(sliding(n, longest, hop))
     ends = [stop for _, stop in found]
-    assert ends[-1] == n and ends == sorted(ends)
+    assert ends[-1] == n and ends == sorted({*ends})
     assert all(b - a <= np.ceil(hop) for a, b in zip([0, *ends], ends))
     assert all(a == max(0, b - longest) for a, b in found)
 
@@ -247,7 +250,9 @@ def test_uncertain_and_silent_windows_have_no_emotion(tmp_path):
 
 def test_the_detector_knows_noise_and_silence(exported, tmp_path):
     """Its model comes with its package; nothing is downloaded."""
-    pytest.importorskip("silero_vad")
+    # Importing it here would change the number of threads.
+    if not importlib.util.find_spec("silero_vad"):
+        pytest.skip("needs silero_vad")
     write_wav(tmp_path / "noise.wav", 0.1 * torch.randn(32000))
     write_wav(tmp_path / "silence.wav", torch.zeros(32000))
     out = tmp_path / "found.csv"

@@ -33,6 +33,7 @@ def test_plan_has_folds_outermost(command, root):
         ("--seeds=1,1", "seeds: 1 is given twice"),
         ("--systems=mlkd,mlkd", "systems: mlkd is given twice"),
         ("--prepare_only=True", "prepare_only: prepares one fold"),
+        ("--test_annotation=a.json", "test_annotation: is that of one fold"),
         ("--systems=mlkd,best", "no system 'best'.*student_noisy"),
         ("--seed=3", "seed: is set per run; give --folds, --seeds"),
         ("--output_folder=x", "output_folder: is set per run"),
@@ -85,6 +86,8 @@ def test_finished_with_which_options(whole_run):
     ):
         assert not finished(option), option
     assert finished("--num_workers=3", "--eval_batch_length=33")
+    # It asks for another test.
+    assert not finished("--test_only")
     # What a trial left is not taken for the run itself.
     settings = json.loads((folder / "settings.json").read_text())
     settings["debug"] = True

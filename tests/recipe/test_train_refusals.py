@@ -218,8 +218,9 @@ def test_a_trained_teacher_needs_no_hub(experiment, monkeypatch):
 
 
 def test_epochs_without_an_update_are_refused(finished, experiment):
+    # The run's folder instead of the model in it.
     experiment.arguments["teacher_folder"] = (
-        finished.arguments["output_folder"] / "teacher/model"
+        finished.arguments["output_folder"] / "teacher"
     )
     with pytest.raises(InputError, match="99 is more than the . batches"):
         experiment.run("student_noisy", "--grad_accumulation_factor=99")

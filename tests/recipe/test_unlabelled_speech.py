@@ -1,6 +1,7 @@
 """Unlabelled speech of a folder, masking and the comparison, by the real command."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -81,6 +82,22 @@ def test_a_folder_is_needed_and_the_teacher_does_not_use_it(
     options = {"unlabelled": "folder", "unlabelled_folder": speech}
     with_teacher.prepare(**options)
     assert not [*out.glob("*.db")]
+
+
+def test_a_test_needs_no_unlabelled_speech(with_teacher, speech, tmp_path):
+    """Nor does another precision of the test ask for another training."""
+    copy = shutil.copytree(speech, tmp_path / "copy")
+    options = {"unlabelled": "folder", "student_epochs": 1}
+    with_teacher.run("mlkd", unlabelled_folder=copy, **options)
+    shutil.rmtree(copy)
+    results = with_teacher.run(
+        "mlkd",
+        "--test_only",
+        "--eval_precision=bf16",
+        unlabelled_folder=copy,
+        **options,
+    )
+    assert results["temperature"]
 
 
 def test_a_folder_that_is_not_used_is_a_warning(with_teacher, speech):

@@ -48,9 +48,7 @@ from mlkd_lobes.training.overrides import (
 from mlkd_lobes.training.settings import row_of, training_record
 
 HERE = pathlib.Path(__file__).resolve().parent
-ONE_TEACHER = (
-    "warning: one teacher for all folds: it must not know test speakers"
-)
+ONE_TEACHER = "warning: one teacher for all folds must not know test speakers"
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd,mlkd_semi"
 # Keys that are set per run.
 RUN_KEYS = ("fold", "seed", "system")
@@ -81,7 +79,9 @@ def parse(argv):
     parser.add_argument("--folds", default="all", help="all, or e.g. 1,2")
     parser.add_argument("--seeds", default="1", help="e.g. 1,2,3")
     parser.add_argument("--systems", default=DEFAULT_SYSTEMS)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="local runs at a time"
+    )
     parser.add_argument("--executor", choices=["local", "slurm"])
     parser.add_argument("--slurm", default="{}", help="of its jobs, see docs")
     parser.add_argument("--list", action="store_true", help="run nothing")
@@ -107,12 +107,16 @@ def make_plan(options, passed):
     names = values["corpus"], values["protocol"]
     _, protocol = find_corpus(*names)
     n_folds = protocol.n_folds or values["n_folds"]
-    return [
+    folds = _numbers(options.folds, "folds", n_folds)
+    plan = [
         _plan_run([*arguments, f"--fold={fold}", f"--seed={seed}"], system)
-        for fold in _numbers(options.folds, "folds", n_folds)
+        for fold in folds
         for seed in _numbers(options.seeds, "seeds")
         for system in systems
     ]
+    if len({r.settings.values["test_annotation"] for r in plan}) < len(folds):
+        raise InputError("test_annotation: is that of one fold; give --folds=1")
+    return plan
 
 
 def _check_system(settings, system):
@@ -174,9 +178,10 @@ def _distinct(values, name):
 def is_done(run):
     """Whether a run is finished with these settings, without reading any audio.
 
-    Where that is not certain, train.py decides, which is fast if nothing is to be
-    done.
+    Where that is not certain, train.py decides, fast if nothing is to be done.
     """
+    if "--test_only" in run.command:
+        return False
     if not _same_settings(run) or not has_ended(run):
         return False
     if run.settings.values["train_only"]:
@@ -311,12 +316,8 @@ def _execute(run, environment):
     log = log_of(run)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
-        code = subprocess.call(
-            _command(run),
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
+        output = {"stdout": file, "stderr": subprocess.STDOUT}
+        code = subprocess.call(_command(run), env=environment, **output)
     # Not is_done: another process may have restarted the finished run since.
     return code == 0 and has_ended(run)
 

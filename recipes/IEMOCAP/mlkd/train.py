@@ -224,8 +224,8 @@ def splits_of(hparams):
     }
 
 
-def prepare(hparams):
-    """Prepares manifests, noise CSVs and crops; refuses overlaps of splits."""
+def prepare(hparams, train=True):
+    """Prepares manifests, noise CSVs and, to train, crops; refuses overlaps."""
     corpus = hparams["corpus"], hparams["protocol"]
     function, protocol = inputs.find_corpus(*corpus)
     declared = None if hparams["skip_prep"] else protocol.declared
@@ -260,7 +260,8 @@ def prepare(hparams):
             for entry in data.values()
         ]
     prepare_noise_csvs(hparams, [e for part in entries.values() for e in part])
-    prepare_crops(hparams, **entries)
+    if train:
+        prepare_crops(hparams, **entries)
     noises = {s: noise.types for s, (_, noise) in splits_of(hparams).items()}
     sources = leakage.noise_sources(noises)
     leakage.refuse_overlaps(entries, leakage.SPEECH_KEYS, declared)
@@ -403,10 +404,7 @@ def training_objects(hparams, folder, n_updates):
 def train_network(hparams, run_opts, folder, teacher_folder=None):
     """Trains a system's network or resumes it; does nothing if it is done."""
     teacher, teacher_sha256 = None, None
-    student = hparams["network"] == "student"
-    if student and run_opts["test_only"]:
-        teacher_sha256 = run_folder.read_stage(folder)["teacher_sha256"]
-    elif student:
+    if hparams["network"] == "student":
         teacher = inputs.load_teacher(hparams, teacher_folder)
         teacher_sha256 = classifier.state_sha256(teacher)
     files = splits_of(hparams), hparams["wav2vec2_hub"], hparams["crops"]
@@ -559,7 +557,7 @@ def run_stages(systems, run_opts, folder):
         run_folder.check_systems(folder.parent, systems)
         if train and not hparams["prepare_only"]:
             inputs.check_models(systems, hparams, folder)
-        prepare(hparams)
+        prepare(hparams, train)
         if hparams["prepare_only"]:
             logger.info(f"{folder.parent}: prepared (prepare_only).")
             return None
@@ -569,7 +567,8 @@ def run_stages(systems, run_opts, folder):
             teacher_folder = teacher / run_folder.MODEL
             # Frees the optimizers: Brain and checkpointer refer to each other.
             gc.collect()
-    train_network(hparams, run_opts, folder, teacher_folder)
+    if train:
+        train_network(hparams, run_opts, folder, teacher_folder)
     if hparams["train_only"]:
         logger.info(f"{folder}: trained, not tested (train_only).")
         return None
