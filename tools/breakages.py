@@ -183,7 +183,7 @@ BREAKAGES = [
     Breakage(
         "models from elsewhere get the run's own recordings",
         "run_speech.py",
-        'if entry.get("sha256") not in (None, file_sha256(path)[:16]):',
+        'if entry.get("sha256") not in (None, self.sha256(path)[:16]):',
         "if False:",
         "test_evaluate.py",
     ),

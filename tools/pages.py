@@ -54,7 +54,9 @@ COMPARED = [
 # On ASED, where mlkd_semi is called `semi`.
 CONFIRMED = [
     "semi - student_noisy",
+    "semi - matched",
     "semi - control",
+    "matched - student_noisy",
     "semi - teacher, clean",
     "semi - student_noisy, clean",
     "semi - student_noisy, unseen noise",
@@ -69,7 +71,7 @@ ANSWERS = [
     ("Are several levels better than the last?", COMPARED[5], TABLE, 20),
     ("Does it hold where nothing was chosen?", CONFIRMED[0], ASED, 18),
     (
-        "… compared with more input and no teacher?",
+        "… compared with as much input and no teacher?",
         CONFIRMED[1],
         ASED,
         18,
