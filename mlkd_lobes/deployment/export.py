@@ -109,7 +109,7 @@ def _quantise(folder, speech):
     for n_float32 in graph.FLOAT32_CONVOLUTIONS:
         graph.write_int8(source, target, wavs, n_float32)
         found = parity.predict_test(target, speech)
-        measured = parity.compare_int8(expected, found, speech.labels)
+        measured = parity.compare_int8(expected, found)
         lost = parity.int8_failure(measured)
         if not lost:
             passed[n_float32] = measured
