@@ -50,7 +50,7 @@ NETWORKS = {
     "slimmest student": (1, EARLY_QUARTER),
 }
 # What an export holds if the gate does not take all convolutions in INT8.
-MIXED = "student, ONNX static INT8, 5 convolutions fp32"
+MIXED = "student, ONNX static INT8, {} convolutions fp32"
 SECONDS, THREADS, ROUNDS = (1, 5, 15), (1, 2), 7
 BASELINE = "teacher, torch fp32"
 
@@ -81,15 +81,18 @@ def write_models(folder, config):
 def write_others(onnx):
     """Formats of the usual student; returns variant to path."""
     folder = onnx.parent
-    dynamic, mixed = folder / "dynamic.onnx", folder / "mixed.onnx"
+    dynamic, paths = folder / "dynamic.onnx", {}
     quantization.quantize_dynamic(
         str(onnx), str(dynamic), op_types_to_quantize=["MatMul", "Gemm"]
     )
-    write_int8(onnx, mixed, speech(2, 4), FLOAT32_CONVOLUTIONS[1])
+    for n in reversed(FLOAT32_CONVOLUTIONS[1:]):
+        path = folder / f"mixed_{n}.onnx"
+        write_int8(onnx, path, speech(2, 4), n)
+        paths[MIXED.format(1 + n)] = path
     return {
         "student, ONNX fp32": onnx,
         "student, ONNX dynamic INT8": dynamic,
-        MIXED: mixed,
+        **paths,
     }
 
 

@@ -34,7 +34,9 @@ QUANTIZED = ["Conv", "MatMul"]
 # and statistics of 8-bit samples would spoil everything after it.
 LATER_CONVOLUTION = re.compile(r"conv_layers\.[1-9]\d*\.conv\.weight$")
 # How many of the last convolutions also stay in float32, tried until INT8 agrees
-# well enough: none, a fifth of the front end's work, then all of it.
+# well enough: none, a fifth of the front end's work, then all of it. Quiet frames
+# suffer most, since the layer norm behind the front end amplifies them; a single
+# convolution in INT8 rounds them about as much as all of them do.
 FLOAT32_CONVOLUTIONS = (0, 4, 6)
 # Activations beyond this percentile are clipped: the few largest would otherwise
 # leave too few of 256 steps for the others.

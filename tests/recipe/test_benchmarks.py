@@ -36,7 +36,7 @@ def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
     config = tiny_config(hidden_size=128, intermediate_size=512)
     result = inference.benchmark(config, [1], [1], rounds=3)
     rows = {row["name"]: row for row in result["variants"]}
-    assert list(rows)[0] == result["baseline"] and len(rows) == 12
+    assert list(rows)[0] == result["baseline"] and len(rows) == 13
     assert rows[result["baseline"]]["ratio"] == 1
     onnx = rows["student, ONNX fp32"]["peak_memory_mb"]
     assert onnx < rows[result["baseline"]]["peak_memory_mb"]
