@@ -1,7 +1,6 @@
 """Files that are complete or absent, and hashes that agree between processes.
 
-Everything is written beside its destination and renamed into place, so a reader
-never meets a half-written file.
+Files are written beside their destination and renamed, so none is read half-written.
 """
 
 import contextlib
@@ -340,14 +339,15 @@ def iterate_csv(path, required=()):
     refuse_lfs_pointer(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            yield from _read_rows(path, file, required)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            yield from _read_rows(path, reader, required)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is not a CSV file in UTF-8 ({error})")
+        place = f"{path}, line {reader.line_num}"
+        raise InputError(f"{place}: is not a CSV file in UTF-8 ({error})")
 
 
-def _read_rows(path, file, required):
-    """Rows of an open CSV file; spreadsheets add columns without a name."""
-    reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+def _read_rows(path, reader, required):
+    """Rows of a CSV file; spreadsheets add columns without a name."""
     header = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = header
     check_columns(path, required, header)

@@ -15,6 +15,12 @@ def read(name):
     return json.loads((ROOT / FOLDER / f"{name}.json").read_text())
 
 
+def measured_rows(result):
+    """The rows that tables show: one length of audio on one thread."""
+    rows, shown = result["variants"], (THREADS, SECONDS)
+    return [r for r in rows if (r["threads"], r["seconds"]) == shown]
+
+
 def inference_table(result):
     """One length of audio on one thread."""
     processor = result["machine"]["instructions"]
@@ -28,8 +34,7 @@ def inference_table(result):
             f"{row['peak_memory_mb']}",
             f"{row['file_mb']:.0f}",
         ]
-        for row in result["variants"]
-        if (row["threads"], row["seconds"]) == (THREADS, SECONDS)
+        for row in measured_rows(result)
     ]
     return markdown(header, rows)
 

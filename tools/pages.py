@@ -13,7 +13,7 @@ import pathlib
 import re
 
 import pandas as pd
-from bench_tables import bench_text
+from bench_tables import bench_text, measured_rows, read
 
 from mlkd_lobes.evaluation import calibration, report
 from mlkd_lobes.evaluation.comparison import (
@@ -34,7 +34,7 @@ CALIBRATED = "ravdess/calibrated.zip"
 # A recording of an angry test speaker of fold 1.
 EXAMPLE = "03-01-05-02-01-02-14"
 TABLE, TABLE_40 = "ravdess/table.zip", "ravdess/table_40.zip"
-EMODB, ASED = "emodb/table.zip", "ased/table.zip"
+EMODB, ASED, SLIM = "emodb/table.zip", "ased/table.zip", "slim/table.zip"
 # Folds on whose test speakers no setting was chosen.
 UNSEARCHED = (4, 5, 6)
 # Whose calibration is shown, and the SNRs of validation.
@@ -61,6 +61,14 @@ CONFIRMED = [
     "semi - student_noisy, clean",
     "semi - student_noisy, unseen noise",
 ]
+# Names of the students of slim.yaml in benchmarks/inference.py.
+SHAPES = {
+    "mlkd": "student",
+    "slim": "slim student",
+    "slim_one_layer": "slim student of one layer",
+    "slimmest": "slimmest student",
+}
+NARROWER = [f"{system} - mlkd" for system in SHAPES if system != "mlkd"]
 # Columns of both intervals of a difference.
 INTERVALS = ["95 % over speakers", "95 % over seeds"]
 # Question, compared systems, results, epochs.
@@ -76,6 +84,7 @@ ANSWERS = [
         ASED,
         18,
     ),
+    ("… with more input and no teacher?", CONFIRMED[2], ASED, 18),
 ]
 SEARCHES = {
     "second search": ("search_seeds.csv", "student_noisy"),
@@ -170,6 +179,34 @@ def aims():
     header = ["system", "gain (aim 2.0)", "above 0 over speakers"]
     header += ["over seeds", "clean UA of the teacher's (aim 95 %)"]
     return markdown([*header, "unchanged at 20 dB (aim 90 %)"], rows)
+
+
+def sizes():
+    """What a student's size and speed cost in UA."""
+    systems = {s.name: s for s in pooled(SLIM).systems}
+    rows = []
+    for row in measured_rows(read("inference")):
+        name, _, kind = row["name"].partition(", ")
+        system = next((s for s, n in SHAPES.items() if n == name), None)
+        if kind != "ONNX static INT8" or system not in systems:
+            continue
+        student = systems[system]
+        gain = comparisons(systems.values(), [f"{system} - mlkd"])
+        gain = gain[0].found if system != "mlkd" else None
+        rows.append(
+            [
+                f"`{system}`",
+                f"{row['file_mb']:.0f}",
+                f"{row['ratio']:.1f} x",
+                report.percent(student.score([CLEAN])),
+                report.percent(student.score(student.conditions())),
+                f"{100 * gain.mean:+.1f}" if gain else "–",
+                report.between(gain.low, gain.high, "+.1f") if gain else "–",
+            ]
+        )
+    header = ["student", "MB, base shape, INT8", "speed, base shape, INT8"]
+    header += ["clean UA (%)", "noisy UA (%)", "difference, noisy"]
+    return markdown([*header, INTERVALS[0]], rows)
 
 
 def trust():
@@ -300,6 +337,8 @@ def blocks():
     }
     searches = {n: search_table(*search) for n, search in SEARCHES.items()}
     searches["ASED"] = table_text(ASED, CONFIRMED)
+    searches["sizes"] = sizes()
+    searches["narrower front ends"] = table_text(SLIM, NARROWER)
     results |= {
         "answers": answers(),
         "aims": aims(),

@@ -119,8 +119,7 @@ def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
         for name in sorted(names):
             path = os.path.join(place, name)
             wanted = name.lower().endswith(suffixes) and name[0] != "."
-            # Reading names a link whose file is missing.
-            if wanted and (os.path.isfile(path) or os.path.islink(path)):
+            if wanted and os.path.isfile(path):
                 yield path
 
 

@@ -347,13 +347,16 @@ class Crops(Dataset):
 
     def __getitem__(self, i):
         """A crop; if its recording is damaged, the next shorter one of another, or
-        the next longer one where none is shorter."""
-        damaged, shorter = set(), range(i, -1, -1)
+        as much of the next longer one where none is shorter."""
+        damaged, longest = set(), None
+        shorter = range(i, -1, -1)
         for place in itertools.chain(shorter, range(i + 1, self.number)):
-            name, *row = _query(self.database, CROP, place + 1)
+            name, *row, start, stop = _query(self.database, CROP, place + 1)
+            longest = longest or stop - start
             try:
                 if name not in damaged:
-                    return self._item(name, *row)
+                    stop = min(stop, start + longest)
+                    return self._item(name, *row, start, stop)
             except InputError as error:
                 damaged.add(name)
                 logger.warning(f"unlabelled_folder: {error}")

@@ -74,7 +74,7 @@ class EmotionModel:
             )
         mono = samples.reshape(len(samples), -1).mean(1, dtype=np.float32)
         if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-            raise InputError(f"sample_rate: {sample_rate} is not in Hz")
+            raise InputError(f"sample_rate: {sample_rate} Hz is out of range")
         wav = resample(mono, sample_rate, SAMPLE_RATE)
         if not len(wav):
             raise InputError(f"audio: no sample at {SAMPLE_RATE} Hz")

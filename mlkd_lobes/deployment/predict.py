@@ -6,6 +6,7 @@ grow with their length or number. One that cannot be read is named and left out.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import pathlib
@@ -85,7 +86,7 @@ def sliding(n: int, longest: int, hop: float):
     [(0, 3), (2, 6), (5, 9), (6, 10)]
     """
     ends = (round(hop * i) for i in range(1, math.ceil(n / hop)))
-    for stop in [*(end for end in ends if end < n), n]:
+    for stop in itertools.chain((end for end in ends if end < n), [n]):
         yield max(0, stop - longest), stop
 
 
@@ -104,7 +105,8 @@ def predict(
     padding included; report: called for every recording that cannot be read; hop:
     seconds between sliding windows; speech: a function from `load_vad`.
     """
-    window = window or (SLIDING_WINDOW if hop else WINDOW)
+    if window is None:
+        window = SLIDING_WINDOW if hop else WINDOW
     found = _readable(parts, window, hop, report)
     yield from classify(model, found, batch_length, speech)
 

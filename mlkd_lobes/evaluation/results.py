@@ -80,8 +80,8 @@ def prediction_table(records, labels):
     for *utterance, seconds, label, conditions, probabilities in records:
         if not np.isfinite(probabilities).all():
             raise InputError(
-                f"{utterance[0]}: the network's output is NaN or infinite; try "
-                "--test_only --eval_precision=fp32, otherwise its training has failed"
+                f"{utterance[0]}: the network's output is NaN or infinite: its "
+                "training has failed, or eval_precision is too low"
             )
         predicted = probabilities.argmax(-1).tolist()
         values = probabilities.tolist()

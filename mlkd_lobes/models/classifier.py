@@ -6,7 +6,7 @@ any such folder (for example a teacher of one's own) opens here.
 """
 
 import hashlib
-import os
+import pathlib
 from collections import namedtuple
 
 import torch
@@ -228,8 +228,8 @@ def load_classifier(folder, encoder_factory, labels):
     InputError
         If it has no trained head, other labels, or a head that mixes layers.
     """
-    inside = os.path.join(folder, "model")  # of a run
-    folder = inside if os.path.isdir(inside) else str(folder)
+    inside = pathlib.Path(folder, "model")  # of a run
+    folder = str(inside if (inside / "config.json").is_file() else folder)
     encoder = encoder_factory(source=folder)
     native = open_native(folder)
     found = [native.config.id2label[i] for i in range(native.config.num_labels)]

@@ -7,8 +7,7 @@ model/          the trained network, a Hugging Face folder
 stage.json      how the training went; exists when it is finished
 results.json    and the files beside it: see `mlkd_lobes.evaluation.results`
 
-A folder belongs to one training: another command continues in it only with the
-same settings.
+A folder belongs to one training: another command needs the same settings.
 """
 
 import contextlib
@@ -22,6 +21,7 @@ from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import code_version
 from mlkd_lobes.models.classifier import state_sha256
 from mlkd_lobes.models.distillation import needs_teacher
+from mlkd_lobes.noise.add_noise import noise_fingerprint
 from mlkd_lobes.training.settings import comparable_keys, row_of
 from speechbrain.utils.distributed import (
     ddp_broadcast,
@@ -229,8 +229,8 @@ def _acquired(lock):
     return lock.is_locked
 
 
-def check_manifests(folder, splits):
-    """Raises if the manifests are not those that a run was trained with.
+def check_prepared(folder, splits):
+    """Raises if speech or noise are not those that a run was trained with.
 
     Another command can have prepared the fold again since then.
 
@@ -246,12 +246,13 @@ def check_manifests(folder, splits):
     InputError
         Naming the folder.
     """
-    wanted = {
-        f"{split}_manifest": files.file_sha256(splits[split][0])
-        for split in ("train", "valid")
-    }
+    found, wanted = read_record(folder), {}
+    for split in ("train", "valid"):
+        manifest, noise = splits[split]
+        wanted[f"{split}_manifest"] = files.file_sha256(manifest)
+        wanted[f"{split}_noise"] = noise_fingerprint(noise.types)
     advice = "Another command prepared the fold differently; repeat this one."
-    _compare(folder, read_record(folder), wanted, wanted, advice)
+    _compare(folder, found, wanted, {*wanted} & {*found}, advice)
 
 
 def clear_leftovers(folder):

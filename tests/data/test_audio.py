@@ -182,14 +182,6 @@ def test_listing_leaves_hidden_files_out(tmp_path):
         list_audio(tmp_path / "nowhere")
 
 
-def test_a_link_whose_file_is_missing_is_named(tmp_path):
-    """As in a copy whose files were not downloaded yet (git-annex)."""
-    (tmp_path / "a.wav").symlink_to(tmp_path / ".git/annex/a.wav")
-    (path,) = list_audio(tmp_path)
-    with pytest.raises(InputError, match="a.wav: No such file"):
-        audio_info(path)
-
-
 def test_linked_folders_are_listed_once(tmp_path):
     for name in ("b/one.wav", "c/two.WAV", "c/._two.wav", "c/notes.txt"):
         path = tmp_path / "real" / name

@@ -260,7 +260,9 @@ def test_a_damaged_recording_is_replaced_in_training(speech, tmp_path, caplog):
     crops = crops_of(str(speech), tmp_path)
     (speech / "short.wav").write_bytes(b"text")
     (speech / "shorter.flac").write_bytes(b"text")
+    # No longer than it, so that its batch is not.
     assert crops[0]["key"].startswith("0/talker 0/ä0.wav")
+    assert len(crops[0]["clean"]) == 3000
 
 
 def test_many_damaged_recordings_are_an_error(speech, tmp_path, monkeypatch):

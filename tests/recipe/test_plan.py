@@ -33,7 +33,7 @@ def test_plan_has_folds_outermost(command, root):
         ("--seeds=1,1", "seeds: 1 is given twice"),
         ("--systems=mlkd,mlkd", "systems: mlkd is given twice"),
         ("--prepare_only=True", "prepare_only: prepares one fold"),
-        ("--test_annotation=a.json", "test_annotation: is that of one fold"),
+        ("--test_annotation=a.json", "test_annotation: is of one fold"),
         ("--systems=mlkd,best", "no system 'best'.*student_noisy"),
         ("--seed=3", "seed: is set per run; give --folds, --seeds"),
         ("--output_folder=x", "output_folder: is set per run"),

@@ -98,6 +98,7 @@ def test_a_test_needs_no_unlabelled_speech(with_teacher, speech, tmp_path):
         **options,
     )
     assert results["temperature"]
+    assert results["settings"]["eval_precision"] == "bf16"
 
 
 def test_a_folder_that_is_not_used_is_a_warning(with_teacher, speech):

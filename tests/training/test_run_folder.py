@@ -2,12 +2,14 @@
 
 import contextlib
 import pathlib
+import types
 
 import pytest
 from filelock import FileLock, Timeout
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import PARTIAL_PREFIX, file_sha256, write_json
+from mlkd_lobes.noise.add_noise import Segment, noise_fingerprint
 from mlkd_lobes.training import run_folder
 from mlkd_lobes.training.run_folder import (
     check_run_config,
@@ -177,17 +179,28 @@ def test_waiting_for_another_command_is_logged(tmp_path, monkeypatch, caplog):
 
 
 def test_a_fold_prepared_anew_is_not_tested(tmp_path):
+    """Nor is one with other noise, if its training had any."""
     splits, record = {}, {"content": {}}
     for split in ("train", "valid"):
         path = tmp_path / f"{split}.json"
         path.write_text(split)
-        splits[split] = path, None
+        kinds = {"rain": {str(path): [Segment(str(path), 0, 9, 16000, "1")]}}
+        splits[split] = path, types.SimpleNamespace(types=kinds)
         record["content"][f"{split}_manifest"] = file_sha256(path)
+        record["content"][f"{split}_noise"] = noise_fingerprint(kinds)
     write_json(tmp_path / "a/settings.json", record)
-    run_folder.check_manifests(tmp_path / "a", splits)
+    run_folder.check_prepared(tmp_path / "a", splits)
     path.write_text("other utterances")
     with pytest.raises(InputError, match="a holds .*valid_manifest"):
-        run_folder.check_manifests(tmp_path / "a", splits)
+        run_folder.check_prepared(tmp_path / "a", splits)
+    path.write_text("valid")
+    other = {"rain": {str(path): [Segment(str(path), 0, 9, 16000, "2")]}}
+    splits["train"] = splits["train"][0], types.SimpleNamespace(types=other)
+    with pytest.raises(InputError, match="a holds .*train_noise"):
+        run_folder.check_prepared(tmp_path / "a", splits)
+    del record["content"]["train_noise"]
+    write_json(tmp_path / "a/settings.json", record)
+    run_folder.check_prepared(tmp_path / "a", splits)
 
 
 def test_what_another_process_writes_is_left_to_it(tmp_path):

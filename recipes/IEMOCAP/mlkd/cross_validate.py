@@ -115,7 +115,7 @@ def make_plan(options, passed):
         for system in systems
     ]
     if len({r.settings.values["test_annotation"] for r in plan}) < len(folds):
-        raise InputError("test_annotation: is that of one fold; give --folds=1")
+        raise InputError("test_annotation: is of one fold; give --folds=N")
     return plan
 
 

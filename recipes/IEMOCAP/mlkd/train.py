@@ -461,7 +461,7 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
 
 def evaluate(hparams, run_opts, folder):
     """Tests a trained system; existing results are kept if still valid."""
-    run_folder.check_manifests(folder, splits_of(hparams))
+    run_folder.check_prepared(folder, splits_of(hparams))
     manifest, noise = splits_of(hparams)["test"]
     kinds, distorted = list(noise.types), hparams["test_distortions"]
     grid = add_noise.conditions(kinds, hparams["test_snrs"], distorted)
@@ -473,6 +473,7 @@ def evaluate(hparams, run_opts, folder):
     header["corpus"] = hparams["corpus_name"]
     header.update(describe_split(m for m, _ in splits_of(hparams).values()))
     header = run_folder.results_header(folder, test, header)
+    header["settings"]["eval_precision"] = precision
     data = run_folder.describe_data(hparams, splits_of(hparams))
     run_on_main(write_json, args=[folder / results.DATA, data])
     kept = results.is_complete(folder) and results.read_results(folder)
