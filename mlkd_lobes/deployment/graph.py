@@ -35,8 +35,7 @@ QUANTIZED = ["Conv", "MatMul"]
 LATER_CONVOLUTION = re.compile(r"conv_layers\.[1-9]\d*\.conv\.weight$")
 # How many of the last convolutions also stay in float32, tried until INT8 agrees
 # well enough: none, a fifth of the front end's work, then all of it. Quiet frames
-# suffer most, since the layer norm behind the front end amplifies them; a single
-# convolution in INT8 rounds them about as much as all of them do.
+# suffer most, since the layer norm behind the front end amplifies them.
 FLOAT32_CONVOLUTIONS = (0, 4, 6)
 # Activations beyond this percentile are clipped: the few largest would otherwise
 # leave too few of 256 steps for the others.

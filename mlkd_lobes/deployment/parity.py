@@ -14,8 +14,8 @@ from mlkd_lobes.deployment.outside import HubModel, SpeechBrainModel
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.calibration import soften
 
-# Largest difference of a probability, and largest loss of INT8 in UA, or of so many
-# labels: on a small test they are more.
+# Largest difference of a probability; largest loss of INT8 in UA, or, on a small test,
+# in predictions of the rarest class.
 LIMIT, INT8_LIMIT, FEW_LABELS = 1e-4, 0.005, 2
 # Of the untrimmed test speech, the share that INT8 should label as float32 does.
 AGREEMENT = 0.97

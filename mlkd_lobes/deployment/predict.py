@@ -101,8 +101,8 @@ def predict(
 ):
     """Yields a Prediction per window, in the order of the parts.
 
-    window: longest window in seconds, 15 or, with a hop, 4; batch_length: seconds of audio per batch,
-    padding included; report: called for every recording that cannot be read; hop:
+    window: longest window in seconds, 15 or, with a hop, 4; batch_length: seconds of
+    audio per batch, padding included; report: called for every recording that cannot be read; hop:
     seconds between sliding windows; speech: a function from `load_vad`.
     """
     if window is None:
