@@ -184,15 +184,12 @@ def aims():
 def sizes():
     """What a student's size and speed cost in UA."""
     systems = {s.name: s for s in pooled(SLIM).systems}
+    measured = {row["name"]: row for row in measured_rows(read("inference"))}
     rows = []
-    for row in measured_rows(read("inference")):
-        name, _, kind = row["name"].partition(", ")
-        system = next((s for s, n in SHAPES.items() if n == name), None)
-        if kind != "ONNX static INT8" or system not in systems:
-            continue
-        student = systems[system]
-        gain = comparisons(systems.values(), [f"{system} - mlkd"])
-        gain = gain[0].found if system != "mlkd" else None
+    for system, shape in SHAPES.items():
+        row, student = measured[f"{shape}, ONNX static INT8"], systems[system]
+        found = comparisons(systems.values(), [f"{system} - mlkd"])
+        gain = found[0].found if system != "mlkd" else None
         rows.append(
             [
                 f"`{system}`",

@@ -232,8 +232,6 @@ def _acquired(lock):
 def check_prepared(folder, splits):
     """Raises if speech or noise are not those that a run was trained with.
 
-    Another command can have prepared the fold again since then.
-
     Arguments
     ---------
     folder : pathlib.Path
@@ -250,9 +248,10 @@ def check_prepared(folder, splits):
     for split in ("train", "valid"):
         manifest, noise = splits[split]
         wanted[f"{split}_manifest"] = files.file_sha256(manifest)
-        wanted[f"{split}_noise"] = noise_fingerprint(noise.types)
+        if (key := f"{split}_noise") in found:
+            wanted[key] = noise_fingerprint(noise.types)
     advice = "Another command prepared the fold differently; repeat this one."
-    _compare(folder, found, wanted, {*wanted} & {*found}, advice)
+    _compare(folder, found, wanted, wanted, advice)
 
 
 def clear_leftovers(folder):

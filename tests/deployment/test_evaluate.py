@@ -89,13 +89,6 @@ def test_an_export_gives_the_predictions_of_its_run(run, exported):
         shutil.rmtree(place)
 
 
-def test_a_run_may_be_the_current_folder(run, exported, monkeypatch):
-    monkeypatch.chdir(run)
-    assert main(["evaluate", str(exported), ".", "--name=here"]) == 0
-    assert (run.parent / "here/results.json").is_file()
-    shutil.rmtree(run.parent / "here")
-
-
 def test_costs_are_those_of_the_model(run, exported):
     code, place = evaluate(exported, run)
     cost, own = (
@@ -341,12 +334,14 @@ def test_the_report_compares_it(run, tmp_path, capsys):
     }
 
 
-def test_a_training_is_never_replaced(run, exported, capsys):
+def test_a_training_is_never_replaced(run, exported, capsys, monkeypatch):
     code, _ = evaluate(exported, run, name="mlkd")
+    error = capsys.readouterr().err
     assert code == 1
-    assert (
-        "mlkd: holds a training; give another --name" in capsys.readouterr().err
-    )
+    assert "mlkd: holds a training; give another --name" in error
+    monkeypatch.chdir(run)
+    assert main(["evaluate", str(exported), ".", "--name=mlkd"]) == 1
+    assert "holds a training" in capsys.readouterr().err
     assert evaluate(exported, run, name="../mlkd")[0] == 1
     assert "cannot name a folder" in capsys.readouterr().err
 
