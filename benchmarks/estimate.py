@@ -129,7 +129,7 @@ class CnnOnly(torch.nn.Module):
 
     def forward(self, wavs):
         """Features of waveforms."""
-        return self.encoder._convolve(wavs, torch.tensor([wavs.shape[1]]))
+        return self.encoder.convolve(wavs, torch.tensor([wavs.shape[1]]))
 
 
 def hours(macs):

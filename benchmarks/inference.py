@@ -28,11 +28,7 @@ from machine import write_figures  # noqa: E402
 from one_answer import open_variant, speech  # noqa: E402
 
 from mlkd_lobes.data.batches import torch_threads
-from mlkd_lobes.deployment.graph import (
-    FLOAT32_CONVOLUTIONS,
-    write_int8,
-    write_onnx,
-)
+from mlkd_lobes.deployment.graph import write_int8, write_onnx
 from mlkd_lobes.deployment.models import TorchModel
 from mlkd_lobes.evaluation.metrics import macs_per_second
 from mlkd_lobes.models.classifier import EmotionClassifier
@@ -49,8 +45,6 @@ NETWORKS = {
     "slim student of one layer": (1, 0.5),
     "slimmest student": (1, EARLY_QUARTER),
 }
-# What an export holds if the gate does not take all convolutions in INT8.
-MIXED = "student, ONNX static INT8, {} convolutions fp32"
 SECONDS, THREADS, ROUNDS = (1, 5, 15), (1, 2), 7
 BASELINE = "teacher, torch fp32"
 
@@ -72,28 +66,19 @@ def write_models(folder, config):
         onnx, int8 = folder / f"{name}.onnx", folder / f"{name}_int8.onnx"
         write_onnx(model, onnx)
         if name == "student":
-            paths.update(write_others(onnx))
+            paths.update(write_dynamic(onnx))
         write_int8(onnx, int8, speech(2, 4))
         paths[f"{name}, ONNX static INT8"] = int8
     return paths
 
 
-def write_others(onnx):
-    """Formats of the usual student; returns variant to path."""
-    folder = onnx.parent
-    dynamic, paths = folder / "dynamic.onnx", {}
+def write_dynamic(onnx):
+    """The usual student's float32 graph and its dynamic INT8; variant to path."""
+    dynamic = onnx.with_name("dynamic.onnx")
     quantization.quantize_dynamic(
         str(onnx), str(dynamic), op_types_to_quantize=["MatMul", "Gemm"]
     )
-    for n in reversed(FLOAT32_CONVOLUTIONS[1:]):
-        path = folder / f"mixed_{n}.onnx"
-        write_int8(onnx, path, speech(2, 4), n)
-        paths[MIXED.format(1 + n)] = path
-    return {
-        "student, ONNX fp32": onnx,
-        "student, ONNX dynamic INT8": dynamic,
-        **paths,
-    }
+    return {"student, ONNX fp32": onnx, "student, ONNX dynamic INT8": dynamic}
 
 
 def megabytes(path):

@@ -29,7 +29,6 @@ def compare(folder, recordings):
     same = float32.argmax(-1) == int8.argmax(-1)
     return {
         "run": summary["run"],
-        "float32_convolutions": summary["int8"]["float32_convolutions"],
         "recordings": len(wavs),
         "seconds": round(sum(map(len, wavs)) / summary["sample_rate"], 1),
         "agreement": round(float(same.mean()), 4),

@@ -3,7 +3,7 @@
 Normalisation, masking and softmax are part of the graph, so a caller only needs
 samples at 16 kHz; features do not depend on padding there either. The INT8 graph
 is made from it by static quantisation, convolutions included: they are most of the
-work of a small student. Inside both, convolutions process what differs from silence.
+work of a small student.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import re
 import warnings
 
 import numpy as np
@@ -20,9 +19,9 @@ import torch
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
-from torch.nn import functional as F
 
 from mlkd_lobes.data.audio import SAMPLE_RATE
+from mlkd_lobes.deployment.chunks import use_chunks
 from mlkd_lobes.deployment.models import pad
 from mlkd_lobes.files import atomic_path
 
@@ -32,48 +31,13 @@ OPSET = 20
 QUANTIZED = ["Conv", "MatMul"]
 # What precedes the second convolution also stays in float32: the first one is cheap,
 # and statistics of 8-bit samples would spoil everything after it.
-LATER_CONVOLUTION = re.compile(r"conv_layers\.[1-9]\d*\.conv\.weight$")
-# How many of the last convolutions also stay in float32, tried until INT8 agrees
-# well enough: none, a fifth of the front end's work, then all of it. Quiet frames
-# suffer most, since the layer norm behind the front end amplifies them.
-FLOAT32_CONVOLUTIONS = (0, 4, 6)
+SECOND_CONVOLUTION = "conv_layers.1.conv.weight"
 # Activations beyond this percentile are clipped: the few largest would otherwise
 # leave too few of 256 steps for the others.
 PERCENTILE = 99.99
 CALIBRATION_SAMPLES = 2 * SAMPLE_RATE
 # Calibration waveforms in memory at a time; one needs 100 MB at base size.
 STRIDE = 8
-
-
-class _AroundSilence(nn.Module):
-    """A convolution of what its input differs from that of digital silence.
-
-    The result is the same. But INT8 then keeps silence exactly, whose features are
-    so small that the layer norm behind the front end would make noise of rounding
-    errors. Its bias is added apart, as 8-bit outputs have to be 0 in silence.
-    """
-
-    def __init__(self, conv, silence):
-        super().__init__()
-        self.weight, self.stride = conv.weight, conv.stride
-        self.silence = nn.Parameter(silence[:, :, :1])
-        self.bias = nn.Parameter(conv(silence)[:, :, :1])
-
-    def forward(self, signal):
-        """Features [batch, channels, frames] of a signal [batch, channels, time]."""
-        differing = signal - self.silence
-        return F.conv1d(differing, self.weight, stride=self.stride) + self.bias
-
-
-@torch.no_grad()
-def _centre_convolutions(layers):
-    """Replaces all convolutions but the first by `_AroundSilence`."""
-    # Several frames: a group norm refuses one.
-    silence = layers[0](torch.zeros(1, 1, 1000))
-    for layer in layers[1:]:
-        conv = layer.conv
-        around = silence[:, :, :1].expand(-1, -1, conv.kernel_size[0])
-        silence, layer.conv = layer(around), _AroundSilence(conv, around)
 
 
 class ProbabilityGraph(nn.Module):
@@ -97,7 +61,7 @@ def write_onnx(classifier, path) -> None:
     # Attention as plain products, and the positional convolution's weight
     # multiplied out: quantisation supports only these.
     encoder.set_attn_implementation("eager")
-    _centre_convolutions(encoder.feature_extractor.conv_layers)
+    use_chunks(classifier.encoder)
     positions = encoder.encoder.pos_conv_embed
     positions.conv = _with_plain_weight(positions.conv)
     dynamic = torch.export.Dim.DYNAMIC
@@ -176,11 +140,10 @@ class _CalibrationReader(quantization.CalibrationDataReader):
         return dict(zip(("waveforms", "lengths"), pad([wav])))
 
 
-def write_int8(source, path, wavs, n_float32=0) -> None:
+def write_int8(source, path, wavs) -> None:
     """Quantises a graph statically, with ranges measured on real speech.
 
-    wavs: waveforms [time], a multiple of `STRIDE` of them, or fewer. n_float32: so
-    many of the front end's last convolutions stay in float32, like the first.
+    wavs: waveforms [time], a multiple of `STRIDE` of them, or fewer.
     """
     stride = min(STRIDE, len(wavs))
     with atomic_path(path) as temporary:
@@ -190,8 +153,6 @@ def write_int8(source, path, wavs, n_float32=0) -> None:
                 str(source),
                 str(simplified),
                 skip_symbolic_shape=True,
-                # It would put biases back into convolutions.
-                skip_optimization=True,
             )
             quantization.quantize_static(
                 str(simplified),
@@ -199,7 +160,7 @@ def write_int8(source, path, wavs, n_float32=0) -> None:
                 _CalibrationReader(wavs),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=QUANTIZED,
-                nodes_to_exclude=_float32_nodes(simplified, n_float32),
+                nodes_to_exclude=_first_nodes(simplified),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -213,11 +174,10 @@ def write_int8(source, path, wavs, n_float32=0) -> None:
             simplified.unlink(missing_ok=True)
 
 
-def _float32_nodes(path, n_last):
-    """Names of a graph's nodes before the second convolution of the front end, and
-    of its last convolutions."""
+def _first_nodes(path):
+    """Names of a graph's nodes before the second convolution of the front end."""
     nodes = onnx.load(path).graph.node
-    later = [any(map(LATER_CONVOLUTION.search, n.input)) for n in nodes]
-    places = np.flatnonzero(later).tolist()
-    last = places[max(0, len(places) - n_last) :]
-    return [nodes[place].name for place in [*range(places[0]), *last]]
+    second = [
+        any(SECOND_CONVOLUTION in name for name in n.input) for n in nodes
+    ]
+    return [node.name for node in nodes[: second.index(True)]]

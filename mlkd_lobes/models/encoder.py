@@ -342,30 +342,53 @@ class SSLEncoder(Wav2Vec2):
         wav = F.pad(wav, (0, max(0, missing)))
         n_samples = n_samples.clamp(min=self.receptive_field)
         n_frames = self.frame_counts(n_samples)
-        hidden = self._project(self._convolve(wav, n_samples))
+        hidden = self._project(self.convolve(wav, n_samples))
         mask = length_to_mask(n_frames, hidden.shape[1]).bool()
         return self._transform(hidden, mask, n_frames, tuple(levels))
 
-    def _convolve(self, wav, n_samples):
-        """Front end: waveforms [batch, time] to [batch, frames, channels]."""
-        layers = self.model.feature_extractor.conv_layers
+    def convolve(self, wav, n_samples):
+        """The convolutional front end.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms [batch, time], at least `receptive_field` samples.
+        n_samples : torch.Tensor
+            True samples [batch].
+
+        Returns
+        -------
+        torch.Tensor
+            Features [batch, frames, channels].
+        """
         trainable = not self.freeze_feature_extractor
         with torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
-            if self.config.feat_extract_norm == "group":
-                hidden = self._first_layer(layers[0], wav, n_samples)
-                layers = layers[1:]
-            else:
-                hidden = wav[:, None]
-            for layer in layers:
+            hidden = self.first_layer(wav, n_samples)
+            for layer in self.model.feature_extractor.conv_layers[1:]:
                 hidden = layer(hidden)
         return hidden.transpose(1, 2)
 
-    def _first_layer(self, layer, wav, n_samples):
-        kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
-        n_frames = _n_windows(n_samples, kernel, stride)
-        hidden = normalized_convolution(
-            wav, n_frames, layer.conv, layer.layer_norm
-        )
+    def first_layer(self, wav, n_samples):
+        """The first convolution, its norm and activation.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms [batch, time].
+        n_samples : torch.Tensor
+            True samples [batch], which a group norm is computed from.
+
+        Returns
+        -------
+        torch.Tensor
+            Features [batch, channels, frames].
+        """
+        layer = self.model.feature_extractor.conv_layers[0]
+        if self.config.feat_extract_norm != "group":
+            return layer(wav[:, None])
+        conv, norm = layer.conv, layer.layer_norm
+        n_frames = _n_windows(n_samples, conv.kernel_size[0], conv.stride[0])
+        hidden = normalized_convolution(wav, n_frames, conv, norm)
         return layer.activation(hidden)
 
     def _project(self, features):

@@ -20,7 +20,6 @@ def exported(run_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # Two epochs on seconds of speech: every answer is close to a draw.
         patch.setattr(parity, "INT8_LIMIT", 1.0)
-        patch.setattr(parity, "AGREEMENT", 0.0)
         assert main(["export", str(run_folder), str(out)]) == 0
     return out
 

@@ -65,55 +65,44 @@ def test_graph_equals_the_model(make_encoder, tmp_path, kind, norm):
     assert len(others) == 7
     for node in others:
         assert {made_by[name] for name in node.input} == {"DequantizeLinear"}
-    write_int8(path, tmp_path / "mixed.onnx", speech(), n_float32=4)
-    nodes = onnx.load(tmp_path / "mixed.onnx").graph.node
-    made_by = {name: node.op_type for node in nodes for name in node.output}
-    convolutions = [node for node in nodes if node.op_type == "Conv"]
-    quantised = [
-        "DequantizeLinear" in {made_by.get(name) for name in node.input}
-        for node in convolutions
-    ]
-    assert quantised == [False, True, True, False, False, False, False, True]
-    (tmp_path / "mixed.onnx").unlink()
     names = {p.name for p in tmp_path.glob("*.onnx*")}
     assert names == {"model.onnx", "int8.onnx"}
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
-def test_int8_keeps_silence_exactly(make_encoder, tmp_path, norm):
-    """What leaves the front end where digital silence enters it: a layer norm
-    follows, which would make noise of rounding errors."""
+def test_int8_is_as_precise_in_quiet_frames(make_encoder, tmp_path, norm):
+    """What leaves the front end where speech is 60 dB below the loudest: a layer
+    norm follows, which amplifies what quiet frames lose."""
     torch.manual_seed(0)
     encoder = make_encoder("wav2vec2", norm, 2)
-    for name, parameter in encoder.model.feature_extractor.named_parameters():
+    for name, parameter in encoder.model.named_parameters():
         if name.endswith("bias"):
-            torch.nn.init.normal_(parameter)
+            torch.nn.init.normal_(parameter, std=0.1)
     model = EmotionClassifier(encoder, ["a", "b"], 8).eval()
     write_onnx(model, tmp_path / "model.onnx")
     write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", speech())
-    # Of mean zero after every filter, so that a group norm keeps silence too.
-    own = speech()[0]
-    wav = np.concatenate([own, -own, np.zeros(9000, np.float32)])
-    features = []
-    for name in ("model.onnx", "int8.onnx"):
-        graph = onnx.load(tmp_path / name)
-        norms = [
-            node
-            for node in graph.graph.node
-            if node.op_type == "LayerNormalization"
-        ]
-        last = next(
-            node.input[0]
-            for node in norms
-            if any("feature_projection" in name for name in node.input)
-        )
-        graph.graph.output.append(
-            onnx.helper.make_empty_tensor_value_info(last)
-        )
-        session = onnxruntime.InferenceSession(graph.SerializeToString())
-        inputs = {"waveforms": wav[None], "lengths": np.array([len(wav)])}
-        features.append(session.run([last], inputs)[0][0])
-    (float32, int8) = features
-    scale, differences = np.abs(float32).max(), np.abs(float32 - int8)
-    assert differences[:50].max() > 1e-3 * scale
-    assert differences[60:80].max() < 1e-3 * scale
+    loud, quiet = speech()[0], 1e-3 * speech()[3]
+    wav = np.concatenate([loud, quiet, np.zeros_like(loud)])
+    float32, int8 = (
+        features(tmp_path / name, wav) for name in ("model.onnx", "int8.onnx")
+    )
+    lost = np.abs(float32 - int8).mean(1) / float32.std(1)
+    # Without the frames on a border between the parts.
+    parts = lost[:26], lost[30:100], lost[104:]
+    assert 1e-4 < min(map(np.mean, parts))
+    assert max(map(np.mean, parts)) < 0.1
+
+
+def features(path, wav):
+    """What enters the layer norm behind the front end, [frames, channels]."""
+    graph = onnx.load(path)
+    (last,) = [
+        node.input[0]
+        for node in graph.graph.node
+        if node.op_type == "LayerNormalization"
+        and any("feature_projection" in name for name in node.input)
+    ]
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(last))
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    inputs = {"waveforms": wav[None], "lengths": np.array([len(wav)])}
+    return session.run([last], inputs)[0][0]

@@ -364,7 +364,6 @@ def test_a_narrow_student_is_trained_and_exported(
         assert narrow[name] < wide[name]
     # Every format agrees with the trained model, or export raises.
     monkeypatch.setattr(parity, "INT8_LIMIT", 1.0)
-    monkeypatch.setattr(parity, "AGREEMENT", 0.0)
     written = export(run, tmp_path / "export", report=list)
     assert written["parity"] and written["int8"]
 

@@ -1,0 +1,68 @@
+"""The convolutional front end in chunks of 20 ms, each divided by its largest value.
+
+The result is the same, but it can be computed in INT8: with one scale for a whole
+recording, 8 bits would leave little of its quiet frames, and the layer norm behind the
+front end would amplify what is lost.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# Of chunks that are silent.
+SMALLEST = 1e-6
+
+
+def use_chunks(encoder) -> None:
+    """Changes an SSLEncoder so that its front end works in chunks."""
+    for layer in encoder.model.feature_extractor.conv_layers[1:]:
+        layer.conv = _ScaledConvolution(layer.conv)
+    encoder.convolve = functools.partial(_convolve, encoder)
+
+
+class _ScaledConvolution(nn.Module):
+    """A convolution of chunks [batch, channels, chunks, time]."""
+
+    def __init__(self, conv):
+        super().__init__()
+        (self.stride,) = conv.stride
+        # How far the last window of a chunk reaches into the next one.
+        self.overlap = max(0, conv.kernel_size[0] - self.stride)
+        self.weight = nn.Parameter(conv.weight[:, :, None])
+        self.bias = conv.bias
+
+    def forward(self, chunks):
+        """The same for features, a stride later."""
+        if self.overlap:
+            starts = chunks[..., : self.overlap]
+            following = starts.narrow(2, 1, chunks.shape[2] - 1)
+            chunks = torch.cat([chunks, F.pad(following, (0, 0, 0, 1))], 3)
+        largest = chunks.abs().amax(3, keepdim=True).amax(1, keepdim=True)
+        largest = largest.clamp(min=SMALLEST)
+        strides = 1, self.stride
+        out = F.conv2d(chunks / largest, self.weight, None, strides) * largest
+        return out if self.bias is None else out + self.bias[:, None, None]
+
+
+def _convolve(encoder, wav, n_samples):
+    """`SSLEncoder.convolve` with `_ScaledConvolution`s."""
+    first, *others = encoder.model.feature_extractor.conv_layers
+    (kernel,), (stride,) = first.conv.kernel_size, first.conv.stride
+    step, field = math.prod(encoder.config.conv_stride), encoder.receptive_field
+    n_frames = (wav.shape[1] - field) // step + 1
+    # Room for all samples: the norm of the first layer needs them.
+    n_chunks = n_frames + 1 + field // step
+    wav = F.pad(wav, (0, n_chunks * step - stride + kernel - wav.shape[1]))
+    hidden = encoder.first_layer(wav, n_samples)
+    chunks = hidden.unflatten(2, (n_chunks, step // stride))
+    for layer in others:
+        chunks = layer.conv(chunks)
+        if hasattr(layer, "layer_norm"):
+            chunks = layer.layer_norm(chunks.movedim(1, -1)).movedim(-1, 1)
+        chunks = layer.activation(chunks)
+    return chunks.squeeze(3).transpose(1, 2).narrow(1, 0, n_frames)
