@@ -285,6 +285,13 @@ BREAKAGES = [
         "if not free and value < 0:",
         "test_export.py",
     ),
+    Breakage(
+        "INT8 is as precise in quiet frames",
+        "chunks.py",
+        "largest = largest.clamp(min=SMALLEST)",
+        "largest = torch.ones_like(largest)",
+        "test_graph.py",
+    ),
 ]
 
 
