@@ -66,19 +66,20 @@ def write_models(folder, config):
         onnx, int8 = folder / f"{name}.onnx", folder / f"{name}_int8.onnx"
         write_onnx(model, onnx)
         if name == "student":
-            paths.update(write_dynamic(onnx))
+            paths["student, ONNX fp32"] = onnx
+            paths["student, ONNX dynamic INT8"] = write_dynamic(onnx)
         write_int8(onnx, int8, speech(2, 4))
         paths[f"{name}, ONNX static INT8"] = int8
     return paths
 
 
 def write_dynamic(onnx):
-    """The usual student's float32 graph and its dynamic INT8; variant to path."""
+    """The dynamic INT8 of a float32 graph; its path."""
     dynamic = onnx.with_name("dynamic.onnx")
     quantization.quantize_dynamic(
         str(onnx), str(dynamic), op_types_to_quantize=["MatMul", "Gemm"]
     )
-    return {"student, ONNX fp32": onnx, "student, ONNX dynamic INT8": dynamic}
+    return dynamic
 
 
 def megabytes(path):

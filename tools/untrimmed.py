@@ -27,12 +27,14 @@ def compare(folder, recordings):
     )
     summary = read_json(folder / SUMMARY)
     same = float32.argmax(-1) == int8.argmax(-1)
+    differences = np.abs(float32 - int8)
     return {
         "run": summary["run"],
         "recordings": len(wavs),
         "seconds": round(sum(map(len, wavs)) / summary["sample_rate"], 1),
         "agreement": round(float(same.mean()), 4),
-        "mean_difference": round(float(np.abs(float32 - int8).mean()), 4),
+        "mean_difference": round(float(differences.mean()), 4),
+        "largest_difference": round(float(differences.max()), 4),
     }
 
 

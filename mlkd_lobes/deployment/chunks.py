@@ -1,8 +1,8 @@
 """The convolutional front end in chunks of 20 ms, each divided by its largest value.
 
-The result is the same, but it can be computed in INT8: with one scale for a whole
-recording, 8 bits would leave little of its quiet frames, and the layer norm behind the
-front end would amplify what is lost.
+The result is the same, but it can be computed in INT8. With one fixed scale, 8 bits
+leave little of quiet frames, and what is lost is amplified by the layer norm behind the
+front end. Models with a layer norm after every convolution need it less.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Of chunks that are silent.
+# Divisor of silent chunks.
 SMALLEST = 1e-6
 
 
@@ -31,17 +31,19 @@ class _ScaledConvolution(nn.Module):
     def __init__(self, conv):
         super().__init__()
         (self.stride,) = conv.stride
-        # How far the last window of a chunk reaches into the next one.
+        # How far the last window of a chunk reaches into the next one, at most
+        # to its end.
         self.overlap = max(0, conv.kernel_size[0] - self.stride)
         self.weight = nn.Parameter(conv.weight[:, :, None])
         self.bias = conv.bias
 
     def forward(self, chunks):
-        """The same for features, a stride later."""
+        """Convolves every chunk and the beginning of the next one."""
         if self.overlap:
             starts = chunks[..., : self.overlap]
             following = starts.narrow(2, 1, chunks.shape[2] - 1)
             chunks = torch.cat([chunks, F.pad(following, (0, 0, 0, 1))], 3)
+        # In this order onnxruntime reads neighbours in memory.
         largest = chunks.abs().amax(3, keepdim=True).amax(1, keepdim=True)
         largest = largest.clamp(min=SMALLEST)
         strides = 1, self.stride
@@ -50,7 +52,10 @@ class _ScaledConvolution(nn.Module):
 
 
 def _convolve(encoder, wav, n_samples):
-    """`SSLEncoder.convolve` with `_ScaledConvolution`s."""
+    """`SSLEncoder.convolve` with `_ScaledConvolution`s.
+
+    All of it works on chunks: onnxruntime would transpose what is reshaped in between.
+    """
     first, *others = encoder.model.feature_extractor.conv_layers
     (kernel,), (stride,) = first.conv.kernel_size, first.conv.stride
     step, field = math.prod(encoder.config.conv_stride), encoder.receptive_field

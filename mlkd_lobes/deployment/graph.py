@@ -27,7 +27,7 @@ from mlkd_lobes.files import atomic_path
 
 OPSET = 20
 # Computed in INT8. The rest stays in float32, among it the classifier's last
-# product (the only Gemm), which costs nothing and decides.
+# product (a Gemm), which costs nothing and decides.
 QUANTIZED = ["Conv", "MatMul"]
 # What precedes the second convolution also stays in float32: the first one is cheap,
 # and statistics of 8-bit samples would spoil everything after it.
