@@ -57,6 +57,8 @@ CONFIRMED = [
     "semi - matched",
     "semi - control",
     "matched - student_noisy",
+    "mlkd - student_noisy",
+    "semi - mlkd",
     "semi - teacher, clean",
     "semi - student_noisy, clean",
     "semi - student_noisy, unseen noise",
@@ -85,6 +87,7 @@ ANSWERS = [
         18,
     ),
     ("… with more input and no teacher?", CONFIRMED[2], ASED, 18),
+    ("… without unlabelled speech?", CONFIRMED[4], ASED, 18),
 ]
 SEARCHES = {
     "second search": ("search_seeds.csv", "student_noisy"),
