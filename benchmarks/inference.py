@@ -179,7 +179,7 @@ def main(path, threads, seconds):
     write_figures(path, result)
     for row in result["variants"]:
         print(
-            "{threads} thread(s), {seconds:2} s, {name:46} {latency_ms:8} ms, "
+            "{threads} thread(s), {seconds:2} s, {name:43} {latency_ms:8} ms, "
             "{ratio:5} x, {peak_memory_mb:5} MB, file {file_mb:5} MB, "
             "{share_of_matmul_peak:4} of peak".format(**row)
         )

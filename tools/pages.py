@@ -59,8 +59,9 @@ CONFIRMED = [
     "matched - student_noisy",
     "mlkd - student_noisy",
     "semi - mlkd",
+    "control - student_noisy",
+    "mlkd - control",
     "semi - teacher, clean",
-    "semi - student_noisy, clean",
     "semi - student_noisy, unseen noise",
 ]
 # Names of the students of slim.yaml in benchmarks/inference.py.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How often an export's INT8 graph gives recordings the label of float32.
+"""How an export's INT8 graph differs from float32 on recordings: labels, probabilities.
 
 The recordings are whole files, silence included, as `predict` gets them.
 
