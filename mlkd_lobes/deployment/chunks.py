@@ -5,8 +5,6 @@ leave little of quiet frames, and what is lost is amplified by the layer norm be
 front end. Models with a layer norm after every convolution need it less.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 
@@ -14,11 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Divisor of silent chunks.
-SMALLEST = 1e-6
 
-
-def use_chunks(encoder) -> None:
+def use_chunks(encoder):
     """Changes an SSLEncoder so that its front end works in chunks."""
     for layer in encoder.model.feature_extractor.conv_layers[1:]:
         layer.conv = _ScaledConvolution(layer.conv)
@@ -30,24 +25,23 @@ class _ScaledConvolution(nn.Module):
 
     def __init__(self, conv):
         super().__init__()
-        (self.stride,) = conv.stride
+        self.strides = 1, *conv.stride
         # How far the last window of a chunk reaches into the next one, at most
         # to its end.
-        self.overlap = max(0, conv.kernel_size[0] - self.stride)
+        self.overlap = max(0, conv.kernel_size[0] - conv.stride[0])
         self.weight = nn.Parameter(conv.weight[:, :, None])
         self.bias = conv.bias
 
     def forward(self, chunks):
         """Convolves every chunk and the beginning of the next one."""
         if self.overlap:
-            starts = chunks[..., : self.overlap]
-            following = starts.narrow(2, 1, chunks.shape[2] - 1)
-            chunks = torch.cat([chunks, F.pad(following, (0, 0, 0, 1))], 3)
+            # In this order little is copied; zeros follow the last chunk.
+            after = F.pad(chunks[..., : self.overlap][:, :, 1:], (0, 0, 0, 1))
+            chunks = torch.cat([chunks, after], 3)
         # In this order onnxruntime reads neighbours in memory.
-        largest = chunks.abs().amax(3, keepdim=True).amax(1, keepdim=True)
-        largest = largest.clamp(min=SMALLEST)
-        strides = 1, self.stride
-        out = F.conv2d(chunks / largest, self.weight, None, strides) * largest
+        peak = chunks.abs().amax(3, keepdim=True).amax(1, keepdim=True)
+        peak = peak.clamp(min=1e-6)  # of silence
+        out = peak * F.conv2d(chunks / peak, self.weight, None, self.strides)
         return out if self.bias is None else out + self.bias[:, None, None]
 
 

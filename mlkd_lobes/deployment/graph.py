@@ -29,9 +29,6 @@ OPSET = 20
 # Computed in INT8. The rest stays in float32, among it the classifier's last
 # product (a Gemm), which costs nothing and decides.
 QUANTIZED = ["Conv", "MatMul"]
-# What precedes the second convolution also stays in float32: the first one is cheap,
-# and statistics of 8-bit samples would spoil everything after it.
-SECOND_CONVOLUTION = "conv_layers.1.conv.weight"
 # Activations beyond this percentile are clipped: the few largest would otherwise
 # leave too few of 256 steps for the others.
 PERCENTILE = 99.99
@@ -175,9 +172,11 @@ def write_int8(source, path, wavs) -> None:
 
 
 def _first_nodes(path):
-    """Names of a graph's nodes before the second convolution of the front end."""
+    """Names of a graph's nodes before the second convolution of the front end.
+
+    They stay in float32: the first convolution is cheap, and statistics of 8-bit
+    samples would spoil everything after it.
+    """
     nodes = onnx.load(path).graph.node
-    second = [
-        any(SECOND_CONVOLUTION in name for name in n.input) for n in nodes
-    ]
+    second = ["conv_layers.1.conv.weight" in " ".join(n.input) for n in nodes]
     return [node.name for node in nodes[: second.index(True)]]
