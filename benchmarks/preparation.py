@@ -11,7 +11,6 @@ training speech of a fold is loaded and mixed epoch after epoch by two workers.
 
 import multiprocessing
 import pathlib
-import resource
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from machine import write_figures  # noqa: E402
 from noise_prepare import prepare_noise  # noqa: E402
 
 from mlkd_lobes.data.batches import TrainingBatchSampler  # noqa: E402
+from mlkd_lobes.evaluation.metrics import peak_memory_mb  # noqa: E402
 from mlkd_lobes.training.overrides import read_settings  # noqa: E402
 from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
 
@@ -48,9 +48,12 @@ def timed(function, *arguments):
     return round(time.perf_counter() - started, 1)
 
 
-def megabytes(who):
-    """Most memory this process, or any of its finished workers, has had."""
-    return round(resource.getrusage(who).ru_maxrss / 1024)
+def worker_megabytes():
+    """Most memory that any running worker of this process has had."""
+    paths = [f"/proc/{w.pid}/status" for w in multiprocessing.active_children()]
+    states = [pathlib.Path(path).read_text() for path in paths]
+    peaks = [int(text.split("VmHWM:")[1].split()[0]) for text in states]
+    return round(max(peaks) / 2**10)
 
 
 def in_own_process(function, *arguments):
@@ -79,7 +82,7 @@ def prepare(root):
         "seconds_when_prepared_already": timed(prepare_iemocap, *speech, 1),
         "noise_hours": RECORDINGS * MINUTES / 60,
         "noise_seconds": timed(prepare_noise, *noise),
-        "peak_memory_mb": megabytes(resource.RUSAGE_SELF),
+        "peak_memory_mb": round(peak_memory_mb()),
     }
 
 
@@ -106,7 +109,7 @@ def load(root):
 
 
 def load_epoch(hparams, loader, epoch):
-    """One epoch; workers are new in each, so that their memory is counted."""
+    """One epoch; the workers live on, as in a training."""
     loader.batch_sampler.set_epoch(epoch)
     hparams["add_noise"].set_epoch(epoch)
     started, utterances = time.perf_counter(), 0
@@ -118,8 +121,8 @@ def load_epoch(hparams, loader, epoch):
         "utterances": utterances,
         "workers": hparams["num_workers"],
         "seconds": round(seconds, 1),
-        "peak_memory_mb": megabytes(resource.RUSAGE_SELF),
-        "peak_memory_of_a_worker_mb": megabytes(resource.RUSAGE_CHILDREN),
+        "peak_memory_mb": round(peak_memory_mb()),
+        "peak_memory_of_a_worker_mb": worker_megabytes(),
         "open_files": len(list(pathlib.Path("/dev/fd").iterdir())),
     }
 

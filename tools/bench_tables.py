@@ -61,17 +61,17 @@ def loading(training, preparation):
     memory = [e["peak_memory_of_a_worker_mb"] for e in epochs]
     mixing, waiting = training["mixing"], training["waiting_for_data"]
     return (
-        f"Mixing noise: {mixing['ours_seconds_per_second']} seconds of audio per "
-        f"second on one thread, {mixing['ratio']:.1f} times as many as with "
-        f"`AddNoise`. With a small encoder (12 layers, 128 wide) "
+        f"Mixing noise of recordings of {mixing['noise_recordings_seconds']} s, "
+        f"which are kept decoded: {mixing['ours_seconds_per_second']} seconds of "
+        f"audio per second on one thread, {mixing['ratio']:.1f} times as many as "
+        f"with `AddNoise`. With a small encoder (12 layers, 128 wide) "
         f"{100 * waiting['share']:.0f} % of a step are spent waiting for one "
         f"worker. A corpus of IEMOCAP's size ({preparation['turns']} turns) is "
         f"prepared in {preparation['seconds']:.0f} s, {preparation['noise_hours']:.0f} "
         f"hours of noise in {preparation['noise_seconds']:.0f} s; an epoch's "
         f"{epochs[0]['utterances']} utterances are loaded and mixed in "
         f"{epochs[-1]['seconds']:.0f} s by {epochs[0]['workers']} workers, each with "
-        f"at most {memory[0]} MB by the end of the first epoch and "
-        f"{memory[-1]} MB by that of epoch {len(memory)}."
+        f"at most {max(memory)} MB in {len(memory)} epochs."
     )
 
 

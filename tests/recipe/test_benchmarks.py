@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import time
 
 import numpy as np
 import pytest
+import torch
 from helpers import tiny_config
 
 from mlkd_lobes.data.batches import torch_threads
@@ -235,3 +237,29 @@ def test_a_step_is_measured_beside_a_peers(gpu, monkeypatch, tmp_path):
     rows = {row["name"]: row for row in peer.compare(tmp_path, peer.FROZEN)}
     assert rows[peer.PEER]["ratio"] == 1 and len(rows) == 3
     assert min(row["median_seconds"] for row in rows.values()) > 0
+
+
+class Keeping(torch.utils.data.Dataset):
+    """Its worker keeps a few floats, or many."""
+
+    def __init__(self, n):
+        self.n, self.kept = n, []
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        self.kept.append(np.ones(self.n))
+        return i
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_memory_of_running_workers_is_counted():
+    preparation, peaks = load("preparation"), []
+    for n in (1, 25 * 10**6):
+        loader = torch.utils.data.DataLoader(
+            Keeping(n), num_workers=1, persistent_workers=True
+        )
+        assert [int(i) for i in loader] == [0]
+        peaks.append(preparation.worker_megabytes())
+    assert 150 < peaks[1] - peaks[0] < 250
