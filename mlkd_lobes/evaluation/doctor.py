@@ -196,15 +196,13 @@ def split_findings(splits) -> list[Finding]:
         missing = [c for c, n in counts.items() if not n]
         if missing:
             text = f"no utterance is labelled {', '.join(missing)}"
-            found.append(Finding("error", split, text))
-            continue
-        if not counts:
-            continue
-        rare = min(counts, key=counts.get)
-        most = max(counts.values())
-        if most > MAX_IMBALANCE * counts[rare]:
-            text = f"imbalanced: {counts[rare]} {rare}, {most} of another class"
-            found.append(Finding("warning", split, text))
+            level = "error" if split == "train" else "warning"
+            found.append(Finding(level, split, text))
+        elif counts:
+            rare, most = min(counts, key=counts.get), max(counts.values())
+            if most > MAX_IMBALANCE * counts[rare]:
+                text = f"imbalanced: {counts[rare]} {rare}, {most} of another"
+                found.append(Finding("warning", split, f"{text} class"))
     return found
 
 

@@ -133,8 +133,10 @@ def test_missing_and_rare_classes(own):
 
     change(own, "test", drop("ang", 0))
     change(own, "train", drop("sad", 1))
-    findings = {(f["where"], f["text"]) for f in look(own)["findings"]}
+    report = look(own)
+    findings = {(f["where"], f["text"]) for f in report["findings"]}
     assert ("test", "no utterance is labelled ang") in findings
+    assert errors(report) == []
     assert ("train", "imbalanced: 1 sad, 8 of another class") not in findings
     change(own, "valid", drop("hap", 1))
     assert not [t for w, t in findings if "imbalanced" in t]
@@ -147,6 +149,8 @@ def test_missing_and_rare_classes(own):
     change(own, "valid", more)
     findings = {(f["where"], f["text"]) for f in look(own)["findings"]}
     assert ("valid", "imbalanced: 1 hap, 13 of another class") in findings
+    change(own, "train", drop("sad", 0))
+    assert [f["where"] for f in errors(look(own))] == ["train"]
 
 
 def test_shared_texts_are_reported(own):

@@ -1,6 +1,9 @@
 """What the recipe's YAML file declares, and lobes of one's own in its place."""
 
 import json
+import pathlib
+import re
+import shutil
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from experiment import YAML
 from hyperpyyaml import load_hyperpyyaml
 
 from mlkd_lobes.deployment.models import open_classifier
+from mlkd_lobes.evaluation.comparison import comparisons, find_runs, pool
 from mlkd_lobes.models.distillation import FeatureLoss, MultiLevelProjection
 from mlkd_lobes.models.encoder import SSLEncoder
 from mlkd_lobes.noise.add_noise import CLEAN, Condition
@@ -16,6 +20,7 @@ from speechbrain.augment.time_domain import AddNoise
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
 USED = []
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 class OwnLoss(FeatureLoss):
@@ -24,6 +29,10 @@ class OwnLoss(FeatureLoss):
     def forward(self, student, targets):
         USED.append("loss")
         return super().forward(student, targets)
+
+    def _apply(self, *options):
+        USED.append("device")
+        return super()._apply(*options)
 
 
 class OwnProjection(MultiLevelProjection):
@@ -62,7 +71,11 @@ def test_encoders_and_noise_addition_are_speechbrains():
 @pytest.mark.parametrize(
     "old,new,used",
     [
-        ("mlkd_lobes.models.distillation.FeatureLoss", "OwnLoss", "loss"),
+        (
+            "mlkd_lobes.models.distillation.FeatureLoss",
+            "OwnLoss",
+            "loss device",
+        ),
         (
             "mlkd_lobes.models.distillation.MultiLevelProjection",
             "OwnProjection",
@@ -88,9 +101,37 @@ def test_lobes_are_swapped_in_the_yaml_file(
     )
     command = experiment.command("mlkd", "--student_epochs=1")
     train.main([str(own), *command[1:]])
-    assert used in USED
+    assert {*used.split()} <= {*USED}
     folder = experiment.arguments["output_folder"] / "mlkd"
     assert json.loads((folder / "results.json").read_text())["conditions"]
+
+
+def test_the_loss_of_the_page_is_compared_with_mlkd(
+    finished, experiment, tmp_path, monkeypatch
+):
+    """As docs/method.md describes: a module, a copy of the YAML, a system."""
+    page = (ROOT / "docs/method.md").read_text()
+    (module,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "my_losses.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    own, kept = tmp_path / "my.yaml", "(?=    logits: !new)"
+    with open(YAML) as file:
+        text = file.read().replace("\nsystems:", "\nsystems:\n    squared: {}")
+    new = "features: !new:my_losses.SquaredLoss\n"
+    text, n = re.subn(f"(?s)features: !new.*?{kept}", new, text)
+    assert n == 1
+    own.write_text(text)
+    out = tmp_path / "out"
+    shutil.copytree(finished.arguments["output_folder"], out)
+    experiment.arguments["output_folder"] = out
+    command = experiment.command("squared")
+    assert train.main([str(own), *command[1:]]) == 0
+    found = json.loads((out / "squared/results.json").read_text())
+    assert found["teacher_sha256"] == finished.results["mlkd"]["teacher_sha256"]
+    assert (
+        len(comparisons(pool(find_runs([out])).systems, ["squared - mlkd"]))
+        == 1
+    )
 
 
 @pytest.mark.parametrize("levels", ["[1, 3]", "[0, 2, -1]"])

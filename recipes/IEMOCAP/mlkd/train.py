@@ -451,6 +451,7 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
         own["cache"] = TargetCache(folder / "targets", sha256, levels, limit)
     checkpointer = hparams["checkpointer"](folder / "save")
     brain = brain_class(modules, {**hparams, **own}, run_opts, checkpointer)
+    own["losses"].to(brain.device)  # constants, such as weights of classes
     options = {"batch_sampler": sampler, **loader_options(hparams)}
     data = ConcatDataset([data, crops])
     loader = brain.make_dataloader(data, sb.Stage.TRAIN, None, **options)
@@ -483,8 +484,7 @@ def evaluate(hparams, run_opts, folder):
         # Newer than hyperparams.yaml, as cross_validate.py expects.
         run_on_main(os.utime, args=[folder / results.RESULTS])
         return kept
-    teacher = hparams["network"] == "teacher"
-    factory = hparams["teacher_encoder" if teacher else "student_encoder"]
+    factory = hparams[f"{hparams['network']}_encoder"]
     place = folder / run_folder.MODEL
     model = classifier.load_classifier(place, factory, hparams["labels"])
     brain = EmotionBrain({"model": model}, hparams, run_opts)
@@ -494,8 +494,8 @@ def evaluate(hparams, run_opts, folder):
     pairs = calibration.probabilities_of_records(brain.records)
     header["temperature"] = calibration.fit_temperature(*pairs)
     loader = evaluation_loader(hparams, "test", grid)
-    n_utterances = len(loader.dataset)
-    logger.info(f"{folder.name}: {n_utterances} utterances x {len(grid)}")
+    n = len(loader.dataset)
+    logger.info(f"{folder.name}: {n} utterances x {len(grid)} conditions")
     brain.evaluate(loader)
     cost = metrics.model_cost(model, brain.device)
     cost["training_seconds"] = run_folder.read_stage(folder)["training_seconds"]
