@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from mlkd_lobes.evaluation.metrics import macs_per_second
 from mlkd_lobes.files import write_json
 from mlkd_lobes.models.classifier import EmotionClassifier
-from mlkd_lobes.models.distillation import MultiLevelProjection, default_levels
+from mlkd_lobes.models.distillation import MultiLevelProjection, resolve_levels
 from mlkd_lobes.models.encoder import SSLEncoder
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -146,7 +146,7 @@ def estimate(settings):
         teacher = build(folder)
         student = build(folder, settings["student_layers"])
     width = teacher.encoder.width
-    levels = default_levels(teacher.encoder.n_layers)
+    levels = resolve_levels(None, teacher.encoder.n_layers)
     projection = MultiLevelProjection(width, width, levels)
     macs = {
         "teacher": macs_per_second(teacher),

@@ -189,9 +189,8 @@ class System:
             p, truth, temperature = self._probabilities(table, conditions)
             if not len(truth) or np.isnan(temperature).any():
                 return math.nan, math.nan
-            calibrated = calibration.soften(p, temperature)
-            errors = (p, truth), (calibrated, truth)
-            found.append([calibration_error(*e) for e in errors])
+            both = p, calibration.soften(p, temperature)
+            found.append([calibration_error(each, truth) for each in both])
         return tuple(np.mean(found, 0).tolist())
 
     def over_coverage(self, shares) -> np.ndarray:
@@ -205,8 +204,9 @@ class System:
             if not len(truth):
                 return np.full(len(shares) + 1, math.nan)
             p = calibration.soften(p, np.nan_to_num(temperature, nan=1.0))
-            order, accuracy = accuracy_over_coverage(p, truth)
+            order = np.argsort(-p.max(1), kind="stable")
             right, true = (p.argmax(1) == truth)[order], truth[order]
+            accuracy = right.cumsum() / np.arange(1, len(order) + 1)
             kept = [max(1, round(share * len(order))) for share in shares]
             row = [_mean_recall(right[:n], true[:n]) for n in kept]
             enough = np.flatnonzero(accuracy >= ACCURATE)
@@ -216,9 +216,8 @@ class System:
 
     def _probabilities(self, table, conditions):
         """Probabilities, true classes and temperatures [rows, 1] of conditions."""
-        pairs = [(c.noise, c.snr_db) for c in conditions]
         own = zip(table["noise"], table["snr_db"].replace({np.nan: None}))
-        rows = table[[pair in pairs for pair in own]]
+        rows = table[[pair in conditions for pair in own]]
         found = calibration.probabilities_of(rows, self.labels)
         return *found, rows[[TEMPERATURE]].to_numpy(float)
 
@@ -379,13 +378,6 @@ def calibration_error(probabilities, truth):
     return float(np.abs(gaps).sum() / len(truth))
 
 
-def accuracy_over_coverage(probabilities, truth):
-    """Rows from the most to the least confident, and the accuracy of the first ones."""
-    order = np.argsort(-probabilities.max(1), kind="stable")
-    right = (probabilities.argmax(1) == truth)[order]
-    return order, right.cumsum() / np.arange(1, len(order) + 1)
-
-
 def _mean_recall(right, truth):
     """UA over the classes that are there."""
     return float(np.mean([right[truth == c].mean() for c in np.unique(truth)]))
@@ -411,10 +403,10 @@ def comparisons(systems, wanted) -> list[Comparison]:
     return [comparison for comparison in found if comparison is not None]
 
 
-def compare(one: System, other: System, under=NOISY, snr=None):
+def compare(one: System, other: System, under=NOISY):
     """Compares two systems; None without common seeds or conditions."""
     conditions = {
-        NOISY: one.conditions(snr=snr),
+        NOISY: one.conditions(),
         UNSEEN: one.conditions(unseen=True),
         CLEAN_SPEECH: [CLEAN],
     }[under]

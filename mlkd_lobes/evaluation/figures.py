@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 
 import matplotlib
@@ -22,13 +23,8 @@ PALETTE += ("#e15759", "#e08214", "#2ca6a4", "#d37295", "#7b8fd4", "#7fa03c")
 FORMATS = {"svg": "Date", "png": "Creation Time", "pdf": "CreationDate"}
 # Replaced by the colour of the text, which an SVG file does not have.
 INK = "#565e67"
-COLOURED = (
-    "axes.edgecolor",
-    "axes.labelcolor",
-    "axes.titlecolor",
-    "grid.color",
-)
-COLOURED += ("xtick.color", "ytick.color", "text.color", "legend.labelcolor")
+COLOURED = ("axes.edgecolor", "axes.labelcolor", "grid.color", "text.color")
+COLOURED += ("xtick.color", "ytick.color")
 STYLE = {
     # Equal figures are equal files; text stays text.
     "svg.hashsalt": "mlkd",
@@ -45,10 +41,7 @@ STYLE = {
 
 def colours(systems) -> dict[str, str]:
     """A colour for each system, by name."""
-    return {
-        system.name: PALETTE[i % len(PALETTE)]
-        for i, system in enumerate(systems)
-    }
+    return dict(zip((s.name for s in systems), itertools.cycle(PALETTE)))
 
 
 def new_figure(width, height):
@@ -56,10 +49,6 @@ def new_figure(width, height):
     figure = Figure((width, height), layout="constrained")
     figure.patch.set_alpha(0)
     return figure, figure.add_subplot(facecolor="none")
-
-
-def _with_seeds(name, seeds):
-    return f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
 def _draw_over_snr(axes, systems, kind=None):
@@ -73,7 +62,8 @@ def _draw_over_snr(axes, systems, kind=None):
         low, high = np.array(bounds).T
         colour = palette[system.name]
         style = {"color": colour, "markersize": 4}
-        label = _with_seeds(system.name, system.seeds)
+        n = len(system.seeds)
+        label = f"{system.name}, {n} seed{'s' * (n > 1)}"
         drawn = axes.plot(ticks[:-1], ua[:-1], "o-", label=label, **style)
         drawn += axes.plot(ticks[-2:], ua[-2:], "o:", **style)
         band = {"color": colour, "alpha": 0.1, "linewidth": 0}

@@ -70,29 +70,6 @@ def emotion_metrics(true, predicted, labels):
     }
 
 
-def consistency(predicted, clean):
-    """Share of predictions that noise leaves as they were.
-
-    Arguments
-    ---------
-    predicted : sequence of str
-        Predictions under a condition.
-    clean : sequence of str
-        Predictions for the same utterances without noise.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-
-    Example
-    -------
-    >>> consistency(["a", "b"], ["a", "a"])
-    0.5
-    """
-    return float(np.mean(np.asarray(predicted) == np.asarray(clean)))
-
-
 def metric(results, condition, name="UA"):
     """One number of a run.
 
@@ -238,7 +215,7 @@ def run_table(results, name="UA"):
     return markdown(header, rows)
 
 
-def macs_per_second(model, seconds=10, sample_rate=16000):
+def macs_per_second(model, seconds=10):
     """Multiply-accumulates per second of audio.
 
     Arguments
@@ -247,8 +224,6 @@ def macs_per_second(model, seconds=10, sample_rate=16000):
         Takes waveforms [batch, time].
     seconds : int
         Length of the trial signal; attention grows with it.
-    sample_rate : int
-        In Hz.
 
     Returns
     -------
@@ -256,28 +231,12 @@ def macs_per_second(model, seconds=10, sample_rate=16000):
         Of convolutions, matrix products and attention, by PyTorch's counter.
     """
     device = next(model.parameters()).device
-    signal = torch.zeros(1, seconds * sample_rate, device=device)
-    return count_macs(lambda: model(signal)) / seconds
-
-
-def count_macs(call):
-    """Multiply-accumulates of a call.
-
-    Arguments
-    ---------
-    call : callable
-        Computes with PyTorch.
-
-    Returns
-    -------
-    float
-        Of convolutions, matrix products and attention, by PyTorch's counter.
-    """
+    signal = torch.zeros(1, seconds * 16000, device=device)
     counter = FlopCounterMode(display=False)
     # The counter overlooks fused attention on a CPU.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        call()
-    return counter.get_total_flops() / 2
+        model(signal)
+    return counter.get_total_flops() / 2 / seconds
 
 
 def peak_memory_mb(device="cpu"):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
+from mlkd_lobes.evaluation.metrics import emotion_metrics
 from mlkd_lobes.files import atomic_path, file_sha256, read_json, write_json
 from mlkd_lobes.noise.add_noise import CLEAN, Condition, noise_fingerprint
 
@@ -121,6 +121,30 @@ def describe_test(grid, manifest, noise_types, precision):
     }
 
 
+def split_hashes(splits, noisy):
+    """Hashes of the speech of training and validation, and of its noise.
+
+    Arguments
+    ---------
+    splits : dict
+        Split to manifest and AddNoise.
+    noisy : bool
+        Whether noise is used.
+
+    Returns
+    -------
+    dict
+        Name to hash.
+    """
+    found = {}
+    for split in ("train", "valid"):
+        manifest, noise = splits[split]
+        found[f"{split}_manifest"] = file_sha256(manifest)
+        if noisy:
+            found[f"{split}_noise"] = noise_fingerprint(noise.types)
+    return found
+
+
 def summarize(predictions, labels):
     """Metrics of every condition from the predictions.
 
@@ -152,7 +176,7 @@ def summarize(predictions, labels):
         entry["consistency"] = None
         if condition != CLEAN and clean is not None:
             same = clean.loc[rows.index, "predicted"]
-            entry["consistency"] = consistency(rows["predicted"], same)
+            entry["consistency"] = float((rows["predicted"] == same).mean())
         summary.append(entry)
     return summary
 

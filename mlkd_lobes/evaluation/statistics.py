@@ -21,7 +21,7 @@ from scipy import stats
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise.add_noise import CLEAN
 
-DRAWS = 10_000
+DRAWS, SEED = 10_000, 0
 # All sign patterns of up to 14 speakers, this many random ones of more.
 PATTERNS = 2**14
 
@@ -113,20 +113,20 @@ def ua(correct, total):
     return np.nanmean(recall, axis=(-2, -1))
 
 
-def interval(counts: SpeakerCounts, seed: int = 0) -> tuple[float, float]:
+def interval(counts: SpeakerCounts) -> tuple[float, float]:
     """Bounds of the 95 % interval of the mean UA, speakers resampled."""
-    return _bounds(_resampled_ua(counts, seed), counts.speakers)
+    return _bounds(_resampled_ua(counts), counts.speakers)
 
 
-def compare(one: SpeakerCounts, other: SpeakerCounts, seed=0) -> Difference:
+def compare(one: SpeakerCounts, other: SpeakerCounts) -> Difference:
     """Compares two systems on the same utterances and seeds."""
     per_seed, speakers = mean_ua(one) - mean_ua(other), one.speakers
     # The same seed draws the same speakers for both.
-    draws = [_resampled_ua(counts, seed) for counts in (one, other)]
+    draws = [_resampled_ua(counts) for counts in (one, other)]
     low, high = _bounds(draws[0] - draws[1], speakers)
     p = math.nan
     if "" not in speakers:
-        p = sign_flip_p(_contributions(one, other), seed)
+        p = sign_flip_p(_contributions(one, other))
     mean = float(per_seed.mean())
     n_known = len(speakers) - ("" in speakers)
     return Difference(mean, low, high, p, per_seed.tolist(), n_known)
@@ -149,18 +149,16 @@ def seeds_interval(per_seed) -> tuple[float, float]:
     >>> round(low, 2), round(high, 2)
     (-0.48, 4.48)
     """
-    n = len(per_seed)
     if len(set(per_seed)) < 2:
         return math.nan, math.nan
-    mean, error = np.mean(per_seed), stats.sem(per_seed)
-    low, high = stats.t.interval(0.95, n - 1, mean, error)
+    low, high = stats.ttest_1samp(per_seed, 0).confidence_interval()
     return float(low), float(high)
 
 
-def _resampled_ua(counts, seed):
+def _resampled_ua(counts):
     """Mean UA of every draw of speakers, seeds averaged."""
     n = len(counts.speakers)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     weights = generator.multinomial(n, np.full(n, 1 / n), size=DRAWS)
     resampled = [
         np.tensordot(weights, part, axes=1)
@@ -188,7 +186,7 @@ def _contributions(one, other):
     return np.nansum(parts, axis=(-2, -1)) / np.count_nonzero(total)
 
 
-def sign_flip_p(contributions: np.ndarray, seed: int = 0) -> float:
+def sign_flip_p(contributions: np.ndarray) -> float:
     """Two-sided p of a sum if every part had a random sign.
 
     >>> sign_flip_p(np.array([0.1, 0.2, 0.1]))
@@ -203,6 +201,6 @@ def sign_flip_p(contributions: np.ndarray, seed: int = 0) -> float:
         permutation_type="samples",
         n_resamples=PATTERNS,
         vectorized=True,
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(SEED),
     )
     return float(test.pvalue)

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import atomic_path
-from mlkd_lobes.models.encoder import SAMPLE_RATE, is_needed, opening
+from mlkd_lobes.models.encoder import SAMPLE_RATE, opening, refuse_missing
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.utils.data_utils import batch_pad_right
 
@@ -196,12 +196,7 @@ def open_native(source):
             trust_remote_code=False,
             dtype=torch.float32,
         )
-    missing = sorted(filter(is_needed, loading["missing_keys"]))
-    if missing:
-        raise InputError(
-            f"{source}: is not a trained classifier; it has no weights for "
-            f"{', '.join(missing[:4])}"
-        )
+    refuse_missing(source, loading, "is not a trained classifier")
     return native
 
 

@@ -55,30 +55,6 @@ def needs_teacher(weights):
     return any(weights.get(name) for name in DISTILLATION)
 
 
-def default_levels(n_layers):
-    """The levels that supervise a student when none are chosen.
-
-    Arguments
-    ---------
-    n_layers : int
-        Transformer layers of the teacher.
-
-    Returns
-    -------
-    list of int
-        A third, two thirds and all of the layers.
-
-    Example
-    -------
-    >>> default_levels(12)
-    [4, 8, 12]
-    >>> default_levels(2)
-    [1, 2]
-    """
-    thirds = (round(n_layers / 3), round(2 * n_layers / 3), n_layers)
-    return sorted({max(1, level) for level in thirds})
-
-
 def resolve_levels(levels, n_layers):
     """Turns requested levels into layer numbers.
 
@@ -86,7 +62,8 @@ def resolve_levels(levels, n_layers):
     ---------
     levels : list of int, or None
         Level l is the output of transformer layer l, 0 what enters layer 1;
-        negative ones count from the end (-1 is the last); None: the defaults.
+        negative ones count from the end (-1 is the last); None: a third, two
+        thirds and all of the layers.
     n_layers : int
         Transformer layers of the teacher.
 
@@ -104,9 +81,12 @@ def resolve_levels(levels, n_layers):
     -------
     >>> resolve_levels([-1], 12)
     [12]
+    >>> resolve_levels(None, 12)
+    [4, 8, 12]
     """
     if levels is None:
-        return default_levels(n_layers)
+        thirds = (round(n_layers / 3), round(2 * n_layers / 3), n_layers)
+        return sorted({max(1, level) for level in thirds})
     known = f"this encoder has levels 0 to {n_layers} (-1 is the last)"
     if not isinstance(levels, (list, tuple)) or not levels:
         raise InputError(f"kd_levels: {levels!r} is not a list; {known}")

@@ -108,20 +108,35 @@ def opening(source):
         raise InputError(f"{source}: cannot be opened ({text})")
 
 
-def is_needed(name):
-    """Whether a model cannot be opened without these weights.
+def refuse_missing(source, report, problem):
+    """Raises if weights are missing that a model cannot do without.
+
+    SpecAugment's embedding and adapters are not needed.
 
     Arguments
     ---------
-    name : str
-        Of a parameter.
+    source : str
+        Hub name or folder.
+    report : dict
+        Of `from_pretrained`, with `output_loading_info`.
+    problem : str
+        What missing weights mean.
 
-    Returns
-    -------
-    bool
-        False for SpecAugment's embedding and adapters, which are not used.
+    Raises
+    ------
+    InputError
+        Naming some of them.
     """
-    return "masked_spec_embed" not in name and "adapter." not in name
+    missing = [
+        name
+        for name in report["missing_keys"]
+        if "masked_spec_embed" not in name and "adapter." not in name
+    ]
+    if missing:
+        raise InputError(
+            f"{source}: {problem}; it has no weights for "
+            f"{', '.join(sorted(missing)[:4])}"
+        )
 
 
 def check_source(source, save_path, channels=1.0):
@@ -153,12 +168,7 @@ def check_source(source, save_path, channels=1.0):
         _, report = AutoModel.from_pretrained(
             source, cache_dir=save_path, output_loading_info=True
         )
-    missing = [name for name in report["missing_keys"] if is_needed(name)]
-    if missing:
-        raise InputError(
-            f"{source}: its weights are another model's; {len(missing)} are "
-            f"missing, among them {min(missing)}"
-        )
+    refuse_missing(source, report, "its weights are another model's")
     return config.num_hidden_layers
 
 
@@ -294,25 +304,6 @@ class SSLEncoder(Wav2Vec2):
             config.num_hidden_layers = self.keep_layers
         return config
 
-    def frame_counts(self, n_samples):
-        """True frames of utterances, floor((L - k) / s) + 1 layer by layer.
-
-        Arguments
-        ---------
-        n_samples : torch.Tensor
-            True samples [batch], at least `receptive_field`.
-
-        Returns
-        -------
-        torch.Tensor
-            True frames [batch].
-        """
-        for kernel, stride in zip(
-            self.config.conv_kernel, self.config.conv_stride
-        ):
-            n_samples = _n_windows(n_samples, kernel, stride)
-        return n_samples
-
     def forward(self, wav, wav_lens=None, levels=()):
         """Encodes a batch of waveforms.
 
@@ -341,7 +332,7 @@ class SSLEncoder(Wav2Vec2):
         missing = self.receptive_field - wav.shape[1]
         wav = F.pad(wav, (0, max(0, missing)))
         n_samples = n_samples.clamp(min=self.receptive_field)
-        n_frames = self.frame_counts(n_samples)
+        n_frames = self.model._get_feat_extract_output_lengths(n_samples)
         hidden = self._project(self.convolve(wav, n_samples))
         mask = length_to_mask(n_frames, hidden.shape[1]).bool()
         return self._transform(hidden, mask, n_frames, tuple(levels))

@@ -274,23 +274,13 @@ class History:
     Example
     -------
     >>> history = History()
-    >>> history.append({"epoch": 1, "UA": 0.5, "seconds": 2.0})
+    >>> history.epochs.append({"epoch": 1, "UA": 0.5, "seconds": 2.0})
     >>> history.epochs[-1]["UA"]
     0.5
     """
 
     def __init__(self):
         self.epochs = []
-
-    def append(self, entry):
-        """Adds an epoch.
-
-        Arguments
-        ---------
-        entry : dict
-            Plain numbers.
-        """
-        self.epochs.append(entry)
 
     @mark_as_saver
     def _save(self, path):

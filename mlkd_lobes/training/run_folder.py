@@ -18,10 +18,9 @@ from filelock import FileLock, Timeout
 
 from mlkd_lobes import files
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.results import code_version
+from mlkd_lobes.evaluation.results import code_version, split_hashes
 from mlkd_lobes.models.classifier import state_sha256
 from mlkd_lobes.models.distillation import needs_teacher
-from mlkd_lobes.noise.add_noise import noise_fingerprint
 from mlkd_lobes.training.settings import comparable_keys, row_of
 from speechbrain.utils.distributed import (
     ddp_broadcast,
@@ -244,12 +243,8 @@ def check_prepared(folder, splits):
     InputError
         Naming the folder.
     """
-    found, wanted = read_record(folder), {}
-    for split in ("train", "valid"):
-        manifest, noise = splits[split]
-        wanted[f"{split}_manifest"] = files.file_sha256(manifest)
-        if (key := f"{split}_noise") in found:
-            wanted[key] = noise_fingerprint(noise.types)
+    found = read_record(folder)
+    wanted = split_hashes(splits, "train_noise" in found)
     advice = "Another command prepared the fold differently; repeat this one."
     _compare(folder, found, wanted, wanted, advice)
 
@@ -379,9 +374,8 @@ def same_for_all_runs(record):
     dict
         Key to value or definition, without fold and seed.
     """
-    record = dict(record)
-    objects = record.pop("objects")
     shared = {k: v for k, v in record.items() if row_of(k).scope != "run"}
+    objects = shared.pop("objects")
     return {**shared, **objects}
 
 

@@ -9,16 +9,15 @@ keeps. A new key is a line in the YAML file and a row here.
 import datetime
 import json
 import math
-import numbers
 import re
 from collections import namedtuple
 
 from mlkd_lobes.data.unlabelled import fingerprint
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import file_sha256
+from mlkd_lobes.evaluation.results import split_hashes
 from mlkd_lobes.models.distillation import needs_teacher
 from mlkd_lobes.models.encoder import source_fingerprint
-from mlkd_lobes.noise.add_noise import CLEAN, is_additive, noise_fingerprint
+from mlkd_lobes.noise.add_noise import CLEAN, is_additive
 from mlkd_lobes.noise.distortions import DISTORTIONS
 from mlkd_lobes.training.checkpoints import n_processes
 
@@ -47,9 +46,8 @@ def _is_integer(value):
 
 
 def _is_number(value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return False
-    return math.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
 
 
 def _is_text(value):
@@ -402,11 +400,7 @@ def with_contents(record, splits, source, unlabelled, teacher_sha256):
         The record; hashes that differ from run to run under "content".
     """
     content = {"teacher_sha256": teacher_sha256, "processes": n_processes()}
-    for split in ("train", "valid"):
-        manifest, noise = splits[split]
-        content[f"{split}_manifest"] = file_sha256(manifest)
-        if record["speech"] == "noisy":
-            content[f"{split}_noise"] = noise_fingerprint(noise.types)
+    content.update(split_hashes(splits, record["speech"] == "noisy"))
     if unlabelled:
         content["unlabelled_speech"] = fingerprint(unlabelled)
     if record["network"] == "teacher":

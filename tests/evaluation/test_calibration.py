@@ -17,12 +17,7 @@ from mlkd_lobes.evaluation.calibration import (
     fit_temperature,
     soften,
 )
-from mlkd_lobes.evaluation.comparison import (
-    accuracy_over_coverage,
-    calibration_error,
-    find_runs,
-    pool,
-)
+from mlkd_lobes.evaluation.comparison import calibration_error, find_runs, pool
 from mlkd_lobes.evaluation.page import page_html
 from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.noise.add_noise import CLEAN
@@ -60,13 +55,6 @@ def test_certain_predictions_do_not_break_it():
     p, truth = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
     assert math.isfinite(fit_temperature(p, truth))
     assert np.isfinite(soften(p, 5.0)).all()
-
-
-def test_the_most_confident_come_first():
-    p = np.array([[0.6, 0.4], [0.1, 0.9], [0.8, 0.2]])
-    order, accuracy = accuracy_over_coverage(p, np.array([1, 1, 0]))
-    assert order.tolist() == [1, 2, 0]
-    assert accuracy.tolist() == pytest.approx([1, 1, 2 / 3])
 
 
 def overconfident(table):

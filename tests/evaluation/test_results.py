@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation import metrics, results
 from mlkd_lobes.evaluation.comparison import find_runs
-from mlkd_lobes.evaluation.metrics import consistency, emotion_metrics
+from mlkd_lobes.evaluation.metrics import emotion_metrics
 from mlkd_lobes.noise.add_noise import CLEAN, Condition, conditions
 
 LABELS = ["neu", "hap", "sad", "ang"]
@@ -49,10 +49,6 @@ def test_metrics_are_those_of_their_definitions(pairs):
     for true_label, printed in set(pairs):
         cell = matrix[LABELS.index(true_label), LABELS.index(printed)]
         assert cell == pairs.count((true_label, printed))
-
-
-def test_consistency():
-    assert consistency(["a", "b", "c", "c"], ["a", "b", "b", "c"]) == 0.75
 
 
 def records():

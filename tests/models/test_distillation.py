@@ -18,7 +18,6 @@ from mlkd_lobes.models.distillation import (
     Student,
     Targets,
     WeightedLosses,
-    default_levels,
     resolve_levels,
 )
 
@@ -186,9 +185,9 @@ def test_projection_has_a_head_per_level():
 
 
 def test_default_levels():
-    assert default_levels(12) == [4, 8, 12]
-    assert default_levels(24) == [8, 16, 24]
-    assert default_levels(1) == [1]
+    assert resolve_levels(None, 12) == [4, 8, 12]
+    assert resolve_levels(None, 24) == [8, 16, 24]
+    assert resolve_levels(None, 1) == [1]
     assert resolve_levels(None, 6) == [2, 4, 6]
     assert resolve_levels([-1, 0], 12) == [12, 0]
 

@@ -22,7 +22,7 @@ def save_epochs(folder, values):
     )
     for value in values:
         torch.nn.init.constant_(model.weight, value)
-        history.append({"UA": value})
+        history.epochs.append({"UA": value})
         checkpointer.save_and_keep_only(
             meta={"UA": value},
             num_to_keep=2,

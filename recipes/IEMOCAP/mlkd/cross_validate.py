@@ -224,10 +224,10 @@ def run_all(plan, jobs):
 
     On several GPUs each job gets the next one. Returns the runs that failed.
     """
-    slots, devices = queue.Queue(), _devices()
+    slots, devices = queue.Queue(), _devices() if jobs > 1 else []
+    own = [{"CUDA_VISIBLE_DEVICES": device} for device in devices] or [{}]
     for job in range(jobs):
-        several = jobs > 1 and len(devices) > 1
-        slots.put(devices[job % len(devices)] if several else None)
+        slots.put(own[job % len(own)])
     first, futures, stop = teacher_runs(plan), {}, threading.Event()
     teachers = {*first.values()}
     with ThreadPoolExecutor(jobs) as executor:
@@ -287,14 +287,11 @@ def _run_after(before, run, slots, stop):
     """Runs on a free device once another run has ended; whether it succeeded."""
     if before is not None:
         before.result()
-    device = slots.get()
-    environment = dict(os.environ)
-    if device is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = device
+    own = slots.get()
     try:
-        return not stop.is_set() and _finish(run, environment)
+        return not stop.is_set() and _finish(run, {**os.environ, **own})
     finally:
-        slots.put(device)
+        slots.put(own)
 
 
 def _finish(run, environment):
@@ -347,10 +344,8 @@ def _title(run):
 
 def test_text(done):
     """Tables of the test, folds pooled."""
-    runs = find_runs([run.folder for run in done])
-    pooled = pool(runs)
-    wanted = done[0].settings.values["comparisons"]
-    return report_text(pooled, wanted)
+    pooled = pool(find_runs([run.folder for run in done]))
+    return report_text(pooled, done[0].settings.values["comparisons"])
 
 
 def validation_text(done):

@@ -178,7 +178,7 @@ class EmotionBrain(sb.Brain):
         seconds = time.perf_counter() - self.epoch_started
         entry = {"epoch": epoch, "seconds": seconds, **self.train_stats}
         entry.update({f"valid_{k}": value for k, value in valid.items()})
-        self.history.append(entry)
+        self.history.epochs.append(entry)
         if valid:
             meta["UA"] = valid["UA"]
         self.checkpointer.save_and_keep_only(
