@@ -196,41 +196,30 @@ def write_csv(path, header, rows):
     """
     with atomic_path(path) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
-            write_row = csv_writer(file)
             for row in [header, *rows]:
-                write_row(row)
+                write_row(file, row)
 
 
-def csv_writer(file):
-    """A function that writes a row of values as CSV.
+def write_row(file, row):
+    """Writes a row of values as CSV.
 
     Arguments
     ---------
     file : io.TextIOBase
         Open for writing.
-
-    Returns
-    -------
-    callable
-        Takes a sequence of values.
+    row : sequence
+        The values.
 
     Example
     -------
     >>> import sys
-    >>> csv_writer(sys.stdout)(["a", 1])
+    >>> write_row(sys.stdout, ["a", 1])
     a,1
     """
-    plain, quoted = (
-        csv.writer(file, lineterminator="\n", quoting=quoting)
-        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-    )
-
-    def write_row(row):
-        """Writes a row; a carriage return needs quotes, too."""
-        has_return = any("\r" in str(value) for value in row)
-        (quoted if has_return else plain).writerow(row)
-
-    return write_row
+    # A carriage return needs quotes, too.
+    has_return = any("\r" in str(value) for value in row)
+    quoting = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+    csv.writer(file, lineterminator="\n", quoting=quoting).writerow(row)
 
 
 def spelled(folder, name):

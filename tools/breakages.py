@@ -190,8 +190,8 @@ BREAKAGES = [
     Breakage(
         "loso5 validates on the next session",
         "iemocap_prepare.py",
-        "test, valid = SESSIONS[fold - 1], SESSIONS[fold % len(SESSIONS)]",
-        "test, valid = SESSIONS[fold - 1], SESSIONS[fold - 2]",
+        "Protocol(by_speakers(PAIRS), (), 5)",
+        "Protocol(by_speakers(PAIRS[::-1]), (), 5)",
         "test_iemocap_prepare.py",
     ),
     Breakage(

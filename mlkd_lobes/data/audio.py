@@ -187,7 +187,7 @@ def _sound(path, file, size):
     inside = isinstance(path, Member)
     # By its handle: by its name, `._name` beside it would be opened as well.
     source, start = file if inside else file.fileno(), file.read(3)
-    if mp3.is_mp3(start):
+    if re.match(rb"ID3|\xff[\xe0-\xff]", start):
         time = os.path.getmtime(path.shard if inside else path)
         counted = mp3.with_frame_count(path, (size, time))
         source = io.BytesIO(counted) if counted else source

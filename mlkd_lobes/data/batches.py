@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 
 from mlkd_lobes.data.audio import read_audio, to_seconds
 from mlkd_lobes.data.manifests import read_entries, wav_path
-from mlkd_lobes.errors import InputError
+from mlkd_lobes.errors import InputError, check_choice
 from mlkd_lobes.files import stable_seed
 from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -31,6 +31,8 @@ logger = get_logger(__name__)
 MAX_EVALUATED = 32
 # What is read from a manifest's entries; wav and length are required.
 MANIFEST_KEYS = ("wav", "length", "emo", "start", "stop", "speaker", "session")
+# What items are made from.
+TAKEN = ["id", "wav", "start", "stop", "emo"]
 
 
 def read_manifest(path, data_folder, labels, longest, unlabelled=False):
@@ -87,11 +89,8 @@ def _check_entry(entry, labels, longest, where):
         entry[key] = to_seconds(entry[key], f"{where}: '{key}'")
     if not entry["length"]:
         raise InputError(f"{where} has no 'length'")
-    if entry["emo"] not in [None, *labels]:
-        raise InputError(
-            f"{where} is labelled '{entry['emo']}'; the known labels are: "
-            f"{', '.join(labels)}"
-        )
+    if entry["emo"] is not None:
+        check_choice(where, entry["emo"], labels, "label")
     if entry["length"] > longest:
         raise InputError(
             f"{where} lasts {entry['length']} s, more than the {longest} s "
@@ -133,12 +132,10 @@ def add_training_pipeline(dataset, labels, speed, noise=None):
     noise : mlkd_lobes.noise.add_noise.KeyedAddNoise, optional
         Makes `sig` noisy; without it `sig` is clean.
     """
-    dataset.add_dynamic_item(
-        functools.partial(_training_item, labels, speed, noise),
-        takes=["id", "wav", "start", "stop", "emo"],
-        provides=["key", "clean", "sig", "snr", "label"],
-    )
-    dataset.set_output_keys(["key", "clean", "sig", "snr", "label"])
+    item = functools.partial(_training_item, labels, speed, noise)
+    keys = ["key", "clean", "sig", "snr", "label"]
+    dataset.add_dynamic_item(item, TAKEN, keys)
+    dataset.set_output_keys(keys)
 
 
 # Functions of the module, so that they can be sent to spawned workers.
@@ -170,13 +167,10 @@ def add_evaluation_pipeline(dataset, labels, conditions, mix):
     mix : callable
         Makes them of a waveform, an ID and the conditions.
     """
-    dataset.add_dynamic_item(
-        functools.partial(_evaluation_item, labels, conditions, mix),
-        takes=["id", "wav", "start", "stop", "emo"],
-        provides=["wavs", "conditions", "label"],
-    )
-    keys = ["id", "speaker", "length", "wavs", "conditions", "label"]
-    dataset.set_output_keys(keys)
+    item = functools.partial(_evaluation_item, labels, conditions, mix)
+    keys = ["wavs", "conditions", "label"]
+    dataset.add_dynamic_item(item, TAKEN, keys)
+    dataset.set_output_keys(["id", "speaker", "length", *keys])
 
 
 def _evaluation_item(labels, conditions, mix, utterance, wav, start, stop, emo):
@@ -345,10 +339,8 @@ class TrainingBatchSampler(Sampler):
         entries = [dataset.data[name] for name in dataset.data_ids]
         self.lengths = [float(entry["length"]) for entry in entries]
         self.max_batch_length, self.seed, self.epoch = max_batch_length, seed, 0
-        further = [not e["emo"] or bool(e.get("again")) for e in entries]
-        self.labelled = [
-            i for i, is_further in enumerate(further) if not is_further
-        ]
+        further = np.array([not e["emo"] or "again" in e for e in entries])
+        self.labelled = np.flatnonzero(~further).tolist()
         own = [self.lengths[i] for i in self.labelled]
         # Boundaries from the data, so that batches are as full as possible.
         shares = np.arange(1, num_buckets + 1) / num_buckets
@@ -365,12 +357,10 @@ class TrainingBatchSampler(Sampler):
         self.ratio, self.further = ratio, [[] for _ in self.bounds]
         for i in np.flatnonzero(further).tolist():
             self.further[self._bucket(i)].append(i)
-        ends = [
-            crops.count_up_to(bound) if crops else 0 for bound in self.bounds
-        ]
+        n = len(entries)
+        ends = [n + crops.count_up_to(b) if crops else n for b in self.bounds]
         # The indices of the crops of each bucket.
-        ends = [len(entries) + end for end in ends]
-        self.crops = list(map(range, [len(entries), *ends], ends))
+        self.crops = list(map(range, [n, *ends], ends))
 
     def _bucket(self, i):
         """Of an utterance; the last bucket takes longer ones as well."""

@@ -31,17 +31,12 @@ def protocols_of(corpus):
     """
     if corpus == "csv":
         return {"groups": GROUPS, "split": SPLIT}
-    entry = CORPORA[corpus]
-    own = SPLIT._replace(
-        declared=entry.get("declares", ()), note=entry.get("note", "")
-    )
-    published = {
-        name: own
-        if folds == "own"
-        else Protocol(by_speakers(folds), (), len(folds))
-        for name, folds in entry.get("protocols", {}).items()
-    }
-    return {"groups": GROUPS, **published}
+    entry, protocols = CORPORA[corpus], {"groups": GROUPS}
+    for name, folds in entry.get("protocols", {}).items():
+        protocols[name] = Protocol(by_speakers(folds), (), len(folds))
+    if "own_split" in entry:
+        protocols["split"] = SPLIT._replace(**entry["own_split"])
+    return protocols
 
 
 def usual_classes(corpus):
@@ -97,16 +92,13 @@ def find_root(folder, name, expected, enough=all):
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    if enough((folder / part).is_dir() for part in expected):
+    places = [folder, *sorted([*folder.glob("*/"), *folder.glob("*/*/")])]
+    found = [p for p in places if enough((p / e).is_dir() for e in expected)]
+    if folder in found:
         return folder
     missing = [part for part in expected if not (folder / part).is_dir()]
-    inner = [
-        str(below)
-        for below in sorted([*folder.glob("*/"), *folder.glob("*/*/")])
-        if enough((below / part).is_dir() for part in expected)
-    ]
     raise InputError(
         f"{folder}: is not {name}, which has the folders {', '.join(expected)}; "
         f"missing here: {', '.join(missing)}; such folders are in: "
-        f"{', '.join(inner[:1]) or 'none below it'}"
+        f"{', '.join(map(str, found[:1])) or 'none below it'}"
     )

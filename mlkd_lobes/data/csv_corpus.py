@@ -10,8 +10,7 @@ from mlkd_lobes.errors import InputError, check_choice, check_columns
 from mlkd_lobes.files import composed, read_csv, spelled
 
 REQUIRED = ("path", "speaker", "emotion")
-OPTIONAL = ("session", "gender", "start", "end", "text", "split")
-COLUMNS = REQUIRED + OPTIONAL
+COLUMNS = REQUIRED + ("session", "gender", "start", "end", "text", "split")
 
 
 def read_manifest_csv(manifest, columns):

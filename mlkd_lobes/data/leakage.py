@@ -94,11 +94,8 @@ def refuse_overlaps(splits, keys, declared=()):
     InputError
         Naming the shared values and the splits.
     """
-    found = [
-        overlap
-        for overlap in find_overlaps(splits, keys)
-        if not is_declared(overlap, declared or ())
-    ]
+    found = find_overlaps(splits, keys)
+    found = [o for o in found if not is_declared(o, declared or ())]
     if found and declared is None:
         logger.warning("Leakage: " + describe_overlaps(found))
     elif found:

@@ -16,7 +16,7 @@ from collections import Counter
 from mlkd_lobes import files
 from mlkd_lobes.data import activity, audio
 from mlkd_lobes.data.leakage import SPEECH_KEYS, check_copies, refuse_overlaps
-from mlkd_lobes.errors import InputError, listing
+from mlkd_lobes.errors import InputError, check_choice, listing
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -99,13 +99,12 @@ def measure(entries, data_folder, cut_silence=False):
     problems, hashes = [], {}
     for name, entry in entries.items():
         path = wav_path(entry["wav"], data_folder, name)
+        times = entry["start"], entry["stop"]
         try:
             if cut_silence:
-                bounds = activity.speech_bounds(
-                    path, entry["start"], entry["stop"]
-                )
-                entry["start"], entry["stop"] = bounds
-            wav = audio.read_audio(path, entry["start"], entry["stop"])
+                times = activity.speech_bounds(path, *times)
+                entry["start"], entry["stop"] = times
+            wav = audio.read_audio(path, *times)
             if path not in hashes:
                 hashes[path] = files.file_sha256(path)[:16]
         except InputError as error:
@@ -196,12 +195,8 @@ def emotion_map(corpus, usual, label_map, labels):
     InputError
         If the corpus has no such emotion, or a class is unknown.
     """
-    for emotion in label_map:
-        if usual and emotion not in usual:
-            raise InputError(
-                f"label_map: {corpus} has no emotion '{emotion}'; it has: "
-                f"{', '.join(usual)}"
-            )
+    for emotion in label_map if usual else ():
+        check_choice(f"label_map of {corpus}", emotion, usual, "emotion")
     mapping = {**usual, **label_map}
     for emotion, label in mapping.items():
         if label not in (*labels, UNLABELLED, None):
@@ -231,9 +226,8 @@ def report_differences(corpus, differences, partial_corpus):
     """
     if not differences:
         return
-    report = f"{corpus} differs from the published corpus.\n" + "\n".join(
-        differences
-    )
+    title = f"{corpus} differs from the published corpus."
+    report = "\n".join([title, *differences])
     if not partial_corpus:
         raise InputError(
             report
@@ -263,19 +257,15 @@ def check_fold(fold, n_folds):
         raise InputError(f"fold: {fold} is not between 1 and {n_folds}")
 
 
-def split_entries(entries, group, test, valid=None):
-    """Splits by group; unlabelled utterances are kept for training only.
+def split_entries(entries, split_of):
+    """Splits entries; unlabelled utterances are kept for training only.
 
     Arguments
     ---------
     entries : dict of str to dict
         Entries by ID.
-    group : callable
-        Takes an entry, gives its group.
-    test : object
-        The group that is tested.
-    valid : object
-        The group that validates; None: none yet.
+    split_of : callable
+        Takes an entry, gives its split; None: training.
 
     Returns
     -------
@@ -285,14 +275,15 @@ def split_entries(entries, group, test, valid=None):
     Example
     -------
     >>> entries = {n: {"speaker": n, "emo": "neu"} for n in "abcd"}
-    >>> splits = split_entries(entries, lambda e: e["speaker"], "b", "c")
+    >>> part = {"b": "test", "c": "valid"}
+    >>> splits = split_entries(entries, lambda e: part.get(e["speaker"]))
     >>> {name: list(split) for name, split in splits.items()}
     {'train': ['a', 'd'], 'valid': ['c'], 'test': ['b']}
     """
     splits = {name: {} for name in SPLITS}
     for name in sorted(entries):
         entry = entries[name]
-        split = {test: "test", valid: "valid"}.get(group(entry), "train")
+        split = split_of(entry) or "train"
         if entry["emo"] or split == "train":
             splits[split][name] = entry
     return splits

@@ -19,22 +19,6 @@ RATES = (44100, 48000, 32000)
 RATE_DIVISORS = {0: 4, 2: 2, 3: 1}
 
 
-def is_mp3(start):
-    """Whether a file begins as an MP3 does.
-
-    Arguments
-    ---------
-    start : bytes
-        Its first bytes, at least three.
-
-    Returns
-    -------
-    bool
-        True also for MPEG audio of other layers.
-    """
-    return start[:3] == b"ID3" or start[:1] == b"\xff" and start[1:2] >= b"\xe0"
-
-
 @functools.lru_cache(maxsize=1)
 def with_frame_count(path, state):
     """An MP3 with its number of frames in front, and without tags.

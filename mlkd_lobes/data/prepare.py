@@ -104,9 +104,7 @@ def prepare_corpus(
 def _label(rows, label_map):
     """Entries by ID, with emotions mapped and those mapped to null left out."""
     # YAML reads an emotion called 1 as a number.
-    label_map = {
-        composed(str(emotion)): label for emotion, label in label_map.items()
-    }
+    label_map = {composed(str(e)): label for e, label in label_map.items()}
     unknown = Counter(
         r["emotion"] for r in rows if r["emotion"] not in label_map
     )

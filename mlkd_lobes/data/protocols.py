@@ -6,15 +6,12 @@ others are published splits by speaker.
 
 from collections import Counter, namedtuple
 
-from mlkd_lobes.data import manifests
-from mlkd_lobes.data.manifests import SPLITS
+from mlkd_lobes.data.manifests import SPLITS, split_entries
 from mlkd_lobes.errors import InputError, listing
 
 
 class Protocol(
-    namedtuple(
-        "Protocol", ["split", "declared", "n_folds", "note"], defaults=[""]
-    )
+    namedtuple("Protocol", "split declared n_folds note", defaults=[""])
 ):
     """How a corpus is split, and which overlaps that declares.
 
@@ -45,9 +42,8 @@ def by_groups(entries, fold, n_folds):
     has_sessions = any(entry["session"] for entry in entries.values())
     unit = "session" if has_sessions else "speaker"
     folds = assign_folds(entries, unit, n_folds)
-    return manifests.split_entries(
-        entries, lambda e: folds[e[unit]], fold, fold % n_folds + 1
-    )
+    part = {fold: "test", fold % n_folds + 1: "valid"}
+    return split_entries(entries, lambda e: part.get(folds[e[unit]]))
 
 
 def by_column(entries, *_):
@@ -78,9 +74,7 @@ def by_column(entries, *_):
             "rename yours) of the values train, valid and test; "
             + listing("other values", others)
         )
-    return manifests.split_entries(
-        entries, lambda e: e["split"], "test", "valid"
-    )
+    return split_entries(entries, lambda e: e["split"])
 
 
 def by_speakers(folds):
@@ -112,9 +106,7 @@ def by_speakers(folds):
         valid = rest if isinstance(chosen, str) else chosen[1]
         part = dict.fromkeys(valid.split(), "valid")
         part.update(dict.fromkeys(tested[fold - 1].split(), "test"))
-        return manifests.split_entries(
-            entries, lambda e: part.get(e["speaker"]), "test", "valid"
-        )
+        return split_entries(entries, lambda e: part.get(e["speaker"]))
 
     return split
 

@@ -83,9 +83,7 @@ def _as_list(sources):
 def _table_of(source):
     """The table of a source, the shard it is, or the folder itself."""
     table = source / "manifest.csv"
-    if source.is_file() or not table.is_file():
-        return source
-    return table
+    return table if table.is_file() else source
 
 
 def _source_files(source):
@@ -264,8 +262,7 @@ class _HeldOut:
     """Recordings and speakers of validation and test."""
 
     def __init__(self, entries):
-        speakers = (e["speaker"] for e in entries)
-        self.speakers = {files.composed(str(s)) for s in speakers if s}
+        self.speakers = {e["speaker"] for e in entries} - {None, ""}
         self.sizes = defaultdict(set)
         for path in {e["wav"] for e in entries}:
             self.sizes[os.path.getsize(path)].add(path)
@@ -273,7 +270,7 @@ class _HeldOut:
 
     def has(self, path, size, speaker):
         """Whether a recording, of whatever name, or its speaker is among them."""
-        if speaker and files.composed(str(speaker)) in self.speakers:
+        if files.composed(speaker) in self.speakers:
             return True
         if size not in self.sizes:
             return False

@@ -29,9 +29,7 @@ NONE, OWN, WHITE, BABBLE = "none", "own recording", "white", "babble"
 SPEECH = "speech"
 
 
-class Answer(
-    namedtuple("Answer", ["mixture", "windows", "probabilities", "curves"])
-):
+class Answer(namedtuple("Answer", "mixture windows probabilities curves")):
     """`mixture` [time] at 16 kHz; its `windows` as Parts; for every
     model's name `probabilities` [windows, labels], and `curves` [SNRs and clean, labels]
     of a short recording in noise, else empty."""

@@ -14,7 +14,7 @@ from collections import namedtuple
 
 from mlkd_lobes.data import audio
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import csv_writer, read_csv, spelled
+from mlkd_lobes.files import read_csv, spelled, write_row
 
 
 class Part(namedtuple("Part", ["path", "start", "stop"])):
@@ -176,9 +176,8 @@ def write_predictions(
     """Writes predictions as they come, as CSV or JSON lines."""
     names = ["path", "start", "end", "emotion"]
     names += [f"p_{label}" for label in labels] + ["speech"] * vad
-    write_row = csv_writer(file)
     if not lines:
-        write_row(names)
+        write_row(file, names)
     for prediction in predictions:
         part, probabilities, speech = prediction
         row = [str(part.path), round(part.start, 3), round(part.stop, 3)]
@@ -188,6 +187,6 @@ def write_predictions(
         if lines:
             file.write(json.dumps(dict(zip(names, row))) + "\n")
         else:
-            write_row(row)
+            write_row(file, row)
         # A stream's reader waits for it.
         file.flush()

@@ -19,9 +19,7 @@ from mlkd_lobes.noise.add_noise import UNSEEN_PREFIX, KeyedAddNoise, conditions
 from mlkd_lobes.noise.distortions import apply_grid
 
 
-class Utterance(
-    namedtuple("Utterance", ["id", "speaker", "seconds", "label", "wavs"])
-):
+class Utterance(namedtuple("Utterance", "id speaker seconds label wavs")):
     """A test utterance: the index of its label, and a list of
     waveforms [conditions, time], in the order of the conditions."""
 

@@ -11,7 +11,7 @@ system, seed or SNR. The mixtures are bit-identical to AddNoise's.
 import functools
 import math
 import os
-from collections import OrderedDict, namedtuple
+from collections import namedtuple
 
 import torch
 
@@ -31,9 +31,7 @@ from speechbrain.augment.time_domain import AddNoise
 UNSEEN_PREFIX, DISTORTED = "unseen-", "distorted-"
 
 
-class Segment(
-    namedtuple("Segment", ["path", "start", "stop", "rate", "origin"])
-):
+class Segment(namedtuple("Segment", "path start stop rate origin")):
     """A part of a recording, in frames; `origin` if generated."""
 
 
@@ -82,8 +80,6 @@ def read_noise_csv(csv_file, places=None):
         If the CSV is malformed or empty, or a file in it is silent or cannot be
         used.
     """
-    if not os.path.isfile(csv_file):
-        raise FileNotFoundError(f"{csv_file}: no such noise CSV")
     rows = read_csv(csv_file, required=["ID", "wav"])
     if not rows:
         raise InputError(f"{csv_file}: has no rows")
@@ -92,12 +88,11 @@ def read_noise_csv(csv_file, places=None):
     for row in rows:
         where = f"{csv_file}, row {row['ID']}"
         path, options = _locate(row["wav"], places, where), row.get("wav_opts")
-        recordings = types.setdefault(
-            composed(row.get("noise_type", "noise")), OrderedDict()
-        )
+        kind = composed(row.get("noise_type", "noise"))
+        recordings = types.setdefault(kind, {})
         for segment in _segments(path, options or "", where, info_of):
             recordings.setdefault(path, []).append(segment)
-    return OrderedDict(sorted(types.items()))
+    return dict(sorted(types.items()))
 
 
 def _locate(path, places, where):
@@ -152,17 +147,12 @@ def noise_fingerprint(types):
     str
         Hexadecimal.
     """
-    return text_sha256(
-        [
-            [
-                kind,
-                segments[0].origin or sampled_sha256(path),
-                [s[1:] for s in segments],
-            ]
-            for kind, recordings in types.items()
-            for path, segments in recordings.items()
-        ]
-    )
+    content = []
+    for kind, recordings in types.items():
+        for path, segments in recordings.items():
+            source = segments[0].origin or sampled_sha256(path)
+            content.append([kind, source, [s[1:] for s in segments]])
+    return text_sha256(content)
 
 
 def conditions(noise_types, snrs, distorted=()):
@@ -236,12 +226,8 @@ class KeyedAddNoise(AddNoise):
         replacements={},
     ):
         # Speech is at 16 kHz, the default; noise of any rate is resampled to it.
-        super().__init__(
-            csv_file,
-            snr_low=snr_low,
-            snr_high=snr_high,
-            replacements=replacements,
-        )
+        super().__init__(csv_file, snr_low=snr_low, snr_high=snr_high)
+        self.replacements = replacements
         if snr_low > snr_high:
             raise InputError(f"snr_low {snr_low} is above snr_high {snr_high}")
         self.clean_share = clean_share

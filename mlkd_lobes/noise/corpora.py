@@ -217,9 +217,8 @@ def read_esc(folder):
     folder = pathlib.Path(folder)
     category = {}
     for meta in walk_audio(folder, ("esc50.csv",)):
-        rows = read_csv(meta, required=["filename", "category"])
-        names = (pathlib.Path(row["filename"]).stem for row in rows)
-        category.update(zip(names, (row["category"] for row in rows)))
+        for row in read_csv(meta, required=["filename", "category"]):
+            category[pathlib.Path(row["filename"]).stem] = row["category"]
     recordings, strange = [], []
     for path in list_audio(folder):
         match = ESC_NAME.match(path.name)
@@ -228,11 +227,8 @@ def read_esc(folder):
             continue
         place = re.sub(r"^[\d\s-]*", "", path.parent.name).lower()
         kind = category.get(path.stem) or match["kind"] or place
-        source = f"esc-{match['source']}"
-        split = ESC_SPLITS[match["fold"]]
-        recordings.append(
-            Recording(path, kind.replace(" ", "_"), source, split)
-        )
+        origin = f"esc-{match['source']}", ESC_SPLITS[match["fold"]]
+        recordings.append(Recording(path, kind.replace(" ", "_"), *origin))
     if strange:
         raise InputError(
             listing("files that are not named like ESC clips", strange)

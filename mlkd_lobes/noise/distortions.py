@@ -33,9 +33,7 @@ ROOMS, SIDES, TIMES = 16, ((3, 8), (3, 6), (2.4, 3.5)), (0.3, 0.9)
 MAX_REFLECTIONS = 15
 
 
-class Distortion(
-    namedtuple("Distortion", ["apply", "unchanged"], defaults=[None])
-):
+class Distortion(namedtuple("Distortion", "apply unchanged", defaults=[None])):
     """`apply` takes a waveform [time] in float64 and a generator;
     `unchanged`: the smallest share of predictions that should not change, after
     audEERING's tests of emotion models (arXiv 2312.06270); None: no threshold."""

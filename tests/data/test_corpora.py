@@ -340,7 +340,8 @@ def test_labels_may_be_mapped_otherwise(tmp_path):
     found = [e["emo"] for e in splits["test"].values()]
     assert found.count("neu") == 4 and found.count("fea") == 4
     with pytest.raises(
-        InputError, match="ravdess has no emotion 'joy'; it has: neutral"
+        InputError,
+        match="ravdess: no emotion 'joy'; the known ones are: neutral",
     ):
         prepare(
             "ravdess",

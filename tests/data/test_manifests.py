@@ -74,7 +74,8 @@ def entries(**emotions):
 
 def test_splits_without_a_class_or_utterance_are_refused(tmp_path):
     known = entries(a="neu", b="neu", c="hap", d="hap")
-    splits = split_entries(known, lambda e: e["speaker"], "a", "b")
+    part = {"a": "test", "b": "valid"}
+    splits = split_entries(known, lambda e: part.get(e["speaker"]))
     write_manifests(tmp_path, splits, ["hap"], {})
     with pytest.raises(
         InputError, match="no training utterance is labelled neu"

@@ -157,7 +157,7 @@ def test_a_limit_of_steps_is_refused(experiment, tmp_path):
         ),
         ({"noise_folder": "null"}, "noise_folder: expected the folder"),
         ({"noise_folder": "nowhere"}, "nowhere: no such folder"),
-        ({"noise_annotation": "nowhere.csv"}, "nowhere.csv: no such noise CSV"),
+        ({"noise_annotation": "nowhere.csv"}, "nowhere.csv: no such file"),
         ({"data_folder": "nowhere"}, "nowhere/manifest.csv: no such file"),
         ({"kd_levels": "[9]"}, "no level 9.*levels 0 to 4"),
         ({"student_layers": 9}, "student_layers: 9 is not between 1 and"),

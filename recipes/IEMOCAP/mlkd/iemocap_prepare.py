@@ -13,7 +13,7 @@ from collections import Counter, namedtuple
 from mlkd_lobes.data import manifests
 from mlkd_lobes.data.corpora import find_root
 from mlkd_lobes.data.manifests import UNLABELLED
-from mlkd_lobes.data.protocols import Protocol
+from mlkd_lobes.data.protocols import Protocol, by_speakers
 from mlkd_lobes.errors import InputError, listing
 from mlkd_lobes.files import stable_seed, text_sha256
 from speechbrain.utils.logger import get_logger
@@ -21,9 +21,9 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
-SPEAKERS = tuple(
-    f"Ses0{number}{gender}" for number in range(1, 6) for gender in "FM"
-)
+# The speakers of each session.
+PAIRS = [f"Ses0{number}F Ses0{number}M" for number in range(1, 6)]
+SPEAKERS = " ".join(PAIRS).split()
 # Every emotion an EmoEvaluation file may name.
 LABEL_MAP = {
     "neu": "neu",
@@ -63,9 +63,7 @@ TEXT_LINE = re.compile(
 )
 
 
-class Turn(
-    namedtuple("Turn", ["name", "dialog", "session", "gender", "emo", "time"])
-):
+class Turn(namedtuple("Turn", "name dialog session gender emo time")):
     """A line of an EmoEvaluation file; `time`: duration in s."""
 
 
@@ -349,16 +347,9 @@ def _check_durations(turns, entries, partial_corpus):
     logger.warning(text)
 
 
-def _split_loso5(entries, fold):
-    """Tests a session, validates on the next, trains on the other three."""
-    test, valid = SESSIONS[fold - 1], SESSIONS[fold % len(SESSIONS)]
-    return manifests.split_entries(entries, lambda e: e["session"], test, valid)
-
-
 def _split_s3prl(entries, fold):
     """Tests a session; a random fifth of the other four validates (SUPERB)."""
-    test = SESSIONS[fold - 1]
-    splits = manifests.split_entries(entries, lambda e: e["session"], test)
+    splits = by_speakers([[pair, ""] for pair in PAIRS])(entries, fold)
     labelled = [name for name, e in splits["train"].items() if e["emo"]]
     drawn = sorted(labelled, key=lambda name: stable_seed("s3prl", name))
     for name in sorted(drawn[: round(S3PRL_SHARE * len(drawn))]):
@@ -366,20 +357,17 @@ def _split_s3prl(entries, fold):
     return splits
 
 
-def _split_speaker10(entries, fold):
-    """Tests a speaker, validates on the other of the session."""
-    test, valid = SPEAKERS[fold - 1], SPEAKERS[(fold - 1) ^ 1]
-    return manifests.split_entries(entries, lambda e: e["speaker"], test, valid)
-
-
+# Each speaker is tested; the other one of the session validates.
+COUPLES = [(name, SPEAKERS[i ^ 1]) for i, name in enumerate(SPEAKERS)]
 PROTOCOLS = {
-    "loso5": Protocol(_split_loso5, (), 5),
+    # Tests a session, validates on the next, trains on the other three.
+    "loso5": Protocol(by_speakers(PAIRS), (), 5),
     "s3prl": Protocol(
         _split_s3prl,
         (("speaker", "train", "valid"), ("session", "train", "valid")),
         5,
     ),
     "speaker10": Protocol(
-        _split_speaker10, (("session", "valid", "test"),), 10
+        by_speakers(COUPLES), (("session", "valid", "test"),), 10
     ),
 }

@@ -13,7 +13,6 @@ from mlkd_lobes.data.audio import walk_audio
 from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError, check_choice
 from mlkd_lobes.models import classifier, distillation, encoder
-from mlkd_lobes.models.distillation import needs_teacher
 from mlkd_lobes.training import run_folder
 
 # The system whose model all students of an output folder start from.
@@ -42,9 +41,8 @@ def noise_files(hparams):
     kinds = [kind for noise in noises for kind in noise.types.values()]
     paths = {os.path.realpath(path) for paths in kinds for path in paths}
     if hparams["babble_folder"]:
-        paths.update(
-            map(os.path.realpath, walk_audio(hparams["babble_folder"]))
-        )
+        talkers = walk_audio(hparams["babble_folder"])
+        paths.update(map(os.path.realpath, talkers))
     return [{"wav": path, "speaker": None} for path in sorted(paths)]
 
 
@@ -73,6 +71,6 @@ def check_models(systems, hparams, folder):
     else:
         return
     if student or TEACHER in systems:
-        if needs_teacher(weights):
+        if distillation.needs_teacher(weights):
             distillation.resolve_levels(hparams["kd_levels"], depth)
         encoder.check_depth(hparams["student_layers"], depth)

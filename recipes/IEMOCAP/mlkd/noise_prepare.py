@@ -142,12 +142,10 @@ def _unseen(unseen_noise):
     return recordings
 
 
-def _talkers(recordings, babble_folder, corpus_files, corpus_speakers):
+def _talkers(recordings, babble_folder, *emotional):
     """Talkers of a folder, or the noise corpus' own speech, one per file."""
     if babble_folder:
-        return generated.read_talkers(
-            babble_folder, corpus_files, corpus_speakers
-        )
+        return generated.read_talkers(babble_folder, *emotional)
     speech = [r for r in recordings if r.kind == SPEECH]
     if not speech:
         raise InputError(
@@ -220,12 +218,9 @@ def _of_types(recordings, noise_types, folder):
 
 def _check_splits(recordings):
     """Raises for recordings in two splits, and without noise for training."""
-    groups = {
-        split: [
-            {"noise recording": r.group} for r in recordings if r.split == split
-        ]
-        for split in SPLITS
-    }
+    groups = {split: [] for split in SPLITS}
+    for recording in recordings:
+        groups[recording.split].append({"noise recording": recording.group})
     refuse_overlaps(groups, ["noise recording"])
     if not groups["train"]:
         kinds = ", ".join(sorted({r.kind for r in recordings}))
