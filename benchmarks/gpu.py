@@ -25,29 +25,19 @@ import time
 
 import torch
 import transformers
+from clock import Clock
+from estimate import FOLDS, LABELS, SECONDS, UTTERANCES
 from torch.utils.data.dataloader import _BaseDataLoaderIter as BaseIterator
+from training import YAML, save_encoder, train, write_noise, write_speech
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "benchmarks")]
-
-from clock import Clock  # noqa: E402
-from estimate import FOLDS, SECONDS, UTTERANCES  # noqa: E402
-from training import (  # noqa: E402
-    LABELS,
-    YAML,
-    train,
-    write_noise,
-    write_speech,
-)
-
-import speechbrain as sb  # noqa: E402
-from mlkd_lobes.data.manifests import read_entries  # noqa: E402
-from mlkd_lobes.evaluation.results import read_cost  # noqa: E402
-from mlkd_lobes.files import write_json  # noqa: E402
-from mlkd_lobes.models.classifier import load_classifier  # noqa: E402
-from mlkd_lobes.models.encoder import SSLEncoder  # noqa: E402
-from mlkd_lobes.training.checkpoints import SafeCheckpointer  # noqa: E402
-from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
+import speechbrain as sb
+from mlkd_lobes.data.manifests import read_entries
+from mlkd_lobes.evaluation.results import read_cost
+from mlkd_lobes.files import write_json
+from mlkd_lobes.models.classifier import load_classifier
+from mlkd_lobes.models.encoder import SSLEncoder
+from mlkd_lobes.training.checkpoints import SafeCheckpointer
+from speechbrain.dataio.batch import PaddedBatch
 
 # The corpus has one of SHARE utterances of IEMOCAP; EPOCHS are measured, one more is
 # profiled.
@@ -72,9 +62,7 @@ def write_inputs(root, config):
     n = UTTERANCES // SHARE
     write_speech(root / "speech", n - 2, speaker=lambda i: i % FOLDS)
     write_noise(root / "noise", NOISE_TYPES)
-    torch.manual_seed(0)
-    transformers.AutoModel.from_config(config).save_pretrained(root / "base")
-    transformers.Wav2Vec2FeatureExtractor().save_pretrained(root / "base")
+    save_encoder(root / "base", config)
 
 
 def command_line(root, system, device):

@@ -21,11 +21,11 @@ import torch
 import transformers
 from onnxruntime import quantization
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 
-import one_answer  # noqa: E402
-from machine import write_figures  # noqa: E402
-from one_answer import open_variant, speech  # noqa: E402
+from helpers import LABELS, save_encoder
+from machine import write_figures
+from one_answer import open_variant, speech
 
 from mlkd_lobes.data.batches import torch_threads
 from mlkd_lobes.deployment.graph import write_int8, write_onnx
@@ -34,7 +34,6 @@ from mlkd_lobes.evaluation.metrics import macs_per_second
 from mlkd_lobes.models.classifier import EmotionClassifier
 from mlkd_lobes.models.encoder import SSLEncoder
 
-LABELS = ["neu", "hap", "sad", "ang"]
 # Transformer layers (None: all) and share of the front end's filters: one, or one
 # per convolution.
 EARLY_QUARTER = [0.25] * 3 + [0.5] * 4
@@ -51,10 +50,7 @@ BASELINE = "teacher, torch fp32"
 
 def write_models(folder, config):
     """Teacher and students in their formats; returns variant to path."""
-    torch.manual_seed(0)
-    source = str(folder / "source")
-    transformers.AutoModel.from_config(config).save_pretrained(source)
-    transformers.Wav2Vec2FeatureExtractor().save_pretrained(source)
+    source = save_encoder(folder / "source", config)
     paths = {}
     for name, (layers, channels) in NETWORKS.items():
         encoder = SSLEncoder(source, source, layers, channels=channels)
@@ -67,19 +63,14 @@ def write_models(folder, config):
         write_onnx(model, onnx)
         if name == "student":
             paths["student, ONNX fp32"] = onnx
-            paths["student, ONNX dynamic INT8"] = write_dynamic(onnx)
+            dynamic = folder / "dynamic.onnx"
+            quantization.quantize_dynamic(
+                str(onnx), str(dynamic), op_types_to_quantize=["MatMul", "Gemm"]
+            )
+            paths["student, ONNX dynamic INT8"] = dynamic
         write_int8(onnx, int8, speech(2, 4))
         paths[f"{name}, ONNX static INT8"] = int8
     return paths
-
-
-def write_dynamic(onnx):
-    """The dynamic INT8 of a float32 graph; its path."""
-    dynamic = onnx.with_name("dynamic.onnx")
-    quantization.quantize_dynamic(
-        str(onnx), str(dynamic), op_types_to_quantize=["MatMul", "Gemm"]
-    )
-    return dynamic
 
 
 def megabytes(path):
@@ -110,7 +101,7 @@ def matmul_gflops(threads, size=2048, rounds=8):
 
 def peak_memory(path, seconds, threads):
     """Most memory of a process that answers one waveform, in MiB."""
-    script = pathlib.Path(one_answer.__file__)
+    script = pathlib.Path(__file__).with_name("one_answer.py")
     command = [sys.executable, script, path, str(seconds), str(threads)]
     return float(subprocess.check_output(command).split()[-1])
 

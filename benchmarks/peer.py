@@ -18,20 +18,12 @@ import tempfile
 import time
 
 import torch
+import training
 import transformers
 from machine import write_figures
 from s3prl.upstream.distiller.model import DistillerConfig, DistillerModel
 from torch.nn import functional as F
-from training import (
-    FIRST,
-    FROZEN,
-    LATER,
-    TRAINED,
-    make_brain,
-    write_noise,
-    write_speech,
-    write_teacher,
-)
+from training import FIRST, FROZEN, LATER, TRAINED
 
 import speechbrain as sb
 
@@ -81,7 +73,7 @@ class Peer:
 
 def ours(name, root, changes):
     """A function that trains ours on a batch, and its loader."""
-    brain, loader = make_brain(name, root, "base", "speech", **changes)
+    brain, loader = training.make_brain(name, root, "base", "speech", **changes)
     brain.on_fit_start()
     brain.on_stage_start(sb.Stage.TRAIN, 1)
     brain.modules.train()
@@ -128,9 +120,9 @@ def main(path):
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        write_speech(root / "speech", UTTERANCES)
-        write_noise(root / "noise")
-        write_teacher(root / "base", transformers.Wav2Vec2Config())
+        training.write_speech(root / "speech", UTTERANCES)
+        training.write_noise(root / "noise")
+        training.write_teacher(root / "base", transformers.Wav2Vec2Config())
         rows = [row for cnn in (FROZEN, TRAINED) for row in compare(root, cnn)]
     write_figures(path, {"steps": STEPS, "variants": rows})
     for row in rows:

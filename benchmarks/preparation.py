@@ -14,31 +14,22 @@ import pathlib
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 
 import torch
+import training
+from helpers import LABELS, write_wav
+from iemocap_prepare import COUNTS, prepare_iemocap
+from iemocap_tree import write_iemocap
+from machine import write_figures
+from noise_prepare import prepare_noise
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-PLACES = "recipes/IEMOCAP/mlkd", "tests", "benchmarks"
-sys.path += [str(ROOT / place) for place in PLACES]
-
-import train  # noqa: E402
-from helpers import write_wav  # noqa: E402
-from iemocap_prepare import COUNTS, prepare_iemocap  # noqa: E402
-from iemocap_tree import write_iemocap  # noqa: E402
-from machine import write_figures  # noqa: E402
-from noise_prepare import prepare_noise  # noqa: E402
-
-from mlkd_lobes.data.batches import TrainingBatchSampler  # noqa: E402
-from mlkd_lobes.evaluation.metrics import peak_memory_mb  # noqa: E402
-from mlkd_lobes.training.overrides import read_settings  # noqa: E402
-from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
+from mlkd_lobes.evaluation.metrics import peak_memory_mb
+from mlkd_lobes.training.overrides import read_settings
 
 OTHERS_PER_SESSION = [902, 902, 902, 901, 901]
 SECONDS = 4.5
 RECORDINGS, MINUTES = 24, 30
 EPOCHS = 3
-LABELS = ["neu", "hap", "sad", "ang"]
 
 
 def timed(function, *arguments):
@@ -54,13 +45,6 @@ def worker_megabytes():
     states = [pathlib.Path(path).read_text() for path in paths]
     peaks = [int(text.split("VmHWM:")[1].split()[0]) for text in states]
     return round(max(peaks) / 2**10)
-
-
-def in_own_process(function, *arguments):
-    """The result of a call, whose memory is its own."""
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def write_trees(root):
@@ -88,23 +72,15 @@ def prepare(root):
 
 def load(root):
     """Figures of every epoch of loading and mixing, by the recipe's own loader."""
-    yaml = str(ROOT / "recipes/IEMOCAP/mlkd/hparams/mlkd.yaml")
+    yaml = str(training.YAML)
     options = {"data_folder": root / "iemocap", "noise_folder": root / "noise"}
     options |= {"system": "mlkd"}
     options |= {"noise_corpus": "folder", "noise_types": "[hum]"}
     options |= {"output_folder": root / "out"}
     text = "\n".join(f"{key}: {value}" for key, value in options.items())
-    hparams = train.load(yaml, read_settings(yaml, text))
-    train.prepare(hparams)
-    data = train.training_set(hparams)
-    sampler = TrainingBatchSampler(
-        data, hparams["max_batch_length"], hparams["num_buckets"], 1
-    )
-    loader = SaveableDataLoader(
-        data,
-        batch_sampler=sampler,
-        **train.loader_options(hparams),
-    )
+    hparams = training.train.load(yaml, read_settings(yaml, text))
+    training.train.prepare(hparams)
+    loader = training.training_loader(hparams)
     return [load_epoch(hparams, loader, e + 1) for e in range(EPOCHS)]
 
 
@@ -131,9 +107,9 @@ def main(path):
     """Writes the trees, prepares and loads them, writes the figures."""
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        in_own_process(write_trees, root)
-        result = in_own_process(prepare, root)
-        result["loading"] = in_own_process(load, root)
+        training.in_own_process(write_trees, root, method="fork")
+        result = training.in_own_process(prepare, root, method="fork")
+        result["loading"] = training.in_own_process(load, root, method="fork")
     write_figures(path, result)
     print(result)
 

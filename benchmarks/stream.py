@@ -17,11 +17,8 @@ import time
 
 import numpy as np
 import transformers
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-from inference import write_models  # noqa: E402
-from machine import write_figures  # noqa: E402
+from inference import write_models
+from machine import write_figures
 
 RATE, HOP, WINDOW, MINUTES = 16000, 1.0, 4.0, 10
 # Seconds of audio per write, as of a sound card.

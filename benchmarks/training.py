@@ -26,11 +26,11 @@ import torch
 import transformers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PLACES = "recipes/IEMOCAP/mlkd", "tests", "benchmarks"
+PLACES = "recipes/IEMOCAP/mlkd", "tests", "examples"
 sys.path += [str(ROOT / place) for place in PLACES]
 
 import train  # noqa: E402
-from helpers import write_wav  # noqa: E402
+from helpers import LABELS, save_encoder, write_wav  # noqa: E402
 from machine import write_figures  # noqa: E402
 
 import speechbrain as sb  # noqa: E402
@@ -49,7 +49,6 @@ from speechbrain.dataio.batch import PaddedBatch  # noqa: E402
 from speechbrain.dataio.dataloader import SaveableDataLoader  # noqa: E402
 
 YAML = ROOT / "recipes/IEMOCAP/mlkd/hparams/mlkd.yaml"
-LABELS = ["neu", "hap", "sad", "ang"]
 # Like IEMOCAP's lengths: median 3.6 s, mean 4.5 s.
 MEDIAN, SPREAD, SHORTEST, LONGEST = 3.6, 0.66, 0.6, 15.0
 UTTERANCES, BATCH, BATCH_SECONDS, EPOCHS = 80, 4, 14, 20
@@ -112,10 +111,7 @@ def write_noise(folder, kinds=("hum",)):
 
 def write_teacher(folder, config):
     """A teacher with random weights."""
-    torch.manual_seed(0)
-    source = str(folder.with_name(f"{folder.name}_encoder"))
-    transformers.AutoModel.from_config(config).save_pretrained(source)
-    transformers.Wav2Vec2FeatureExtractor().save_pretrained(source)
+    source = save_encoder(folder.with_name(f"{folder.name}_encoder"), config)
     encoder = SSLEncoder(source, source)
     EmotionClassifier(encoder, LABELS).save_pretrained(folder)
 
@@ -242,9 +238,9 @@ def few_steps(root, name, changes, n_steps=5):
     return peak_memory_mb("cpu")
 
 
-def in_own_process(function, *arguments):
+def in_own_process(function, *arguments, method="spawn"):
     """The result of a call, whose memory is its own."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -304,18 +300,23 @@ def waiting(root):
     return {"steps": len(done), "workers": 1, "share": round(share, 4)}
 
 
+def training_loader(hparams):
+    """Training batches as train.py loads them."""
+    data = train.training_set(hparams)
+    limits = hparams["max_batch_length"], hparams["num_buckets"]
+    return SaveableDataLoader(
+        data,
+        batch_sampler=TrainingBatchSampler(data, *limits, 1),
+        **train.loader_options(hparams),
+    )
+
+
 def seconds_per_utterance(root, speech):
     """What loading and mixing an utterance costs, in this process."""
     hparams, _ = load(root, "tiny", speech)
-    data = train.training_set(hparams)
-    sampler = TrainingBatchSampler(
-        data, hparams["max_batch_length"], hparams["num_buckets"], 1
-    )
-    loader = SaveableDataLoader(
-        data, batch_sampler=sampler, collate_fn=PaddedBatch
-    )
+    loader = training_loader(hparams)
     started, loaded = time.perf_counter(), 0
-    sampler.set_epoch(1)
+    loader.batch_sampler.set_epoch(1)
     for batch in loader:
         loaded += len(batch)
     return (time.perf_counter() - started) / loaded

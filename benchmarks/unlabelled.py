@@ -15,15 +15,11 @@ import sys
 import tempfile
 
 import torch
+import training
+from preparation import timed
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "benchmarks")]
-
-import training  # noqa: E402
-from preparation import timed  # noqa: E402
-
-from mlkd_lobes.evaluation.metrics import peak_memory_mb  # noqa: E402
-from mlkd_lobes.files import write_json  # noqa: E402
+from mlkd_lobes.evaluation.metrics import peak_memory_mb
+from mlkd_lobes.files import write_json
 
 HOURS, SECONDS, FILES, STEPS = (10, 1000), 12, 20, 60
 BITS = 20

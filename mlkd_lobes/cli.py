@@ -354,8 +354,7 @@ COMMANDS = {function.__name__: function for function in FUNCTIONS}
 
 def main(argv) -> int:
     """Runs a command; the exit code is 1 for unexpected input."""
-    options = build_parser().parse_args(argv)
-    for name, value in vars(options).items():
-        setattr(options, name, expand_home(value))
+    options = vars(build_parser().parse_args(argv))
+    options = argparse.Namespace(**expand_home(options))
     command = COMMANDS[options.command]
     return run_command(functools.partial(command, options))

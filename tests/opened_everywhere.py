@@ -23,6 +23,7 @@ import soundfile
 from mlkd_lobes.deployment.predict import find_parts, windows
 from mlkd_lobes.files import write_json
 
+# Hides packages from a process, as if they had not been installed.
 HIDE = "import sys; sys.modules.update(dict.fromkeys({}))\n"
 READ = """
 import json, numpy as np, soundfile

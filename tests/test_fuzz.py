@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import train
-from helpers import RECIPE, write_corpus, write_noise
+from helpers import LABELS, RECIPE, write_corpus, write_noise
 from hypothesis import (
     HealthCheck,
     Phase,
@@ -54,7 +54,6 @@ edits = st.lists(
     min_size=1,
     max_size=6,
 )
-LABELS = ["neu", "hap", "sad", "ang"]
 YAML = str(RECIPE / "hparams/mlkd.yaml")
 
 

@@ -21,11 +21,11 @@ SILENT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT)
 SILENT += (tokenize.DEDENT, tokenize.ENDMARKER)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 BOUNDS = {
-    "code lines of lobes and recipe": 7880,
+    "code lines of lobes and recipe": 7720,
     "code lines of the recipe": 1300,
     "Python files of the recipe": 6,
     # Aims: 4,300 and 30. These two only keep it from growing.
-    "code lines that train.py imports": 4655,
+    "code lines that train.py imports": 4560,
     "files that train.py imports": 43,
     "lines of train.py": 600,
     "lines of the longest other file": 450,
@@ -52,6 +52,11 @@ def code_lines(path):
         if isinstance(node, DOCUMENTED) and (text := docstring(node)):
             lines -= set(range(text.lineno, text.end_lineno + 1))
     return len(lines)
+
+
+def n_lines(path):
+    """Number of all lines."""
+    return len(path.read_text(encoding="utf-8").splitlines())
 
 
 def longest_function(paths):
@@ -121,30 +126,19 @@ def measure(root):
     code = [*(root / PACKAGE).rglob("*.py"), *recipe]
     train = root / RECIPE / "train.py"
     loaded = imported(root)
-    lengths = [
-        (len(p.read_text(encoding="utf-8").splitlines()), p.name)
-        for p in code
-        if p != train
-    ]
-    texts = [
-        (
-            len(p.read_text(encoding="utf-8").splitlines()),
-            str(p.relative_to(root)),
-        )
-        for p in pages(root)
-    ]
+    lengths = [(n_lines(p), p.name) for p in code if p != train]
+    texts = [(n_lines(p), str(p.relative_to(root))) for p in pages(root)]
     function = longest_function(code)
-    readme = (root / "README.md").read_text(encoding="utf-8")
     values = [
         sum(map(code_lines, code)),
         sum(map(code_lines, recipe)),
         len(recipe),
         sum(map(code_lines, loaded)),
         len(loaded),
-        len(train.read_text(encoding="utf-8").splitlines()),
+        n_lines(train),
         max(lengths)[0],
         function[0],
-        len(readme.splitlines()),
+        n_lines(root / "README.md"),
         max(texts)[0],
     ]
     names = {"lines of the longest other file": max(lengths)[1]}

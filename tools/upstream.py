@@ -19,6 +19,7 @@ import sys
 import sysconfig
 import venv
 
+import transformers
 from size import code_lines, imported
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -63,12 +64,6 @@ ROW = {
     "performance": "",
 }
 
-PREPARE_MODEL = """
-import sys, transformers
-config = transformers.Wav2Vec2Config(num_hidden_layers=3)
-transformers.Wav2Vec2Model(config).save_pretrained(sys.argv[1])
-transformers.Wav2Vec2FeatureExtractor().save_pretrained(sys.argv[1])
-"""
 RECIPE_TEST = """
 from tests.utils.recipe_tests import run_recipe_tests
 passed = run_recipe_tests(filters_fields=["Hparam_file"],
@@ -153,23 +148,24 @@ def lay(checkout):
     laid = lay_files(checkout)
     add_row(checkout / "tests/recipes/IEMOCAP.csv")
     # Another name sorts elsewhere among the imports, and fills other lines.
-    run(checkout, *ruff("check", "--fix", "--quiet", "--select=I"))
-    run(checkout, *ruff("format", "--quiet"))
+    run(checkout, *tool("ruff", "check", "--fix", "--quiet", "--select=I"))
+    run(checkout, *tool("ruff", "format", "--quiet"))
     return laid
 
 
-def ruff(*command):
-    """A call of ruff on what was laid."""
-    return [sys.executable, "-m", "ruff", *command, str(LOBES), str(RECIPE)]
+def tool(name, *options):
+    """A call of a tool on what was laid."""
+    return [sys.executable, "-m", name, *options, str(LOBES), str(RECIPE)]
 
 
 def put_model(checkout):
     """A small model in the place of the hub's download."""
     snapshot = checkout / HUB / "snapshots" / REVISION
-    snapshot.mkdir(parents=True, exist_ok=True)
+    config = transformers.Wav2Vec2Config(num_hidden_layers=3)
+    transformers.Wav2Vec2Model(config).save_pretrained(snapshot)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(snapshot)
     (checkout / HUB / "refs").mkdir(exist_ok=True)
     (checkout / HUB / "refs/main").write_text(REVISION)
-    run(checkout, sys.executable, "-c", PREPARE_MODEL, str(snapshot))
 
 
 def make_interpreter(checkout):
@@ -179,14 +175,10 @@ def make_interpreter(checkout):
     """
     folder = checkout / SCRATCH / "venv"
     venv.create(folder, clear=True)
-    python = folder / "bin/python"
-    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    own = subprocess.run(
-        [python, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    own = sysconfig.get_path("purelib", "venv", {"base": str(folder)})
     paths = f"{checkout}\n{sysconfig.get_path('purelib')}\n"
     (pathlib.Path(own) / "upstream.pth").write_text(paths)
-    return str(python)
+    return str(folder / "bin/python")
 
 
 def run(checkout, *command):
@@ -219,8 +211,8 @@ def checks(checkout, python):
         "YAML test": [python, "-c", YAML_TEST.format(yaml=yaml)],
         "recipe test": [python, "-c", RECIPE_TEST.format(yaml=yaml)],
         "doctests": [python, "-m", "pytest", "-q", "--doctest-modules", *lobes],
-        "ruff format": ruff("format", "--check"),
-        "ruff check": ruff("check"),
+        "ruff format": tool("ruff", "format", "--check"),
+        "ruff check": tool("ruff", "check"),
         "yamllint": [
             sys.executable,
             "-m",
@@ -228,14 +220,9 @@ def checks(checkout, python):
             "--no-warnings",
             str(RECIPE),
         ],
-        "codespell": [
-            sys.executable,
-            "-m",
-            "codespell_lib",
-            "--ignore-words=.dict-speechbrain.txt",
-            str(LOBES),
-            str(RECIPE),
-        ],
+        "codespell": tool(
+            "codespell_lib", "--ignore-words=.dict-speechbrain.txt"
+        ),
     }
 
 

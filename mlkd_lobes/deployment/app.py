@@ -108,9 +108,7 @@ def timeline(answer, labels) -> str:
 
 
 def _svg(figure, title):
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    place = {"loc": "outside upper center", "ncols": 4, "frameon": False}
-    figure.legend(handles, names, **place)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return figures.inline_svg(figure, title)
 
 

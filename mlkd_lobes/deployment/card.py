@@ -6,7 +6,6 @@ import pathlib
 
 import jinja2
 
-from mlkd_lobes.data.audio import SAMPLE_RATE
 from mlkd_lobes.evaluation.metrics import (
     metric,
     noise_types,
@@ -18,12 +17,11 @@ from mlkd_lobes.noise.add_noise import CLEAN
 TEMPLATE = pathlib.Path(__file__).with_name("card.md")
 
 
-def card_text(about: dict, cost: dict, training: dict, **measured) -> str:
+def card_text(about, cost, training, config, summary) -> str:
     """The card: Markdown with metadata that model hubs read.
 
-    about: results.json; training: from `describe_training`; measured: config,
-    parity, int8 (or None), temperature, sizes of the files, and `shortest`, the
-    fewest samples that plain Hugging Face code accepts.
+    about: results.json; training: from `describe_training`; config: the encoder's;
+    summary: export.json.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -34,18 +32,16 @@ def card_text(about: dict, cost: dict, training: dict, **measured) -> str:
     return template.render(
         name=f"{about['corpus']}-{about['system']}",
         about=about,
-        labels=about["labels"],
-        sample_rate=SAMPLE_RATE,
         training=training,
         conditions=list(_scores(about)),
-        n_test=about["conditions"][0]["n"],
         table=run_table(about),
         consistency={
             f"{snr:g}": noisy_mean(about, "consistency", snr=snr)
             for snr in sorted(snrs, reverse=True)
         },
         cost=cost,
-        **measured,
+        config=config,
+        **summary,
     )
 
 

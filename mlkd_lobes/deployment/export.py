@@ -33,7 +33,6 @@ SCHEMA = 1
 CALIBRATION_UTTERANCES = 256
 # Waveforms on which every way to open the export is compared.
 PARITY_UTTERANCES = 24
-MODEL_SUFFIXES = (".safetensors", ".ckpt", ".onnx")
 HERE = pathlib.Path(__file__).parent
 
 
@@ -58,44 +57,29 @@ def export(
         parameter.data /= divisor
     speech = RunSpeech(run, model.labels, data_folder, noise_folder)
     # Before anything is written: corpora may have moved.
-    wavs = list(_parity_waveforms(speech))
+    found = itertools.islice(speech.test(), PARITY_UTTERANCES)
+    # One condition each, in turn.
+    wavs = [u.wavs[0][i % len(speech.conditions)] for i, u in enumerate(found)]
     with files.atomic_path(out) as folder:
         report("Hugging Face, SpeechBrain, ONNX")
         model.save_pretrained(folder / deployment.HUGGINGFACE)
         write_speechbrain(model, folder / deployment.SPEECHBRAIN)
         graph.write_onnx(model, folder / deployment.ONNX)
         report(f"comparing them on {PARITY_UTTERANCES} waveforms")
-        reference = trained, divisor, wavs
-        measured = {"parity": parity.measure_parity(folder, *reference)}
-        measured["int8"] = None
+        found = parity.measure_parity(folder, trained, divisor, wavs)
+        measured = {"parity": found, "int8": None, "temperature": temperature}
         if int8:
             report("INT8: calibrating on training speech, then testing")
             measured["int8"] = _quantise(folder, speech)
-        measured["temperature"] = temperature
         summary = _summary(folder, about, trained, measured)
         files.write_json(folder / deployment.SUMMARY, summary)
-        text = card.card_text(
-            about,
-            read_cost(run),
-            describe_training(speech),
-            config=model.encoder.config,
-            sizes=_model_sizes(summary),
-            shortest=model.encoder.receptive_field,
-            **measured,
-        )
+        training, config = describe_training(speech), model.encoder.config
+        text = card.card_text(about, read_cost(run), training, config, summary)
         (folder / deployment.CARD).write_text(text, encoding="utf-8")
         for path in folder.rglob("*"):
             # Some libraries write files that only their owner may read.
             path.chmod(0o755 if path.is_dir() else 0o644)
     return summary
-
-
-def _parity_waveforms(speech):
-    """Yields test utterances, one condition each, in turn."""
-    places = itertools.cycle(range(len(speech.conditions)))
-    found = zip(speech.test(), places)
-    for utterance, i in itertools.islice(found, PARITY_UTTERANCES):
-        yield utterance.wavs[0][i]
 
 
 def _quantise(folder, speech):
@@ -150,13 +134,4 @@ def _summary(folder, about, model, measured):
             for path in sorted(p for p in folder.rglob("*") if p.is_file())
         },
         **measured,
-    }
-
-
-def _model_sizes(summary):
-    """Bytes of the files that hold weights."""
-    return {
-        name: file["bytes"]
-        for name, file in summary["files"].items()
-        if name.endswith(MODEL_SUFFIXES)
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import tempfile
 import warnings
 
 import numpy as np
@@ -144,15 +145,11 @@ def write_int8(source, path, wavs) -> None:
     """
     stride = min(STRIDE, len(wavs))
     with atomic_path(path) as temporary:
-        simplified = temporary.with_name(temporary.stem + "-fp32.onnx")
-        try:
-            quant_pre_process(
-                str(source),
-                str(simplified),
-                skip_symbolic_shape=True,
-            )
+        with tempfile.TemporaryDirectory(dir=temporary.parent) as folder:
+            simplified = f"{folder}/simplified.onnx"
+            quant_pre_process(str(source), simplified, skip_symbolic_shape=True)
             quantization.quantize_static(
-                str(simplified),
+                simplified,
                 str(temporary),
                 _CalibrationReader(wavs),
                 quant_format=quantization.QuantFormat.QDQ,
@@ -167,8 +164,6 @@ def write_int8(source, path, wavs) -> None:
                     "CalibStridedMinMax": stride,
                 },
             )
-        finally:
-            simplified.unlink(missing_ok=True)
 
 
 def _first_nodes(path):

@@ -49,8 +49,7 @@ class Noises:
             self.paths.pop(BABBLE, None)
         babble = [BABBLE] if self.talkers and BABBLE not in self.paths else []
         # A folder's own white noise comes before the generated one.
-        self.paths.pop(NONE, None)
-        own = sorted(self.paths.keys() - {WHITE})
+        own = sorted(self.paths.keys() - {NONE, WHITE})
         self.names = [NONE, WHITE, *babble, *own, OWN]
 
     def draw(self, name, n: int, own=None):
@@ -65,11 +64,10 @@ class Noises:
             noise = _audible([own])
         elif name in self.paths:
             noise = _audible(self.paths[name])
+        elif name == BABBLE:
+            noise = generated.babble({"app": self.talkers}, "app", 0).numpy()
         else:
-            noise = generated.white("app", 0)
-            if name == BABBLE:
-                noise = generated.babble({"app": self.talkers}, "app", 0)
-            noise = noise.numpy()
+            noise = generated.white("app", 0).numpy()
         return np.resize(noise, n)
 
 

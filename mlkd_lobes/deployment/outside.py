@@ -170,19 +170,15 @@ def open_any(source: str, device="cpu"):
     """Opens a run or export of ours, an ONNX file, a Hugging Face folder or hub
     name, "speechbrain:SOURCE" or "python:module.function"."""
     with opening(source):
-        return _open(source, device)
-
-
-def _open(source, device):
-    for prefix, opener in RUNNING_CODE.items():
-        if source.startswith(prefix):
-            return opener(source[len(prefix) :], device)
-    path = pathlib.Path(source)
-    if path.is_file():
-        try:
-            return models.OnnxModel(path, device)
-        except InputError:  # not ours, or not ONNX
-            return ForeignOnnx(path, device)
-    if (path / HUGGINGFACE).is_dir() or (path / "model").is_dir():
-        return models.open_model(path, device=device)
-    return HubModel(source, device)
+        for prefix, opener in RUNNING_CODE.items():
+            if source.startswith(prefix):
+                return opener(source[len(prefix) :], device)
+        path = pathlib.Path(source)
+        if path.is_file():
+            try:
+                return models.OnnxModel(path, device)
+            except InputError:  # not ours, or not ONNX
+                return ForeignOnnx(path, device)
+        if (path / HUGGINGFACE).is_dir() or (path / "model").is_dir():
+            return models.open_model(path, device=device)
+        return HubModel(source, device)

@@ -77,12 +77,9 @@ class RunSpeech:
         noise, grid = self.noise["test"], grid or self.conditions
         for name, entry in self.manifests["test"].items():
             wavs = apply_grid(noise, self._read("test", name), name, grid)
-            label, wavs = (
-                self.labels.index(entry["emo"]),
-                [w.numpy() for w in wavs],
-            )
+            label = self.labels.index(entry["emo"])
             about = name, entry.get("speaker"), round(entry["length"], 3)
-            yield Utterance(*about, label, wavs)
+            yield Utterance(*about, label, [wav.numpy() for wav in wavs])
 
     def _read(self, split, name):
         entry = self.manifests[split][name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import queue
 import threading
@@ -45,10 +44,8 @@ def read_stream(window: float, hop: float, raw_rate=None, descriptor=0):
         kept = np.concatenate([kept, block])[-round(window * rate) :]
         n_samples += len(block)
         stop = n_samples / rate
-        yield (
-            Part(NAME, stop - len(kept) / rate, stop),
-            resample(kept, rate, SAMPLE_RATE),
-        )
+        part = Part(NAME, stop - len(kept) / rate, stop)
+        yield part, resample(kept, rate, SAMPLE_RATE)
     if not n_samples:
         raise InputError(f"{NAME}: no samples")
 
@@ -74,18 +71,15 @@ def _read(descriptor, raw_rate, hop, blocks):
         blocks.put(error)
 
 
-@contextlib.contextmanager
 def _open(descriptor, raw_rate):
     options = {"closefd": False}
     if raw_rate:
         options.update(samplerate=raw_rate, channels=1, endian="LITTLE")
         options.update(format="RAW", subtype="PCM_16")
     try:
-        sound = soundfile.SoundFile(descriptor, **options)
+        return soundfile.SoundFile(descriptor, **options)
     except (RuntimeError, OSError) as error:
         raise InputError(
             f"{NAME}: standard input is no WAV ({error}); of samples without a "
             "header give the rate: --raw=16000"
         )
-    with sound:
-        yield sound

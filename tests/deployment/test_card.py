@@ -33,14 +33,7 @@ def test_the_card_holds_the_runs_figures(exported, finished):
 def card(exported, run_folder, finished):
     """Writes the card of a run with another description of its data."""
     summary = json.loads((exported / "export.json").read_text())
-    measured = {
-        "parity": summary["parity"],
-        "int8": summary["int8"],
-        "temperature": summary["temperature"],
-        "sizes": {},
-        "shortest": 400,
-        "config": TorchModel.open(run_folder / "model").model.encoder.config,
-    }
+    config = TorchModel.open(run_folder / "model").model.encoder.config
 
     def write(corpus="tiny", note=None, **changes):
         about = {**finished.results["mlkd"], "corpus": corpus}
@@ -52,7 +45,8 @@ def card(exported, run_folder, finished):
             about={**read_json(run_folder / "data.json"), **changes},
         )
         training = describe_training(speech)
-        return card_text(about, read_cost(run_folder), training, **measured)
+        cost = read_cost(run_folder)
+        return card_text(about, cost, training, config, summary)
 
     return write
 

@@ -119,15 +119,8 @@ def test_a_foreign_model_answers_as_its_pipeline(
     table = read_predictions(place)
     table = table[table["noise"] == CLEAN.noise].set_index("id")
     classify = pipeline("audio-classification", folder, top_k=None)
-    entries = json.loads(
-        (
-            run.parent
-            / json.loads((run / "data.json").read_text())["test"]["manifest"][
-                3:
-            ]
-        ).read_text()
-    )
     about = json.loads((run / "data.json").read_text())
+    entries = json.loads((run / about["test"]["manifest"]).read_text())
     answers = set()
     for name, entry in entries.items():
         path = wav_path(entry["wav"], about["data_folder"], name)

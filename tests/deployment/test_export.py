@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import RECIPE, seeded, write_wav
+from helpers import LABELS, RECIPE, seeded, write_wav
+from opened_everywhere import HIDE, predicted_by
 
 from mlkd_lobes.cli import main
 from mlkd_lobes.deployment import (
@@ -25,13 +26,10 @@ from mlkd_lobes.evaluation.calibration import soften
 from mlkd_lobes.evaluation.results import read_results
 from mlkd_lobes.files import file_sha256
 
-LABELS = ["neu", "hap", "sad", "ang"]
 ROOT = RECIPE.parents[2]
-# Hides packages from a process, as if they had not been installed.
-HIDE = "import sys; sys.modules.update(dict.fromkeys({names}))\n"
-WITHOUT_OURS = HIDE.format(names=["mlkd_lobes"])
+WITHOUT_OURS = HIDE.format(["mlkd_lobes"])
 ONNX_ONLY = HIDE.format(
-    names=["torch", "torchaudio", "transformers", "speechbrain", "onnx"]
+    ["torch", "torchaudio", "transformers", "speechbrain", "onnx"]
     + ["scipy", "sklearn", "pandas", "matplotlib", "hyperpyyaml", "ruamel"]
 )
 
@@ -88,26 +86,11 @@ def test_export_holds_no_private_paths(exported, run_folder):
             assert not found, (path, found)
 
 
-def test_transformers_opens_the_export(exported, speech, expected, tmp_path):
-    code = WITHOUT_OURS + (
-        "import json, soundfile\n"
-        "from transformers import pipeline\n"
-        "ask = pipeline('audio-classification', sys.argv[1], top_k=None)\n"
-        "read = lambda path: soundfile.read(path, dtype='float32')[0]\n"
-        "print(json.dumps([ask(read(path)) for path in sys.argv[2:]]))\n"
-        "assert not [n for n in sys.modules if n.startswith('mlkd')\n"
-        "            and sys.modules[n] is not None]\n"
-    )
+def test_transformers_opens_the_export(exported, speech, expected):
     # Plain Hugging Face code needs 400 samples.
     paths = [speech[0] / f"{i}.wav" for i in (0, 2, 3)]
-    answers = json.loads(
-        run_python(code, tmp_path, exported / "huggingface", *paths)
-    )
-    for answer, wanted in zip(answers, expected[[0, 2, 3]]):
-        found = {entry["label"]: entry["score"] for entry in answer}
-        assert [found[label] for label in LABELS] == pytest.approx(
-            wanted, abs=1e-4
-        )
+    found = predicted_by("transformers", exported, paths)
+    assert found == pytest.approx(expected[[0, 2, 3]], abs=1e-4)
 
 
 def test_speechbrain_opens_the_export(exported, speech, expected, tmp_path):

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from helpers import seeded
+from helpers import LABELS, seeded
 
 from mlkd_lobes.deployment import (
     export as exporting,
@@ -14,8 +14,6 @@ from mlkd_lobes.deployment import (
 from mlkd_lobes.deployment.run_speech import Utterance
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.metrics import emotion_metrics
-
-LABELS = ["neu", "hap", "sad", "ang"]
 
 
 class StubGraph:

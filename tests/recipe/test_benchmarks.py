@@ -1,14 +1,19 @@
 """Benchmarks run, and return what they promise."""
 
-import importlib.util
 import json
 import os
 import pathlib
 import time
 
+import gpu
+import inference
+import loading
+import machine
 import numpy as np
+import preparation
 import pytest
 import torch
+import training
 from helpers import tiny_config
 
 from mlkd_lobes.data.batches import torch_threads
@@ -16,21 +21,8 @@ from mlkd_lobes.data.batches import torch_threads
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def load(name):
-    path = ROOT / f"benchmarks/{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def inference():
-    return load("inference")
-
-
 @pytest.mark.slow
-def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
+def test_inference_is_measured_beside_the_teacher(monkeypatch):
     monkeypatch.setattr(inference, "matmul_gflops", lambda threads: 100.0)
     # It must not appear in the memory of the measured processes.
     held = np.ones(8 * 10**7)
@@ -63,7 +55,7 @@ def test_inference_is_measured_beside_the_teacher(inference, monkeypatch):
     assert max(sizes) == rows[result["baseline"]]["file_mb"]
 
 
-def test_rounds_are_taken_in_turn(inference, monkeypatch):
+def test_rounds_are_taken_in_turn(monkeypatch):
     calls = []
     monkeypatch.setattr(
         inference,
@@ -79,7 +71,7 @@ def test_rounds_are_taken_in_turn(inference, monkeypatch):
 
 
 def test_figures_name_the_machine(tmp_path):
-    machine, cpuinfo = load("machine"), tmp_path / "cpuinfo"
+    cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("model name : A b\nflags : sse avx2 avx512_vnni\n\n" * 2)
     found = machine.machine(cpuinfo)
     assert found["processor"] == "A b"
@@ -90,18 +82,13 @@ def test_figures_name_the_machine(tmp_path):
     assert written == {"machine": machine.machine(), "ratio": 2}
 
 
-@pytest.fixture(scope="module")
-def training():
-    return load("training")
-
-
 @pytest.mark.slow
 def test_training_is_measured_beside_a_straightforward_loop(
-    training, monkeypatch, tmp_path
+    monkeypatch, tmp_path
 ):
     for name, value in {"UTTERANCES": 12, "FEW": 20, "MANY": 24}.items():
         monkeypatch.setattr(training, name, value)
-    # Processes of their own could not find a module loaded from a path.
+    # Processes of their own would have the full sizes.
     monkeypatch.setattr(training, "in_own_process", lambda f, *args: f(*args))
     training.write_inputs(tmp_path, tiny_config())
     result = training.variants(tmp_path, training.FROZEN)
@@ -125,14 +112,8 @@ def test_training_is_measured_beside_a_straightforward_loop(
         assert training.mixing(tmp_path, rounds=1)["ratio"] > 0
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return load("gpu")
-
-
 @pytest.mark.slow
-def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
+def test_a_fold_is_measured_and_scaled_to_all(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "SHARE", 200)
     evaluate = gpu.train.evaluate
     result = gpu.benchmark(tmp_path, tiny_config(), "cpu")
@@ -152,7 +133,7 @@ def test_a_fold_is_measured_and_scaled_to_all(gpu, monkeypatch, tmp_path):
     assert result["hours_all_folds"] > 0
 
 
-def test_a_clock_counts_inner_calls_once(gpu):
+def test_a_clock_counts_inner_calls_once():
     class Work:
         def outer(self, n):
             time.sleep(0.02)
@@ -174,7 +155,7 @@ def test_a_clock_counts_inner_calls_once(gpu):
     assert clock.calls["a"][0] < 0.05 <= clock.calls["a: b"][0]
 
 
-def test_hours_count_every_epoch_of_every_fold(gpu, monkeypatch):
+def test_hours_count_every_epoch_of_every_fold(monkeypatch):
     for name, value in {"UTTERANCES": 100, "SECONDS": 3, "FOLDS": 4}.items():
         monkeypatch.setattr(gpu, name, value)
     networks = {
@@ -187,7 +168,7 @@ def test_hours_count_every_epoch_of_every_fold(gpu, monkeypatch):
     assert hours == pytest.approx(4 * 3 * (18 + 44 + 8) / 3600)
 
 
-def test_a_clock_forgets_what_came_before(gpu):
+def test_a_clock_forgets_what_came_before():
     class Work:
         def step(self):
             pass
@@ -205,8 +186,7 @@ def test_a_clock_forgets_what_came_before(gpu):
 
 
 @pytest.mark.slow
-def test_loading_is_measured_before_and_now(gpu, monkeypatch, tmp_path):
-    loading = load("loading")
+def test_loading_is_measured_before_and_now(monkeypatch, tmp_path):
     layout = ((16000, 0.5, 4), (8000, "wav", 3, 1))
     monkeypatch.setattr(loading, "LAYOUTS", {"tiny": layout})
     monkeypatch.setattr(loading, "ROUNDS", 1)
@@ -225,15 +205,16 @@ def test_loading_is_measured_before_and_now(gpu, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_step_is_measured_beside_a_peers(gpu, monkeypatch, tmp_path):
+def test_a_step_is_measured_beside_a_peers(monkeypatch, tmp_path):
     pytest.importorskip("s3prl")
-    peer = load("peer")
+    import peer
+
     monkeypatch.setattr(peer, "STEPS", 2)
-    peer.write_speech(tmp_path / "speech", 12)
-    peer.write_noise(tmp_path / "noise")
+    training.write_speech(tmp_path / "speech", 12)
+    training.write_noise(tmp_path / "noise")
     # The peer's positional convolution has sixteen groups.
     config = tiny_config(num_hidden_layers=12, hidden_size=32)
-    peer.write_teacher(tmp_path / "base", config)
+    training.write_teacher(tmp_path / "base", config)
     rows = {row["name"]: row for row in peer.compare(tmp_path, peer.FROZEN)}
     assert rows[peer.PEER]["ratio"] == 1 and len(rows) == 3
     assert min(row["median_seconds"] for row in rows.values()) > 0
@@ -255,7 +236,7 @@ class Keeping(torch.utils.data.Dataset):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
 def test_memory_of_running_workers_is_counted():
-    preparation, peaks = load("preparation"), []
+    peaks = []
     for n in (1, 25 * 10**6):
         loader = torch.utils.data.DataLoader(
             Keeping(n), num_workers=1, persistent_workers=True

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import train
-from helpers import RECIPE, write_noise
+from helpers import LABELS, RECIPE, write_noise
 from safetensors.torch import load_file
 from train import MLKDBrain
 from transformers import AutoModelForAudioClassification
@@ -20,8 +20,6 @@ from mlkd_lobes.deployment.export import export
 from mlkd_lobes.evaluation.results import read_cost, read_predictions, summarize
 from mlkd_lobes.models.classifier import FrozenTeacher, state_sha256
 from mlkd_lobes.training import run_folder
-
-LABELS = ["neu", "hap", "sad", "ang"]
 
 
 def weights(experiment, system):
