@@ -16,7 +16,7 @@ import tempfile
 import time
 
 import torch
-import training
+import training  # first: it extends sys.path
 from helpers import LABELS, write_wav
 from iemocap_prepare import COUNTS, prepare_iemocap
 from iemocap_tree import write_iemocap

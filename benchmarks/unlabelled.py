@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 import torch
-import training
+import training  # first: it extends sys.path
 from preparation import timed
 
 from mlkd_lobes.evaluation.metrics import peak_memory_mb

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, and hashes that agree between processes.
+"""Files written atomically, and hashes that agree between processes.
 
 Files are written beside their destination and renamed, so none is read half-written.
 """

@@ -92,7 +92,11 @@ ANSWERS = [
 ]
 # Results, whom systems are compared with, and exceptions: those with as many epochs.
 SEARCHES = {
-    "second search": ("search_seeds.csv", "student_noisy", {}),
+    "second search": (
+        "search_seeds.csv",
+        "student_noisy",
+        {"long": "student_noisy_40"},
+    ),
     "fourth search": (
         "search_fourth.csv",
         "mlkd",

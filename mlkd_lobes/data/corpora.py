@@ -92,11 +92,12 @@ def find_root(folder, name, expected, enough=all):
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    places = [folder, *sorted([*folder.glob("*/"), *folder.glob("*/*/")])]
-    found = [p for p in places if enough((p / e).is_dir() for e in expected)]
-    if folder in found:
+    there = [(folder / part).is_dir() for part in expected]
+    if enough(there):
         return folder
-    missing = [part for part in expected if not (folder / part).is_dir()]
+    missing = [part for part, found in zip(expected, there) if not found]
+    below = sorted([*folder.glob("*/"), *folder.glob("*/*/")])
+    found = [p for p in below if enough((p / e).is_dir() for e in expected)]
     raise InputError(
         f"{folder}: is not {name}, which has the folders {', '.join(expected)}; "
         f"missing here: {', '.join(missing)}; such folders are in: "

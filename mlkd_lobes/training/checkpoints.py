@@ -34,7 +34,7 @@ PARTIAL_PREFIX = "partial-"
 
 
 class SafeCheckpointer(Checkpointer):
-    """A `Checkpointer` whose checkpoints are complete or absent.
+    """A `Checkpointer` that writes its checkpoints atomically.
 
     Example
     -------

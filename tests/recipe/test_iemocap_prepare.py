@@ -1,6 +1,7 @@
 """IEMOCAP: what is read, how it is split, and what is wrong with a copy."""
 
 import json
+import pathlib
 import shutil
 from collections import Counter
 
@@ -18,6 +19,7 @@ from iemocap_prepare import (
 from iemocap_tree import write_iemocap
 
 from mlkd_lobes.data import manifests
+from mlkd_lobes.data.corpora import find_root
 from mlkd_lobes.errors import InputError
 
 LABELS = ["neu", "hap", "sad", "ang"]
@@ -341,6 +343,17 @@ def test_unreadable_audio_is_named(own, tmp_path):
         prepare(own, tmp_path / "out", protocol="s3prl", fold=5)
     assert "unusable audio files" in str(error.value)
     assert f"{paths[0]}: truncated" in str(error.value)
+
+
+def test_the_release_is_found_without_looking_below(tmp_path, monkeypatch):
+    """A folder in it may not be opened, e.g. a volume's lost+found."""
+
+    def refused(folder, pattern):
+        raise PermissionError(folder)
+
+    monkeypatch.setattr(pathlib.Path, "glob", refused)
+    (tmp_path / "Session1").mkdir()
+    assert find_root(tmp_path, "IEMOCAP", SESSIONS, any) == tmp_path
 
 
 def test_folder_below_with_the_corpus_is_named(release, tmp_path):

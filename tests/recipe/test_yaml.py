@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shlex
 import shutil
 
 import pytest
@@ -11,8 +12,8 @@ import train
 from experiment import YAML
 from hyperpyyaml import load_hyperpyyaml
 
+from mlkd_lobes.cli import main
 from mlkd_lobes.deployment.models import open_classifier
-from mlkd_lobes.evaluation.comparison import comparisons, find_runs, pool
 from mlkd_lobes.models.distillation import FeatureLoss, MultiLevelProjection
 from mlkd_lobes.models.encoder import SSLEncoder
 from mlkd_lobes.noise.add_noise import CLEAN, Condition
@@ -107,18 +108,19 @@ def test_lobes_are_swapped_in_the_yaml_file(
 
 
 def test_the_loss_of_the_page_is_compared_with_mlkd(
-    finished, experiment, tmp_path, monkeypatch
+    finished, experiment, tmp_path, monkeypatch, capsys
 ):
     """As docs/method.md describes: a module, a copy of the YAML, a system."""
     page = (ROOT / "docs/method.md").read_text()
     (module,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (loss,) = re.findall(r"    (features: !new:my_\S+)", page)
+    (report,) = re.findall(r"mlkd_lobes report results/iemocap (.*)", page)
     (tmp_path / "my_losses.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
     own, kept = tmp_path / "my.yaml", "(?=    logits: !new)"
     with open(YAML) as file:
         text = file.read().replace("\nsystems:", "\nsystems:\n    squared: {}")
-    new = "features: !new:my_losses.SquaredLoss\n"
-    text, n = re.subn(f"(?s)features: !new.*?{kept}", new, text)
+    text, n = re.subn(f"(?s)features: !new.*?{kept}", f"{loss}\n", text)
     assert n == 1
     own.write_text(text)
     out = tmp_path / "out"
@@ -128,10 +130,8 @@ def test_the_loss_of_the_page_is_compared_with_mlkd(
     assert train.main([str(own), *command[1:]]) == 0
     found = json.loads((out / "squared/results.json").read_text())
     assert found["teacher_sha256"] == finished.results["mlkd"]["teacher_sha256"]
-    assert (
-        len(comparisons(pool(find_runs([out])).systems, ["squared - mlkd"]))
-        == 1
-    )
+    assert main(["report", str(out), *shlex.split(report)]) == 0
+    assert "squared − mlkd" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("levels", ["[1, 3]", "[0, 2, -1]"])
