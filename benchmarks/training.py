@@ -26,7 +26,7 @@ import torch
 import transformers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PLACES = "recipes/IEMOCAP/mlkd", "tests", "examples"
+PLACES = "recipes/IEMOCAP/mlkd", "tests"
 sys.path += [str(ROOT / place) for place in PLACES]
 
 import train  # noqa: E402

@@ -57,9 +57,9 @@ def export(
         parameter.data /= divisor
     speech = RunSpeech(run, model.labels, data_folder, noise_folder)
     # Before anything is written: corpora may have moved.
-    found = itertools.islice(speech.test(), PARITY_UTTERANCES)
-    # One condition each, in turn.
-    wavs = [u.wavs[0][i % len(speech.conditions)] for i, u in enumerate(found)]
+    tested = itertools.islice(speech.test(), PARITY_UTTERANCES)
+    n = len(speech.conditions)  # one each, in turn
+    wavs = [utterance.wavs[0][i % n] for i, utterance in enumerate(tested)]
     with files.atomic_path(out) as folder:
         report("Hugging Face, SpeechBrain, ONNX")
         model.save_pretrained(folder / deployment.HUGGINGFACE)
