@@ -149,7 +149,7 @@ def load(root, teacher, speech, **changes):
 
 def targets_of_every_step(self, batch):
     """The teacher's targets, computed anew and not kept."""
-    return self.modules.teacher(*batch.clean)
+    return self.modules.teacher(*batch.clean)[:2]
 
 
 def straightforward_forward(self, batch, stage):
@@ -158,7 +158,7 @@ def straightforward_forward(self, batch, stage):
     wavs, lengths = batch.clean
     logits, encoded = self.modules.model(self.add_noise(wavs, lengths), lengths)
     projected = self.modules.projection(encoded.last_hidden)
-    features, teacher_logits = self.modules.teacher(wavs, lengths)
+    features, teacher_logits, _ = self.modules.teacher(wavs, lengths)
     student = Student(logits, projected, encoded.n_frames)
     return student, Targets(batch.label, features, teacher_logits)
 

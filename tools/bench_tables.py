@@ -104,27 +104,58 @@ def peer_table(result):
     return markdown(["a training step, 1 thread", "s", "speed"], rows)
 
 
-def on_gpu(result):
-    """What was measured on a GPU, in sentences."""
-    networks, speech = result["networks"], result["seconds_of_speech"]
-    teacher, mlkd = networks["teacher"], networks["mlkd"]
-    first = [n["epoch_seconds"][0] for n in (teacher, mlkd)]
-    later = [n["epoch_seconds"][-1] for n in (teacher, mlkd)]
-    memory = [n["peak_memory_mb"] / 1024 for n in (teacher, mlkd)]
-    return (
-        f"On one {result['device']} with {result['cores']} cores "
-        f"({result['precision']}, {result['workers']} workers, batches of "
-        f"{result['batch_seconds']} s), on {sum(speech.values()) / 3600:.1f} "
-        f"hours of random speech, lengths like IEMOCAP's, three of five speakers "
-        f"for training: an epoch and its validation take {later[0]:.0f} s for the "
-        f"teacher and {later[1]:.0f} s for `mlkd`, the first one {first[0]:.0f} s "
-        f"and, filling the cache, {first[1]:.0f} s; the test takes "
-        f"{teacher['test_seconds']:.0f} and {mlkd['test_seconds']:.0f} s. At most "
-        f"{memory[0]:.1f} and {memory[1]:.1f} GB are allocated, validation and "
-        f"test in single precision included. Scaled from this speech to "
-        f"that of IEMOCAP, the epochs of teacher and `mlkd` and the test of `mlkd` "
-        f"take about {result['hours_all_folds']:.0f} hours for all five folds."
+def gpu_table(results):
+    """Epochs, test, memory and all folds on a GPU, by version."""
+    header, rows = [f"s on one {results['now']['device']}"], []
+    for name in ("teacher", "`mlkd`"):
+        header += [f"{name}: first epoch", "later", "test"]
+    for when, result in results.items():
+        networks, seconds = result["networks"], []
+        for own in (networks["teacher"], networks["mlkd"]):
+            first, *_, later = own["epoch_seconds"]
+            seconds += [first, later, own["test_seconds"]]
+        memory = max(n["peak_memory_mb"] for n in networks.values()) / 1024
+        own = [f"{x:.1f}" for x in [*seconds, memory]]
+        rows.append([when, *own, f"{result['hours_all_folds']:.2f}"])
+    return markdown([*header, "peak GB", "five folds, h"], rows)
+
+
+def epoch_table(result):
+    """Where the time of an epoch goes on a GPU."""
+    parts = {
+        "data": ("start of workers", "waiting for data"),
+        "copies": ("copies",),
+        "training steps": ("training steps",),
+        "validation": ("validation",),
+        "checkpoint": ("checkpoint",),
+    }
+    rows = []
+    for name in ("teacher", "mlkd"):
+        own = result["networks"][name]
+        spent = own["seconds_of_profiled_epoch"].items()
+        seconds = [
+            sum(s for k, s in spent if k.endswith(p)) for p in parts.values()
+        ]
+        device = own["device_seconds_of_profiled_epoch"]
+        seconds += [device["kernels"], device["Memcpy"]]
+        rows.append([f"`{name}`", *(f"{s:.2f}" for s in seconds)])
+    header = ["s of an epoch, profiled", *parts]
+    return markdown([*header, "GPU: kernels", "GPU: copies"], rows)
+
+
+def on_gpu(before, now):
+    """What was measured on a GPU."""
+    speech = [
+        sum(r["seconds_of_speech"].values()) / 3600 for r in (before, now)
+    ]
+    settings = (
+        f"{now['cores']} cores, {now['precision']}, {now['workers']} workers, "
+        f"batches of {now['batch_seconds']} s; {speech[0]:.1f} and {speech[1]:.1f} "
+        "hours of random speech, lengths like IEMOCAP's, three of five speakers "
+        "for training:"
     )
+    tables = gpu_table({"before": before, "now": now}), epoch_table(now)
+    return "\n\n".join([settings, *tables])
 
 
 def bench_text():
@@ -140,6 +171,6 @@ def bench_text():
             peer_table(read("peer")),
             loading(training, read("preparation")),
             loading_table(read("loading")),
-            on_gpu(read("gpu")),
+            on_gpu(read("gpu_before"), read("gpu")),
         ]
     )

@@ -165,8 +165,10 @@ def classify(model, wavs, batch_seconds):
     size = int(batch_seconds * SAMPLE_RATE) // max(map(len, wavs)) or 1
     logits = []
     for i in range(0, len(wavs), size):
-        padded = batch_pad_right(wavs[i : i + size])
-        logits.append(model(*[x.to(device) for x in padded]).logits)
+        # Padded there: on a CPU it takes as long as the model on a GPU.
+        own = [wav.to(device) for wav in wavs[i : i + size]]
+        padded, lengths = batch_pad_right(own)
+        logits.append(model(padded, lengths.to(device)).logits)
     return torch.cat(logits).float().cpu()
 
 
@@ -296,9 +298,29 @@ class FrozenTeacher(nn.Module):
             Hidden states [levels, batch, frames, width].
         logits : torch.Tensor
             Logits [batch, classes].
+        n_frames : torch.Tensor
+            True frames [batch].
         """
         logits, encoded = self.classifier(wavs, wav_lens, self.levels)
-        return torch.stack(encoded.levels), logits
+        return torch.stack(encoded.levels), logits, encoded.n_frames
+
+    def each(self, wavs):
+        """Targets of waveforms, computed in one batch.
+
+        Arguments
+        ---------
+        wavs : list of torch.Tensor
+            Clean waveforms [time].
+
+        Returns
+        -------
+        list of tuple
+            Of each, hidden states [levels, frames, width] and logits [classes].
+        """
+        padded, lengths = batch_pad_right(wavs)
+        features, logits, n_frames = self(padded, lengths.to(padded.device))
+        ends = enumerate(n_frames.tolist())
+        return [(features[:, i, :n], logits[i]) for i, n in ends]
 
 
 def state_sha256(module):

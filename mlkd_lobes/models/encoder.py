@@ -27,6 +27,7 @@ from mlkd_lobes.files import refuse_lfs_pointer, sampled_sha256, text_sha256
 from mlkd_lobes.models.length_exact import (
     normalize_waveforms,
     normalized_convolution,
+    use_fft_on_gpu,
 )
 from mlkd_lobes.models.slim import narrowed, shares_of
 from speechbrain.dataio.dataio import length_to_mask
@@ -238,6 +239,7 @@ class SSLEncoder(Wav2Vec2):
         if channels != 1.0:
             self.model = narrowed(self.model, channels)
             self.config = self.model.config
+        use_fft_on_gpu(self.model.encoder.pos_conv_embed.conv)
         rate = getattr(self.feature_extractor, "sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
             raise InputError(

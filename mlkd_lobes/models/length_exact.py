@@ -1,4 +1,8 @@
-"""Normalisations of wav2vec 2.0 with statistics over the true length only."""
+"""Normalisations of wav2vec 2.0 with statistics over the true length only, and its
+positional convolution for GPUs.
+"""
+
+import types
 
 import torch
 import torch.nn.functional as F
@@ -104,3 +108,59 @@ def centred_frames(signal, n_frames, size, stride):
     centred = (frames - mean) * mask
     covariance = centred @ centred.transpose(1, 2) / count
     return centred.to(signal.dtype), covariance
+
+
+def use_fft_on_gpu(conv):
+    """Computes a convolution by FFT whenever its signal is on a GPU.
+
+    cuDNN has no fast kernels for the positional convolution, with its 128 samples
+    in 16 groups: in bfloat16 it takes more time than all layers of a teacher, and
+    some kernels of single precision need gigabytes.
+
+    Arguments
+    ---------
+    conv : torch.nn.Conv1d
+        The convolution; changed in place, its weights stay where they are.
+    """
+
+    def forward(self, signal):
+        """The convolution of [batch, channels, time]."""
+        if signal.is_cuda:
+            return fft_convolution(signal, self)
+        return type(self).forward(self, signal)
+
+    # A bound method: a deep copy of the module gets its own.
+    conv.forward = types.MethodType(forward, conv)
+
+
+def fft_convolution(signal, conv):
+    """A convolution by FFT, in single precision under autocast too.
+
+    Arguments
+    ---------
+    signal : torch.Tensor
+        [batch, channels, time].
+    conv : torch.nn.Conv1d
+        With zero padding, a stride and a dilation of 1.
+
+    Returns
+    -------
+    torch.Tensor
+        As the convolution's, in float32.
+    """
+    (pad,), weight = conv.padding, conv.weight.float()
+    n_samples = signal.shape[2] + 2 * pad
+    # Few sizes: each is planned once.
+    size = -(-n_samples // 256) * 256
+    with torch.autocast(signal.device.type, enabled=False):
+        padded = F.pad(signal.float(), (pad, size - n_samples + pad))
+        spectra = torch.fft.rfft(padded).unflatten(1, (conv.groups, -1))
+        filters = torch.fft.rfft(weight, n=size).conj()
+        filters = filters.unflatten(0, (conv.groups, -1))
+        # [frequencies, groups, batch, channels], a matrix product each.
+        product = spectra.permute(3, 1, 0, 2) @ filters.permute(3, 0, 2, 1)
+        product = product.permute(2, 1, 3, 0).flatten(1, 2)
+        n_out = n_samples - weight.shape[2] + 1
+        return (
+            torch.fft.irfft(product, n=size)[..., :n_out] + conv.bias[:, None]
+        )

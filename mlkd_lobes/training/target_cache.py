@@ -2,9 +2,8 @@
 
 The teacher is frozen, so the targets of a clean signal never change: they are
 computed once and read from disk from then on, one file per signal, written
-atomically. Each signal is computed alone, so its targets do not depend on the
-batch. Files are in half precision, and so are targets that were just computed:
-all epochs use the same numbers.
+atomically. Files are in half precision, and so are targets that were just
+computed: all epochs use the same numbers.
 """
 
 import hashlib
@@ -40,10 +39,10 @@ class TargetCache:
     -------
     >>> cache = TargetCache(getfixture("tmp_path"), "4f", [1, 2])
     >>> computed = [(torch.rand(2, n, 16), torch.rand(4)) for n in (9, 5)]
-    >>> features, logits = cache.get(["a", "b"], lambda i: computed[i])
+    >>> features, logits = cache.get(["a", "b"], lambda places: computed)
     >>> features.shape, logits.shape
     (torch.Size([2, 2, 9, 16]), torch.Size([2, 4]))
-    >>> again = cache.get(["a", "b"], lambda i: "not called")
+    >>> again = cache.get(["a", "b"], lambda places: "not called")
     >>> torch.equal(again[0], features)
     True
     """
@@ -59,7 +58,7 @@ class TargetCache:
         # Every process fills its part.
         self.room = (limit * 1e9 - used) / n_processes()
 
-    def get(self, ids, compute):
+    def get(self, ids, compute, device="cpu"):
         """Targets of a batch.
 
         Arguments
@@ -67,9 +66,11 @@ class TargetCache:
         ids : sequence of str
             Names of clean signals.
         compute : callable
-            Takes a place in the batch; for a signal that is missing or damaged,
-            gives its hidden states [levels, frames, width] and logits
-            [classes], which are stored.
+            Takes the places in the batch of signals that are missing or
+            damaged; gives hidden states [levels, frames, width] and logits
+            [classes] of each, which are stored.
+        device : str
+            Where the targets are wanted.
 
         Returns
         -------
@@ -80,17 +81,17 @@ class TargetCache:
             Logits [batch, classes] in half precision.
         """
         paths = [self._path(name) for name in ids]
-        return _batch(
-            [
-                _read(path) or self._write(path, *compute(i))
-                for i, path in enumerate(paths)
-            ]
-        )
+        entries = [_read(path, device) for path in paths]
+        missing = [i for i, entry in enumerate(entries) if entry is None]
+        if missing:
+            for i, targets in zip(missing, compute(missing)):
+                entries[i] = self._write(paths[i], *targets)
+        return _batch(entries)
 
     def _write(self, path, features, logits):
         """Stores targets if there is room; returns them as they would be read."""
         entry = {
-            name: tensor.detach().to("cpu", torch.float16).contiguous()
+            name: tensor.detach().half().contiguous()
             for name, tensor in (("features", features), ("logits", logits))
         }
         for level, states in zip(self.levels, entry["features"]):
@@ -113,10 +114,10 @@ class TargetCache:
         return self.folder / name[:2] / f"{name}.safetensors"
 
 
-def _read(path):
+def _read(path, device):
     """Targets of a signal; None if they are missing or damaged."""
     try:
-        return load_file(path) if path.exists() else None
+        return load_file(path, str(device)) if path.exists() else None
     except SafetensorError:
         path.unlink()
         return None

@@ -1,5 +1,7 @@
 """Length-exactness, levels, and students of their teachers."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ from helpers import tiny_config
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.models import length_exact
 from mlkd_lobes.models.encoder import SSLEncoder, check_source
 from mlkd_lobes.models.length_exact import (
+    fft_convolution,
     normalize_waveforms,
     normalized_convolution,
 )
@@ -151,6 +155,45 @@ def test_a_trained_first_layer_gets_its_gradient():
     found = torch.autograd.grad((ours * target).sum(), parameters)
     for a, b in zip(expected, found):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * a.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "groups", "n_samples"),
+    [(128, 16, 200), (128, 16, 9), (7, 2, 800)],
+)
+def test_convolution_by_fft_is_the_convolution(kernel, groups, n_samples):
+    conv = torch.nn.Conv1d(32, 48, kernel, padding=kernel // 2, groups=groups)
+    conv = torch.nn.utils.parametrizations.weight_norm(conv, dim=2)
+    signal = torch.randn(3, 32, n_samples, requires_grad=True)
+    leaves = [signal, *conv.parameters()]
+    expected, found = conv(signal), fft_convolution(signal, conv)
+    assert torch.allclose(found, expected, atol=1e-5)
+    weights = torch.randn_like(expected)
+    gradients = [
+        torch.autograd.grad((out * weights).sum(), leaves)
+        for out in (expected, found)
+    ]
+    for own, other in zip(*gradients):
+        assert torch.allclose(other, own, rtol=1e-3, atol=1e-3)
+
+
+def test_a_gpu_uses_the_convolution_by_fft(make_encoder, monkeypatch):
+    encoder = make_encoder().eval()
+    copied, wavs = copy.deepcopy(encoder), torch.randn(2, 9000)
+    expected = encoder(wavs).last_hidden
+    with torch.no_grad():
+        encoder.model.encoder.pos_conv_embed.conv.bias += 1.0
+    used = []
+
+    def convolve(signal, conv):
+        used.append(conv)
+        return fft_convolution(signal, conv)
+
+    monkeypatch.setattr(length_exact, "fft_convolution", convolve)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    found = copied(wavs).last_hidden
+    assert used == [copied.model.encoder.pos_conv_embed.conv]
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])

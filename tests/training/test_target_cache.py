@@ -17,7 +17,7 @@ def entry(n_frames, width=4):
     return torch.rand(1, n_frames, width), torch.rand(2)
 
 
-def never(i):
+def never(places):
     raise AssertionError("what is there is not computed again")
 
 
@@ -25,34 +25,46 @@ def test_cached_targets_are_the_computed_ones(make_encoder, tmp_path):
     classifier = EmotionClassifier(make_encoder(), ["a", "b"])
     teacher = FrozenTeacher(classifier, [2, 4])
     cache = TargetCache(tmp_path, state_sha256(classifier), [2, 4])
-    wavs = [torch.randn(1, n) for n in (9000, 3600, 6300)]
-    printed = [teacher(wav) for wav in wavs]
+    wavs = [torch.randn(n) for n in (9000, 3600, 6300)]
+    printed = [teacher.each([wav])[0] for wav in wavs]
     ids = ["a/b", "c d", "ü"]
 
-    def compute(i):
-        return printed[i][0][:, 0], printed[i][1][0]
+    def compute(places):
+        return [printed[i] for i in places]
 
     written, read = cache.get(ids, compute), cache.get(ids, never)
     for a, b in zip(written, read):
         assert torch.equal(a, b)
     for i, (features, logits) in enumerate(printed):
-        n = features.shape[2]
-        assert torch.equal(read[0][:, i, :n], features[:, 0].half())
+        n = features.shape[1]
+        assert torch.equal(read[0][:, i, :n], features.half())
         assert not read[0][:, i, n:].any()
-        assert torch.equal(read[1][i], logits[0].half())
+        assert torch.equal(read[1][i], logits.half())
+
+
+def test_targets_computed_together_are_those_computed_alone(make_encoder):
+    teacher = FrozenTeacher(
+        EmotionClassifier(make_encoder(), ["a", "b"]), [1, 4]
+    )
+    wavs = [torch.randn(n) for n in (9000, 3600, 6300)]
+    for wav, (features, logits) in zip(wavs, teacher.each(wavs)):
+        ((own_features, own_logits),) = teacher.each([wav])
+        assert features.shape == own_features.shape
+        assert torch.allclose(features, own_features, atol=1e-4)
+        assert torch.allclose(logits, own_logits, atol=1e-4)
 
 
 def test_only_what_is_missing_is_computed(tmp_path):
     cache = TargetCache(tmp_path, "teacher", [1])
     printed, requested = [entry(5), entry(9), entry(7)], []
 
-    def compute(i):
-        requested.append(i)
-        return printed[i]
+    def compute(places):
+        requested.append(places)
+        return [printed[i] for i in places]
 
     first = cache.get(["a"], compute)
     both = cache.get(["a", "b", "c"], compute)
-    assert requested == [0, 1, 2]
+    assert requested == [[0], [1, 2]]
     assert torch.equal(both[0][:, 0, :5], first[0][:, 0])
     again, _ = cache.get(["c", "a"], never)
     assert again.shape == (1, 2, 7, 4)
@@ -63,7 +75,7 @@ def test_only_what_is_missing_is_computed(tmp_path):
 def test_changed_teacher_does_not_use_an_old_cache(make_encoder, tmp_path):
     classifier = EmotionClassifier(make_encoder(), ["a", "b"])
     old = TargetCache(tmp_path, state_sha256(classifier), [4])
-    old.get(["a"], lambda i: entry(5))
+    old.get(["a"], lambda _: [entry(5)])
     with torch.no_grad():
         classifier.head.classifier.bias[0] += 1e-6
     others = [(state_sha256(classifier), [4]), ("other", [4])]
@@ -86,17 +98,17 @@ def test_half_written_entries_do_not_exist(tmp_path, monkeypatch):
 
     monkeypatch.setattr(targets, "save_file", breaks)
     with pytest.raises(OSError):
-        cache.get(["a"], lambda i: entry(5))
+        cache.get(["a"], lambda _: [entry(5)])
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_damaged_cache_entry_is_recomputed(tmp_path):
     cache, printed = TargetCache(tmp_path, "4f", [1]), entry(9, 16)
-    first = cache.get(["a"], lambda i: printed)
+    first = cache.get(["a"], lambda _: [printed])
     (path,) = tmp_path.rglob("*.safetensors")
     whole = path.read_bytes()
     path.write_bytes(whole[:50])
-    again = cache.get(["a"], lambda i: printed)
+    again = cache.get(["a"], lambda _: [printed])
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert path.read_bytes() == whole
 
@@ -106,5 +118,5 @@ def test_targets_beyond_half_precision_are_refused(tmp_path):
     features, logits = torch.rand(2, 5, 4), torch.rand(2)
     features[1, 2, 3] = 1e5
     with pytest.raises(InputError, match="hidden states of level 7 are not"):
-        cache.get(["a"], lambda i: (features, logits))
+        cache.get(["a"], lambda _: [(features, logits)])
     assert not list(tmp_path.rglob("*.safetensors"))
