@@ -62,6 +62,8 @@ CONFIRMED = [
     "semi - mlkd",
     "control - student_noisy",
     "mlkd - control",
+    "repeated - control",
+    "repeated - student_noisy",
     "semi - teacher, clean",
     "semi - student_noisy, unseen noise",
 ]
