@@ -106,18 +106,20 @@ def peer_table(result):
 
 def gpu_table(results):
     """Epochs, test, memory and all folds on a GPU, by version."""
-    header, rows = [f"s on one {results['now']['device']}"], []
+    header, rows = ["s on one GPU"], []
     for name in ("teacher", "`mlkd`"):
-        header += [f"{name}: first epoch", "later", "test"]
+        header += [f"{name}: first epoch", "later", "test", "peak GB"]
     for when, result in results.items():
-        networks, seconds = result["networks"], []
-        for own in (networks["teacher"], networks["mlkd"]):
+        cells = []
+        for name in ("teacher", "mlkd"):
+            own = result["networks"][name]
             first, *_, later = own["epoch_seconds"]
-            seconds += [first, later, own["test_seconds"]]
-        memory = max(n["peak_memory_mb"] for n in networks.values()) / 1024
-        own = [f"{x:.1f}" for x in [*seconds, memory]]
-        rows.append([when, *own, f"{result['hours_all_folds']:.2f}"])
-    return markdown([*header, "peak GB", "five folds, h"], rows)
+            memory = own["peak_memory_mb"] / 1024
+            cells += [first, later, own["test_seconds"], memory]
+        title = f"{when}, {result['device']}"
+        hours = f"{result['hours_all_folds']:.2f}"
+        rows.append([title, *(f"{x:.1f}" for x in cells), hours])
+    return markdown([*header, "all folds, h"], rows)
 
 
 def epoch_table(result):
@@ -139,20 +141,21 @@ def epoch_table(result):
         device = own["device_seconds_of_profiled_epoch"]
         seconds += [device["kernels"], device["Memcpy"]]
         rows.append([f"`{name}`", *(f"{s:.2f}" for s in seconds)])
-    header = ["s of an epoch, profiled", *parts]
+    header = ["s of an epoch, profiled, now", *parts]
     return markdown([*header, "GPU: kernels", "GPU: copies"], rows)
 
 
 def on_gpu(before, now):
     """What was measured on a GPU."""
-    speech = [
-        sum(r["seconds_of_speech"].values()) / 3600 for r in (before, now)
-    ]
+    hours = []
+    for result in (before, now):
+        speech = result["seconds_of_speech"]
+        total = sum(speech.values()) / 3600
+        hours.append(f"{total:.1f} ({speech['train'] / 3600:.2f} for training)")
     settings = (
         f"{now['cores']} cores, {now['precision']}, {now['workers']} workers, "
-        f"batches of {now['batch_seconds']} s; {speech[0]:.1f} and {speech[1]:.1f} "
-        "hours of random speech, lengths like IEMOCAP's, three of five speakers "
-        "for training:"
+        f"batches of {now['batch_seconds']} s. Hours of random speech, lengths like "
+        f"IEMOCAP's: before {hours[0]}, now {hours[1]}."
     )
     tables = gpu_table({"before": before, "now": now}), epoch_table(now)
     return "\n\n".join([settings, *tables])

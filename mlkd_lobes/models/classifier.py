@@ -165,7 +165,7 @@ def classify(model, wavs, batch_seconds):
     size = int(batch_seconds * SAMPLE_RATE) // max(map(len, wavs)) or 1
     logits = []
     for i in range(0, len(wavs), size):
-        # Padded there: on a CPU it takes as long as the model on a GPU.
+        # On a CPU padding would take as long as the model takes on a GPU.
         own = [wav.to(device) for wav in wavs[i : i + size]]
         padded, lengths = batch_pad_right(own)
         logits.append(model(padded, lengths.to(device)).logits)

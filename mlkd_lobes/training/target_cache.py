@@ -3,7 +3,7 @@
 The teacher is frozen, so the targets of a clean signal never change: they are
 computed once and read from disk from then on, one file per signal, written
 atomically. Files are in half precision, and so are targets that were just
-computed: all epochs use the same numbers.
+computed: they are used as they will be read.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class TargetCache:
         The levels they come from.
     limit : float
         Gigabytes beyond which nothing more is stored; targets that are not are
-        computed each time, with the same result.
+        computed each time.
 
     Example
     -------
@@ -117,10 +117,11 @@ class TargetCache:
 def _read(path, device):
     """Targets of a signal; None if they are missing or damaged."""
     try:
-        return load_file(path, str(device)) if path.exists() else None
+        entry = load_file(path) if path.exists() else None
     except SafetensorError:
         path.unlink()
         return None
+    return entry and {name: t.to(device) for name, t in entry.items()}
 
 
 # Under autocast a CPU cannot stack half precision.

@@ -1,7 +1,11 @@
 """Cached targets are the computed ones, and belong to one teacher."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
+from train import MLKDBrain
 
 import mlkd_lobes.training.target_cache as targets
 from mlkd_lobes.errors import InputError
@@ -52,6 +56,36 @@ def test_targets_computed_together_are_those_computed_alone(make_encoder):
         assert features.shape == own_features.shape
         assert torch.allclose(features, own_features, atol=1e-4)
         assert torch.allclose(logits, own_logits, atol=1e-4)
+
+
+def test_on_a_gpu_missing_targets_are_computed_together(make_encoder, tmp_path):
+    teacher = FrozenTeacher(
+        EmotionClassifier(make_encoder(), ["a", "b", "c", "d"]), [1, 4]
+    )
+    samples = torch.tensor([9000, 7000, 5000])
+    signals = pad_sequence([torch.randn(n) for n in samples], batch_first=True)
+    batch = SimpleNamespace(
+        clean=(signals, samples / samples.max()), key=["a", "b", "c"]
+    )
+    sizes = []
+    teacher.register_forward_hook(
+        lambda _, args, out: sizes.append(len(args[0]))
+    )
+
+    def targets(device_type):
+        cache = TargetCache(tmp_path / device_type, "teacher", [1, 4])
+        cache.get(["b"], lambda _: [(torch.zeros(2, 21, 24), torch.zeros(4))])
+        brain = SimpleNamespace(
+            device_type=device_type,
+            device="cpu",
+            modules=SimpleNamespace(teacher=teacher),
+            hparams=SimpleNamespace(cache=cache),
+        )
+        return MLKDBrain.teacher_targets(brain, batch)
+
+    for alone, together in zip(targets("cpu"), targets("cuda")):
+        assert torch.allclose(alone, together, atol=1e-3)
+    assert sizes == [1, 1, 2]
 
 
 def test_only_what_is_missing_is_computed(tmp_path):
