@@ -64,6 +64,7 @@ CONFIRMED = [
     "mlkd - control",
     "repeated - control",
     "repeated - student_noisy",
+    "repeated - semi",
     "semi - teacher, clean",
     "semi - student_noisy, unseen noise",
 ]
@@ -91,6 +92,7 @@ ANSWERS = [
     ("Does unlabelled speech add to it?", "mlkd_semi - mlkd", TABLE, 20),
     ("… where no setting was chosen?", "semi - mlkd", ASED, 18),
     ("Is it better than repeated speech?", "mlkd - control", ASED, 18),
+    ("Does a teacher add to repeated speech?", "repeated - control", ASED, 18),
 ]
 # Results, whom systems are compared with, and exceptions: those with as many epochs.
 SEARCHES = {
