@@ -12,8 +12,9 @@ RUN = .venv/bin/python
 		-r requirements.txt -e ".[dev]"
 	touch $@
 
+# One thread: a second one may wait for ever for a core that another process uses.
 demo: .venv/ready
-	HF_HUB_OFFLINE=1 $(RUN) examples/demo.py results/demo
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) examples/demo.py results/demo
 
 # Files of tests side by side; one thread each, or they would fight for cores.
 WORKERS ?= 2
