@@ -12,7 +12,7 @@ RUN = .venv/bin/python
 		-r requirements.txt -e ".[dev]"
 	touch $@
 
-# One thread: a second one may wait for ever for a core that another process uses.
+# One thread: two would crawl beside another process that uses a core.
 demo: .venv/ready
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) examples/demo.py results/demo
 
