@@ -151,8 +151,7 @@ def seeds_interval(per_seed) -> tuple[float, float]:
     """
     if len(set(per_seed)) < 2:
         return math.nan, math.nan
-    mean, error = np.mean(per_seed), stats.sem(per_seed)
-    low, high = stats.t.interval(0.95, len(per_seed) - 1, mean, error)
+    low, high = stats.ttest_1samp(per_seed, 0).confidence_interval()
     return float(low), float(high)
 
 

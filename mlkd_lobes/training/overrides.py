@@ -39,7 +39,7 @@ EXACT_RESUME = "training resumes exactly at the end of an epoch only"
 REFUSED_OPTIONS = {
     "ckpt_interval_minutes": EXACT_RESUME,
     "ckpt_interval_steps": EXACT_RESUME,
-    "data_parallel_backend": "use torchrun",
+    "data_parallel_backend": "several GPUs need torchrun",
     "remove_vector_weight_decay": "all weights decay; give --weight_decay",
     "optimizer_step_limit": "the learning rate falls over all epochs; give "
     "--teacher_epochs and --student_epochs",

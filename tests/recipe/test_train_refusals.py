@@ -111,7 +111,7 @@ def test_checkpoints_within_epochs_are_refused(experiment, name):
         ("--precision=fp16", "fp16 needs a GPU"),
         ("--eval_precision=fp16", "fp16 needs a GPU"),
         ("--remove_vector_weight_decay", "all weights decay"),
-        ("--data_parallel_backend", "use torchrun"),
+        ("--data_parallel_backend", "several GPUs need torchrun"),
     ],
 )
 def test_options_that_contradict_the_recipe_are_refused(
