@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test test-slow fuzz kill-points lint size bench bench-gpu estimate \
+.PHONY: demo test test-slow fuzz kill-points lint size bench bench-gpu \
 	report upstream-check clean
 
 .venv/ready: requirements.txt pyproject.toml
@@ -61,10 +61,6 @@ bench: .venv/ready
 bench-gpu: .venv/ready
 	HF_HUB_OFFLINE=1 $(RUN) benchmarks/gpu.py results/bench/gpu.json
 	$(RUN) tools/pages.py
-
-# What all folds of IEMOCAP cost, by calculation; see the script.
-estimate: .venv/ready
-	$(RUN) benchmarks/estimate.py results/estimate/iemocap.json
 
 # The machine-made tables and figures of the pages, from the results.
 report: .venv/ready

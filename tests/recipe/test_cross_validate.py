@@ -270,6 +270,24 @@ def test_each_place_has_its_gpu(command, monkeypatch, visible, expected):
     assert sorted(taken) == sorted(expected)
 
 
+@pytest.mark.parametrize("given,expected", [(None, "3"), ("5", "5")])
+def test_jobs_share_the_cores(command, monkeypatch, given, expected):
+    """Threads of two jobs on the same cores would wait for each other."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(cross_validate.torch, "get_num_threads", lambda: 7)
+    plan, taken = planned(command, "--folds=1", "--systems=random"), []
+
+    def execute(run, environment):
+        taken.append(environment["OMP_NUM_THREADS"])
+        return True
+
+    monkeypatch.setattr(cross_validate, "_execute", execute)
+    assert cross_validate.run_all(plan, jobs=2) == []
+    assert taken == [expected]
+
+
 @pytest.fixture
 def interrupts():
     """Enabled: in a shell's background they are ignored, also by children."""

@@ -222,12 +222,15 @@ def _same_settings(run):
 def run_all(plan, jobs):
     """Runs what is not finished; a failure does not stop the others.
 
-    On several GPUs each job gets the next one. Returns the runs that failed.
+    Jobs share the cores; on several GPUs each gets the next one. Returns the runs
+    that failed.
     """
     slots, devices = queue.Queue(), _devices() if jobs > 1 else []
+    threads = str(max(1, torch.get_num_threads() // jobs))
     own = [{"CUDA_VISIBLE_DEVICES": device} for device in devices] or [{}]
     for job in range(jobs):
-        slots.put(own[job % len(own)])
+        environment = {"OMP_NUM_THREADS": threads, **os.environ}
+        slots.put({**environment, **own[job % len(own)]})
     first, futures, stop = teacher_runs(plan), {}, threading.Event()
     teachers = {*first.values()}
     with ThreadPoolExecutor(jobs) as executor:
@@ -287,11 +290,11 @@ def _run_after(before, run, slots, stop):
     """Runs on a free device once another run has ended; whether it succeeded."""
     if before is not None:
         before.result()
-    own = slots.get()
+    environment = slots.get()
     try:
-        return not stop.is_set() and _finish(run, {**os.environ, **own})
+        return not stop.is_set() and _finish(run, environment)
     finally:
-        slots.put(own)
+        slots.put(environment)
 
 
 def _finish(run, environment):
