@@ -207,10 +207,8 @@ def write_run(folder, header, predictions, cost):
         }
         table = predictions[prediction_columns(labels)]
         text = table.to_csv(index=False, lineterminator="\n")
-        with open(parts[PREDICTIONS], "wb") as raw:
-            # Without name and time, so that equal runs have equal files.
-            with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-                file.write(text.encode())
+        # Without a time, so that equal runs have equal files.
+        parts[PREDICTIONS].write_bytes(gzip.compress(text.encode(), mtime=0))
         write_json(parts[COST], cost)
         write_json(parts[RESULTS], results)
         # New predictions never stand beside old results.

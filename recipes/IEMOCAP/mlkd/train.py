@@ -107,8 +107,6 @@ class EmotionBrain(sb.Brain):
         self.records, self.compute_seconds, self.audio_seconds = [], 0.0, 0.0
         if stage == sb.Stage.TRAIN:
             self.epoch, self.terms, self.snrs = epoch, {}, []
-            # A checkpoint of an earlier version may hold those of an epoch's end.
-            self.step, self.avg_train_loss = 0, 0.0
             self.hparams.speed_perturb.set_epoch(epoch)
             self.hparams.add_noise.set_epoch(epoch)
             self.epoch_started = time.perf_counter()
