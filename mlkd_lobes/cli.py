@@ -127,7 +127,7 @@ def report(options) -> int:
         figures,
         report as texts,
     )
-    from mlkd_lobes.evaluation.comparison import find_runs, pool
+    from mlkd_lobes.evaluation.comparison import comparisons, find_runs, pool
 
     for option in ("figure", "html"):
         _check_output(option, getattr(options, option), options.folders)
@@ -144,6 +144,12 @@ def report(options) -> int:
     compared = options.compare or list(
         dict.fromkeys(c for run in runs for c in run.get("comparisons") or ())
     )
+    wanted = options.compare or ()
+    if len(comparisons(pooled.systems, wanted)) < len(wanted):
+        raise InputError(
+            "--compare: not all of them share seeds, conditions and folds here; "
+            f"left out: {'; '.join(pooled.left_out) or 'nothing'}"
+        )
     if options.figure:
         figure = figures.ua_over_snr(pooled.systems)
         with atomic_path(options.figure) as temporary:

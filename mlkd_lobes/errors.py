@@ -124,5 +124,6 @@ def run_command(command, report=None):
         return 130
     # Also a full disk, or a package that a YAML file of one's own needs.
     except (OSError, ImportError, InputError) as error:
-        report(f"error: {error}")
+        # What a loader's worker raises begins with its traceback.
+        report(f"error: {str(error).rpartition('InputError: ')[2].strip()}")
     return 1

@@ -1,7 +1,6 @@
 """Audio files: finding, probing and reading them, at any rate and format.
 
-Needs NumPy, soundfile and soxr, but not PyTorch, so that exported models run
-without it. Every error names the file.
+Needs no PyTorch, so that exported models run without it. Every error names the file.
 """
 
 import contextlib
@@ -24,8 +23,7 @@ from mlkd_lobes.files import refuse_lfs_pointer
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
-# What counts as audio in a folder. Those from .m4a on cannot be read; they are
-# named in an error rather than skipped.
+# Audio in a folder; those from .m4a on cannot be read and are named in an error.
 AUDIO_SUFFIXES = tuple(
     ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .w64 .rf64 "
     ".sph .nist .caf .voc "  # codespell:ignore caf
@@ -76,8 +74,7 @@ def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to look; links to folders are followed, each folder once. A
-        folder that may not be read is left out with a warning.
+        Where to look; links to folders are followed, each folder once.
     suffixes : tuple of str
         Of the files.
 
@@ -121,6 +118,8 @@ def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
             wanted = name.lower().endswith(suffixes) and name[0] != "."
             if wanted and os.path.isfile(path):
                 yield path
+            elif wanted:
+                logger.warning(f"{path}: left out (a broken link)")
 
 
 def audio_info(path):
@@ -252,11 +251,13 @@ def read_frames(path, start, n_frames, sample_rate=SAMPLE_RATE):
 def _read(sound, path, start, n_frames, sample_rate):
     """A part of an open file; see `read_frames`."""
     try:
+        lead = min(start, mp3.LEAD) if sound.format == "MP3" else 0
         if start and sound.seekable():
-            sound.seek(start)
+            sound.seek(start - lead)
         elif start:  # formats of telephones
             sound.read(start)
-        wav = sound.read(n_frames, dtype="float32", always_2d=True)
+        n = n_frames + lead * (n_frames > 0)
+        wav = sound.read(n, dtype="float32", always_2d=True)[lead:]
     except RuntimeError as error:
         audio_info(path)  # more precise where the file itself is at fault
         raise InputError(f"{path}: cannot be decoded ({error})")

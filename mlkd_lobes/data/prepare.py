@@ -156,4 +156,6 @@ def _identity(entry, path, taken):
         return name
     start, stop = entry["start"] or 0.0, entry["stop"] or 0.0
     short = f"{name}@{start:.2f}-{stop:.2f}"
-    return f"{name}@{start}-{stop}" if short in taken else short
+    other = taken.get(short, entry)
+    same = (other["start"] or 0.0, other["stop"] or 0.0) == (start, stop)
+    return short if same else f"{name}@{start}-{stop}"

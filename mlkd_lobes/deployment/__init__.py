@@ -35,9 +35,11 @@ def find_model(source, backend=None) -> tuple[pathlib.Path, str]:
     """
     source = pathlib.Path(source)
     if source.suffix == ".onnx" and source.is_file():
-        if backend == "torch":
-            raise InputError(f"{source}: is an ONNX file; torch opens folders")
-        return source, backend or "onnx"
+        if backend not in (None, "onnx"):
+            raise InputError(
+                f"{source}: is an ONNX file; {backend} opens folders"
+            )
+        return source, "onnx"
     backend = backend or "torch"
     places = [source / BACKENDS[backend]]
     if backend == "torch":

@@ -23,7 +23,7 @@ import torch
 from mlkd_lobes import deployment, files
 from mlkd_lobes.data.audio import SAMPLE_RATE
 from mlkd_lobes.deployment import card, graph, parity
-from mlkd_lobes.deployment.models import open_classifier
+from mlkd_lobes.deployment.models import calibrate, open_classifier
 from mlkd_lobes.deployment.run_speech import RunSpeech, describe_training
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import read_cost, read_results
@@ -53,8 +53,7 @@ def export(
     model = open_classifier(deployment.find_model(run)[0]).eval()
     trained, temperature = copy.deepcopy(model), about.get("temperature")
     divisor = temperature or 1.0  # older runs have none
-    for parameter in model.head.classifier.parameters():
-        parameter.data /= divisor
+    calibrate(model, divisor)
     speech = RunSpeech(run, model.labels, data_folder, noise_folder)
     # Before anything is written: corpora may have moved.
     tested = itertools.islice(speech.test(), PARITY_UTTERANCES)

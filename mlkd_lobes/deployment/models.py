@@ -12,7 +12,7 @@ import numpy as np
 
 from mlkd_lobes.deployment import BACKENDS, find_model
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.files import refuse_lfs_pointer
+from mlkd_lobes.files import read_json, refuse_lfs_pointer
 
 
 def pad(wavs) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +48,12 @@ def open_classifier(folder):
     return load_classifier(folder, lambda source: encoder, labels)
 
 
+def calibrate(model, temperature):
+    """Divides the logits of a classifier of ours by a temperature."""
+    for parameter in model.head.classifier.parameters():
+        parameter.data /= temperature
+
+
 class TorchModel:
     """A classifier run by PyTorch, independent of padding."""
 
@@ -60,8 +66,12 @@ class TorchModel:
 
     @classmethod
     def open(cls, folder, device="cpu") -> TorchModel:
-        """Opens a Hugging Face `*ForSequenceClassification` folder."""
-        return cls(open_classifier(folder), device)
+        """Opens a Hugging Face `*ForSequenceClassification` folder; a tested
+        run's is calibrated, as its export is."""
+        model, tested = open_classifier(folder), folder.parent / "results.json"
+        if folder.name == "model" and tested.is_file():
+            calibrate(model, read_json(tested).get("temperature") or 1.0)
+        return cls(model, device)
 
     def __call__(self, wavs) -> np.ndarray:
         waveforms, lengths = map(self.torch.from_numpy, pad(wavs))

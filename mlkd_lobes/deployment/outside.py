@@ -106,7 +106,10 @@ class PythonModel:
 
     def __call__(self, wavs) -> np.ndarray:
         found = [self.function(wav, SAMPLE_RATE) for wav in wavs]
-        return np.array([[p[n] for n in self.labels] for p in found], float)
+        rows = [[p.get(name, -1) for name in self.labels] for p in found]
+        if (np.array(rows) < 0).any():
+            raise InputError("python: expected a probability of every label")
+        return np.array(rows, float)
 
 
 class ForeignOnnx:

@@ -55,6 +55,8 @@ def _read(descriptor, raw_rate, hop, blocks):
     try:
         with _open(descriptor, raw_rate) as sound:
             rate = sound.samplerate
+            if sound.format in ("MP3", "RF64"):  # read wrongly from a pipe
+                raise InputError(f"{NAME}: expected WAV, not {sound.format}")
             if not LOWEST_RATE <= rate <= HIGHEST_RATE:
                 raise InputError(f"{NAME}: a sampling rate of {rate} Hz")
             # As for files, hops are rounded one by one, so that none adds up.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import math
+import os
 import pathlib
 import reprlib
 import zipfile
@@ -56,7 +58,8 @@ class Comparison(
 def find_runs(places, folds=None, systems=None) -> list[StoredRun]:
     """All finished runs in some folders and zip archives of such folders."""
     try:
-        folders = {str(f): f for p in places for f in _run_folders(p)}
+        found = [f for place in places for f in _run_folders(place)]
+        folders = {os.path.realpath(str(f)): f for f in found}
         runs = [StoredRun(f, stored.read_results(f)) for f in folders.values()]
     except (zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{places}: a zip archive is damaged ({error})")
@@ -81,10 +84,14 @@ def _run_folders(place):
         found = [
             zipfile.Path(archive, name[: -len(stored.RESULTS)])
             for name in archive.namelist()
-            if name.endswith(f"/{stored.RESULTS}")
+            if f"/{name}".endswith(f"/{stored.RESULTS}")
         ]
     else:
-        found = [path.parent for path in place.rglob(stored.RESULTS)]
+        # Unlike `rglob`, into linked folders.
+        paths = glob.iglob(
+            f"{glob.escape(str(place))}/**/{stored.RESULTS}", recursive=True
+        )
+        found = [pathlib.Path(path).parent for path in paths]
     if not found:
         raise FileNotFoundError(f"no {stored.RESULTS} in {place}")
     return found

@@ -87,7 +87,7 @@ def read_noise_csv(csv_file, places=None):
     types, info_of = {}, functools.lru_cache(maxsize=None)(audio_info)
     for row in rows:
         where = f"{csv_file}, row {row['ID']}"
-        path, options = _locate(row["wav"], places, where), row.get("wav_opts")
+        path, options = locate(row["wav"], places, where), row.get("wav_opts")
         kind = composed(row.get("noise_type", "noise"))
         recordings = types.setdefault(kind, {})
         for segment in _segments(path, options or "", where, info_of):
@@ -95,12 +95,12 @@ def read_noise_csv(csv_file, places=None):
     return dict(sorted(types.items()))
 
 
-def _locate(path, places, where):
+def locate(path, places, where):
     """Replaces a leading `$NAME` by the folder of that name; other `$` stay."""
     name, _, rest = path.partition("/")
     place = places.get(name[1:]) if name.startswith("$") else None
     if isinstance(place, dict):
-        return _locate(f"${rest}", place, where)
+        return locate(f"${rest}", place, where)
     if place is not None:
         return os.path.join(place, rest)
     if path.startswith("$"):

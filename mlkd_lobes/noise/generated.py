@@ -61,9 +61,10 @@ def read_talkers(folder, corpus_files, corpus_speakers):
         for path in list_audio(folder):
             talker = path.relative_to(folder).parts[0]
             talkers[files.composed(talker)].append(path)
-    owners = {pathlib.Path(file).resolve(): None for file in corpus_files}
+    content = files.sampled_sha256
+    owners = {content(file): None for file in corpus_files}
     for talker, paths in talkers.items():
-        taken = {owners.setdefault(p.resolve(), talker) for p in paths}
+        taken = {owners.setdefault(content(p), talker) for p in paths}
         if talker in corpus_speakers or taken != {talker}:
             raise InputError(
                 f"babble_folder: {folder}: talker {talker} is also a speaker "

@@ -1,5 +1,6 @@
 """Audio files are found, probed and read, or named with the reason."""
 
+import logging
 import os
 
 import numpy as np
@@ -201,6 +202,14 @@ def test_linked_folders_are_listed_once(tmp_path):
     (folder / "latest").symlink_to(folder / "z")
     names = [str(p.relative_to(folder)) for p in list_audio(folder)]
     assert names == ["x/one.wav", "y/two.WAV", "z/three.wav"]
+
+
+def test_a_broken_link_is_left_out_with_a_warning(tmp_path, caplog):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "b.wav").symlink_to(tmp_path / "gone")
+    with caplog.at_level(logging.WARNING):
+        assert list_audio(tmp_path) == [tmp_path / "a.wav"]
+    assert "b.wav: left out (a broken link)" in caplog.text
 
 
 def test_an_unreadable_folder_is_left_out(tmp_path, monkeypatch, caplog):

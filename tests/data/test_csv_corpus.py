@@ -336,3 +336,19 @@ def test_times_close_by_are_utterances_of_their_own(own_corpus, tmp_path):
     assert sum("@0.1004-0.3004" in name for name in names) == 1
     assert sum(name.endswith("@0.10-0.30") for name in names) == len(names) - 1
     assert close
+
+
+@pytest.mark.parametrize("emotion", ["same", "sad"])
+def test_a_segment_listed_twice_is_refused(own_corpus, tmp_path, emotion):
+    """As in a table with a row per annotator."""
+    rewrite(own_corpus, lambda r: {**r, "start": "0.1", "end": "0.3"})
+    path = own_corpus / "manifest.csv"
+    header, first, *others = path.read_text().splitlines()
+    again = first
+    if emotion != "same":
+        names = header.split(",")
+        cells = dict(zip(names, first.split(",")), emotion=emotion)
+        again = ",".join(cells[name] for name in names)
+    path.write_text("\n".join([header, first, again, *others]) + "\n")
+    with pytest.raises(InputError, match="utterance of an earlier line"):
+        prepare(own_corpus, tmp_path / "out")

@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pytest
 import soundfile
+import torch
+from helpers import seeded
 
 from mlkd_lobes.cli import main
 from mlkd_lobes.data import audio, mp3
@@ -116,6 +118,22 @@ def test_an_mp3_without_a_frame_count_is_whole(tmp_path, samples, mode, rate):
         part = audio.read_frames(path, len(found) // 2, 999, rate)
         half = found[len(found) // 2 :][:999]
         assert np.abs(part - half).max() < 1e-4, name
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_a_part_of_an_mp3_is_that_of_the_whole(tmp_path, mode):
+    """After a seek, the decoder lacks the bits of earlier frames."""
+    wav = 0.3 * torch.randn(20 * RATE, generator=seeded("mp3")).numpy()
+    wav[::3] *= np.linspace(0, 1, len(wav[::3]))
+    path = tmp_path / "a.mp3"
+    options = {"bitrate_mode": mode, "compression_level": 0.9}
+    soundfile.write(path, wav, RATE, format="MP3", **options)
+    whole = audio.read_frames(path, 0, -1, RATE)
+    for start in range(1, len(whole) - 4000, 17003):
+        part = audio.read_frames(path, start, 4000, RATE)
+        assert np.abs(part - whole[start:][:4000]).max() < 1e-5, start
+    rest = audio.read_frames(path, start, -1, RATE)
+    assert np.abs(rest - whole[start:]).max() < 1e-5
 
 
 @pytest.mark.parametrize("flags,count", [(15, 0), (14, 99)])

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import shutil
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hypothesis import (
 from mlkd_lobes.cli import main
 from mlkd_lobes.deployment import find_model
 from mlkd_lobes.deployment.models import open_model
+from mlkd_lobes.deployment.outside import PythonModel
 from mlkd_lobes.deployment.predict import (
     Part,
     Prediction,
@@ -190,6 +193,8 @@ def test_models_are_found_and_others_refused(tmp_path):
             find_model(tmp_path / source, backend)
     with pytest.raises(InputError, match="is an ONNX file; torch opens"):
         find_model(tmp_path / "out/onnx/model.onnx", "torch")
+    with pytest.raises(InputError, match="is an ONNX file; int8 opens"):
+        find_model(tmp_path / "out/onnx/model.onnx", "int8")
 
 
 def test_written_csv_is_read(tmp_path):
@@ -258,3 +263,15 @@ def test_damaged_models_are_named(tmp_path, encoder_folder):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(InputError, match="model: cannot be opened"):
         open_model(folder)
+
+
+def test_a_function_gives_probabilities_of_every_label(monkeypatch):
+    answers = [{"a": 0.4, "b": 0.6}, {"a": 0.3, "b": 0.7}]
+    answers += [{"a": -1.0, "b": 0.0}, {"a": 1.0}]
+    mine = types.SimpleNamespace(f=lambda wav, rate: answers.pop(0))
+    monkeypatch.setitem(sys.modules, "mine", mine)
+    model = PythonModel("mine.f")
+    assert model([np.zeros(9)]).tolist() == [[0.3, 0.7]]
+    for _ in range(2):
+        with pytest.raises(InputError, match="a probability of every label"):
+            model([np.zeros(9)])

@@ -262,3 +262,11 @@ def test_the_detector_knows_noise_and_silence(exported, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
     assert all(r["emotion"] == "" and float(r["speech"]) == 0 for r in rows)
+
+
+@pytest.mark.parametrize("kind", ["MP3", "RF64"])
+def test_formats_that_a_pipe_spoils_are_refused(kind):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, SAMPLES, 16000, format=kind)
+    with pytest.raises(InputError, match=f"expected WAV, not {kind}"):
+        stream(buffer.getvalue())

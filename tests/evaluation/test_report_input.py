@@ -211,3 +211,31 @@ def test_damaged_archives_are_named(tmp_path, place, capsys):
     pathlib.Path(archive).write_bytes(content)
     assert main(["report", archive]) == 1
     assert "packed.zip" in capsys.readouterr().err
+
+
+def test_linked_runs_and_archives_of_one_run_are_found(tmp_path, capsys):
+    for fold in (1, 2):
+        write(tmp_path / "disk", "mlkd", fold, 1, 8)
+    results = tmp_path / "results [1]"
+    results.mkdir()
+    for number, folder in enumerate(sorted((tmp_path / "disk").iterdir())):
+        (results / f"{number}").symlink_to(folder)
+    assert main(["report", str(results)]) == 0
+    assert "fold(s) 1, 2:" in capsys.readouterr().out
+    archive = shutil.make_archive(tmp_path / "one", "zip", folder)
+    assert main(["report", archive]) == 0
+    assert "fold(s) 2:" in capsys.readouterr().out
+
+
+def test_a_comparison_that_cannot_be_shown_is_an_error(tmp_path, capsys):
+    for system in ("mlkd", "kd_last"):
+        for fold in (1, 2):
+            write(tmp_path / "a", system, fold, 1, 8)
+    write(tmp_path / "a", "slim", 1, 1, 8)
+    wanted = "--compare=slim - mlkd"
+    assert main(["report", str(tmp_path / "a"), wanted]) == 1
+    assert "left out: slim" in capsys.readouterr().err
+    write(tmp_path / "b", "mlkd", 1, 1, 8)
+    write(tmp_path / "b", "slim", 1, 2, 8)
+    assert main(["report", str(tmp_path / "b"), wanted]) == 1
+    assert "left out: nothing" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Babble and white noise: of whom and of what they are made."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,23 @@ def test_speakers_of_the_corpus_are_refused_for_babble(noise_corpus, tmp_path):
         prepare(noise_corpus, tmp_path, ["babble"], babble_folder=str(two))
 
 
+def test_copies_of_the_corpus_are_refused_for_babble(noise_corpus, tmp_path):
+    speech = write_corpus(tmp_path / "speech")
+    copy = tmp_path / "renamed.wav"
+    shutil.copy(speech / "audio/s2_0.wav", copy)
+    options = {"babble_folder": str(speech), "corpus_files": {str(copy)}}
+    with pytest.raises(InputError, match="talker s2 is also a speaker"):
+        prepare(noise_corpus, tmp_path, ["babble"], **options)
+
+
+def test_unseen_noise_is_in_no_babble(noise_corpus, tmp_path):
+    speech = write_noise(tmp_path / "speech", ["talk"], files=12)
+    options = {"babble_folder": str(speech / "talk")}
+    options["unseen_noise"] = {"talk": str(speech)}
+    with pytest.raises(InputError, match="share .* noise recording"):
+        prepare(noise_corpus, tmp_path / "out", ["rain", "babble"], **options)
+
+
 def test_other_audio_of_the_same_name_is_other_noise(
     noise_corpus, tmp_path, few
 ):
@@ -88,7 +107,8 @@ def test_other_audio_of_the_same_name_is_other_noise(
 def test_a_folder_of_a_talker_is_one_talker(tmp_path):
     for talker in range(5):
         for take in range(3):
-            write_wav(tmp_path / f"{talker}/a/{take}.wav", torch.ones(800))
+            wav = torch.full((800,), 0.1 + talker / 100)
+            write_wav(tmp_path / f"{talker}/a/{take}.wav", wav)
     splits = read_talkers(str(tmp_path), (), ())
     assert sorted(t for s in SPLITS for t in splits[s]) == list("01234")
     assert all(len(paths) == 3 for s in SPLITS for paths in splits[s].values())
@@ -150,7 +170,7 @@ def test_file_of_two_talkers_is_refused_for_babble(noise_corpus, tmp_path):
 
 def test_silent_talkers_are_named(noise_corpus, tmp_path):
     for talker in range(3):
-        write_wav(tmp_path / f"{talker}.wav", torch.zeros(8000))
+        write_wav(tmp_path / f"{talker}.wav", torch.zeros(8000 + talker))
     out, options = beside(tmp_path), {"babble_folder": str(tmp_path)}
     with pytest.raises(InputError, match=r"babble: .*wav: silent in"):
         prepare(noise_corpus, out, ["babble"], **options)

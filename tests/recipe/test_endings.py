@@ -101,6 +101,7 @@ def test_an_interrupt_ends_with_130(experiment, command, script):
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (InputError("fold: 9"), 1, "error: fold: 9"),
+        (InputError("Traceback\nInputError: a.wav: no"), 1, "error: a.wav: no"),
         (PermissionError(13, "Permission denied", "x"), 1, "denied: 'x'"),
     ],
 )
@@ -109,7 +110,8 @@ def test_expected_ends_are_one_line(capsys, error, code, message):
         raise error
 
     assert run_command(command) == code
-    assert message in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
 
 
 def test_bugs_are_not_hidden():

@@ -7,8 +7,9 @@ import unicodedata
 import cross_validate
 import pandas as pd
 import pytest
+import torch
 from experiment import planned
-from helpers import write_corpus, write_noise
+from helpers import seeded, write_corpus, write_noise, write_wav
 
 from mlkd_lobes.cli import main
 from mlkd_lobes.errors import InputError
@@ -75,7 +76,9 @@ def test_one_talker_in_two_spellings_is_one(experiment, tmp_path):
     for number, path in enumerate(sorted(speech.iterdir())):
         talker = speech / (NFC, NFD)[number % 2]
         talker.mkdir(exist_ok=True)
-        path.rename(talker / path.name)
+        wav = 0.1 * torch.randn(8000, generator=seeded(number))
+        write_wav(talker / path.name, wav)
+        path.unlink()
     flags = ["--noise_types=[rain, babble]", f"--babble_folder={speech}"]
     with pytest.raises(InputError, match=r"1 talker\(s\); at least 3"):
         experiment.prepare(*flags)

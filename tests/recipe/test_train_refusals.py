@@ -97,6 +97,18 @@ def test_own_manifests_are_checked_first(
         experiment.run("mlkd", skip_prep=True, train_annotation=manifest)
 
 
+def test_missing_audio_is_named_before_training(finished, experiment, tmp_path):
+    """Of the test, too, which is read last."""
+    manifests, own = finished.arguments["output_folder"] / "manifests", {}
+    for split in ("train", "valid", "test"):
+        own[f"{split}_annotation"] = manifests / f"{split}.json"
+    text = own["test_annotation"].read_text()
+    own["test_annotation"] = tmp_path / "test.json"
+    own["test_annotation"].write_text(text.replace(".wav", "_gone.wav"))
+    with pytest.raises(InputError, match="audio files do not exist"):
+        experiment.run("mlkd", skip_prep=True, prepare_only=True, **own)
+
+
 @pytest.mark.parametrize(
     "name", ["ckpt_interval_minutes", "ckpt_interval_steps"]
 )

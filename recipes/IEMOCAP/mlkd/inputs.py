@@ -4,15 +4,19 @@ Authors
  * The MLKD recipe's authors 2026
 """
 
+import itertools
 import os
+import pathlib
 
 import iemocap_prepare
 
 from mlkd_lobes.data import corpora
-from mlkd_lobes.data.audio import walk_audio
+from mlkd_lobes.data.audio import OWN_OUTPUT, walk_audio
 from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError, check_choice
+from mlkd_lobes.files import read_json
 from mlkd_lobes.models import classifier, distillation, encoder
+from mlkd_lobes.noise import add_noise
 from mlkd_lobes.training import run_folder
 
 # The system whose model all students of an output folder start from.
@@ -40,6 +44,12 @@ def noise_files(hparams):
     noises = hparams["valid_noise"], hparams["test_noise"]
     kinds = [kind for noise in noises for kind in noise.types.values()]
     paths = {os.path.realpath(path) for paths in kinds for path in paths}
+    # Babble that was made from a noise corpus' own speech.
+    stamp = pathlib.Path(hparams["output_folder"], "noise", OWN_OUTPUT)
+    voices = read_json(stamp, dict)["talkers"] if stamp.is_file() else {}
+    for held_out in ("valid", "test"):
+        for path in itertools.chain(*voices.get(held_out, ())):
+            paths.add(os.path.realpath(add_noise.locate(path, hparams, stamp)))
     if hparams["babble_folder"]:
         talkers = walk_audio(hparams["babble_folder"])
         paths.update(map(os.path.realpath, talkers))

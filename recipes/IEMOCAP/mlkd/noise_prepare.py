@@ -6,6 +6,7 @@ are listed by start and stop. Nothing is copied or cut. Babble and white noise a
 generated beside the CSVs.
 """
 
+import itertools
 import os
 import pathlib
 
@@ -98,7 +99,7 @@ def prepare_noise(
         recording.path.is_file() for recording in made
     ):
         return
-    _check_splits(recordings + made)
+    _check_splits(recordings + made, talkers)
     # From here to the end, nothing in the folder counts as prepared.
     (save_folder / manifests.STAMP).unlink(missing_ok=True)
     rows = _rows(recordings, {}, places)
@@ -216,12 +217,21 @@ def _of_types(recordings, noise_types, folder):
     return [r for r in recordings if r.kind in noise_types]
 
 
-def _check_splits(recordings):
-    """Raises for recordings in two splits, and without noise for training."""
+def _check_splits(recordings, talkers):
+    """Raises for recordings or voices of babble in two splits, and without noise for
+    training."""
     groups = {split: [] for split in SPLITS}
     for recording in recordings:
         groups[recording.split].append({"noise recording": recording.group})
-    refuse_overlaps(groups, ["noise recording"])
+    voices = {
+        s: itertools.chain(*found.values()) for s, found in talkers.items()
+    }
+    both = {
+        split: rows
+        + [{"noise recording": str(v)} for v in voices.get(split, ())]
+        for split, rows in groups.items()
+    }
+    refuse_overlaps(both, ["noise recording"])
     if not groups["train"]:
         kinds = ", ".join(sorted({r.kind for r in recordings}))
         raise InputError(
@@ -259,7 +269,7 @@ def _rows(recordings, origins, places):
         origin = origins.get((recording.kind, recording.split), "")
         origin = origin and f" origin:{origin}-{path.stem}"
         if not segments:
-            logger.warning(f"{path}: silent, left out")
+            logger.warning(f"{path}: nothing audible, left out")
         for start, stop in segments:
             seconds = round((stop - start) / rate, 4)
             row = [None, seconds, _place(path, places)]
