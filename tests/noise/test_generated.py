@@ -1,7 +1,9 @@
 """Babble and white noise: of whom and of what they are made."""
 
 import shutil
+import types
 
+import inputs
 import numpy as np
 import pytest
 import torch
@@ -200,3 +202,20 @@ def test_babble_needs_talkers_in_every_split(tmp_path):
     write_csv(tmp_path / "manifest.csv", header, rows)
     with pytest.raises(InputError, match="none is left for valid"):
         prepare(tmp_path, beside(tmp_path), ["babble"], "csv")
+
+
+def test_voices_of_held_out_babble_are_held_out(tmp_path):
+    """MUSAN's own speech is babble of the test, and could be unlabelled speech."""
+    noise = write_noise(tmp_path / "noise", ["rain", "speech"], files=12)
+    prepare(noise, tmp_path / "out/noise", ["rain", "babble"])
+    unused = types.SimpleNamespace(types={})
+    hparams = {
+        "output_folder": str(tmp_path / "out"),
+        "noise_folder": str(noise),
+        "babble_folder": None,
+        "valid_noise": unused,
+        "test_noise": unused,
+    }
+    found = [entry["wav"] for entry in inputs.noise_files(hparams)]
+    assert 2 <= len(found) < 12 and len({*found}) == len(found)
+    assert all(f"{noise}/speech/speech_" in path for path in found)

@@ -44,7 +44,7 @@ def noise_files(hparams):
     noises = hparams["valid_noise"], hparams["test_noise"]
     kinds = [kind for noise in noises for kind in noise.types.values()]
     paths = {os.path.realpath(path) for paths in kinds for path in paths}
-    # Babble that was made from a noise corpus' own speech.
+    # Voices of their babble, wherever they lie.
     stamp = pathlib.Path(hparams["output_folder"], "noise", OWN_OUTPUT)
     voices = read_json(stamp, dict)["talkers"] if stamp.is_file() else {}
     for held_out in ("valid", "test"):
