@@ -119,7 +119,7 @@ def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
             if wanted and os.path.isfile(path):
                 yield path
             elif wanted:
-                logger.warning(f"{path}: left out (a broken link)")
+                logger.warning(f"{path}: left out (a broken link, or no file)")
 
 
 def audio_info(path):

@@ -11,8 +11,9 @@ import re
 from mlkd_lobes.data.shards import open_file
 
 MPEG_1 = 3
-# After a seek the decoder needs samples before a part, or the part's start is wrong.
-LEAD = 11520
+# After a seek the decoder needs samples before a part, or the part's start is wrong:
+# at 8 kbit/s a frame of 576 may use what 85 frames left over (511 bytes at most).
+LEAD = 57600
 # kbit/s of layer III by index, for MPEG 1 and for MPEG 2 and 2.5.
 KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)

@@ -7,6 +7,8 @@ returns probabilities [waveforms, labels]. Only the torch model imports PyTorch.
 from __future__ import annotations
 
 import json
+import os
+import pathlib
 
 import numpy as np
 
@@ -68,9 +70,11 @@ class TorchModel:
     def open(cls, folder, device="cpu") -> TorchModel:
         """Opens a Hugging Face `*ForSequenceClassification` folder; a tested
         run's is calibrated, as its export is."""
+        folder = pathlib.Path(os.path.abspath(folder))
         model, tested = open_classifier(folder), folder.parent / "results.json"
         if folder.name == "model" and tested.is_file():
-            calibrate(model, read_json(tested).get("temperature") or 1.0)
+            temperature = read_json(tested, dict).get("temperature")
+            calibrate(model, temperature or 1.0)
         return cls(model, device)
 
     def __call__(self, wavs) -> np.ndarray:

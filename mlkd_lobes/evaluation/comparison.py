@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 import pathlib
@@ -87,11 +86,14 @@ def _run_folders(place):
             if f"/{name}".endswith(f"/{stored.RESULTS}")
         ]
     else:
-        # Unlike `rglob`, into linked folders.
-        paths = glob.iglob(
-            f"{glob.escape(str(place))}/**/{stored.RESULTS}", recursive=True
-        )
-        found = [pathlib.Path(path).parent for path in paths]
+        found, visited = [], set()
+        for folder, below, names in os.walk(place, followlinks=True):
+            # A link may lead back up.
+            if os.path.realpath(folder) in visited:
+                below.clear()
+            visited.add(os.path.realpath(folder))
+            if stored.RESULTS in names:
+                found.append(pathlib.Path(folder))
     if not found:
         raise FileNotFoundError(f"no {stored.RESULTS} in {place}")
     return found

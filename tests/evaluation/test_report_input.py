@@ -219,7 +219,9 @@ def test_linked_runs_and_archives_of_one_run_are_found(tmp_path, capsys):
     results = tmp_path / "results [1]"
     results.mkdir()
     for number, folder in enumerate(sorted((tmp_path / "disk").iterdir())):
-        (results / f"{number}").symlink_to(folder)
+        (results / f".{number}").symlink_to(folder)
+    (results / "up").symlink_to(results)
+    (results / "above").symlink_to(tmp_path)
     assert main(["report", str(results)]) == 0
     assert "fold(s) 1, 2:" in capsys.readouterr().out
     archive = shutil.make_archive(tmp_path / "one", "zip", folder)

@@ -85,7 +85,7 @@ def test_unseen_noise_is_in_no_babble(noise_corpus, tmp_path):
     speech = write_noise(tmp_path / "speech", ["talk"], files=12)
     options = {"babble_folder": str(speech / "talk")}
     options["unseen_noise"] = {"talk": str(speech)}
-    with pytest.raises(InputError, match="share .* noise recording"):
+    with pytest.raises(InputError, match=r"share \d+ file\(s\)"):
         prepare(noise_corpus, tmp_path / "out", ["rain", "babble"], **options)
 
 
@@ -208,7 +208,8 @@ def test_voices_of_held_out_babble_are_held_out(tmp_path):
     """MUSAN's own speech is babble of the test, and could be unlabelled speech."""
     noise = write_noise(tmp_path / "noise", ["rain", "speech"], files=12)
     prepare(noise, tmp_path / "out/noise", ["rain", "babble"])
-    unused = types.SimpleNamespace(types={})
+    csv_file = tmp_path / "out/noise/test.csv"
+    unused = types.SimpleNamespace(types={}, csv_file=csv_file)
     hparams = {
         "output_folder": str(tmp_path / "out"),
         "noise_folder": str(noise),

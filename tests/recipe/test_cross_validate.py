@@ -277,7 +277,7 @@ def test_jobs_share_the_cores(command, monkeypatch, given, expected):
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     monkeypatch.setattr(cross_validate.torch, "get_num_threads", lambda: 7)
-    plan, taken = planned(command, "--folds=1", "--systems=random"), []
+    plan, taken = planned(command, "--folds=1,2", "--systems=random"), []
 
     def execute(run, environment):
         taken.append(environment["OMP_NUM_THREADS"])
@@ -285,7 +285,7 @@ def test_jobs_share_the_cores(command, monkeypatch, given, expected):
 
     monkeypatch.setattr(cross_validate, "_execute", execute)
     assert cross_validate.run_all(plan, jobs=2) == []
-    assert taken == [expected]
+    assert taken == 2 * [expected]
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ import os
 import shutil
 
 import pytest
-from helpers import write_corpus, write_noise
+import torch
+from helpers import write_corpus, write_noise, write_wav
 
 from mlkd_lobes.cli import main
+from mlkd_lobes.data.audio import read_audio
 from mlkd_lobes.deployment.run_speech import RunSpeech, describe_training
 from mlkd_lobes.errors import InputError
 
@@ -21,7 +23,9 @@ def talkers(tmp_path):
     for path in sorted((folder / "audio").iterdir()):
         talker = folder / f"talkers/talker_{path.name.split('_')[0]}"
         talker.mkdir(parents=True, exist_ok=True)
-        path.rename(talker / path.name)
+        # Other audio than the emotion corpus'.
+        wav = 0.5 * torch.from_numpy(read_audio(path))
+        write_wav(talker / path.name, wav)
     return folder / "talkers"
 
 

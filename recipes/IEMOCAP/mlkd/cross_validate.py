@@ -225,6 +225,7 @@ def run_all(plan, jobs):
     Jobs share the cores; on several GPUs each gets the next one. Returns the runs
     that failed.
     """
+    jobs = min(jobs, len(plan))
     slots, devices = queue.Queue(), _devices() if jobs > 1 else []
     threads = str(max(1, torch.get_num_threads() // jobs))
     own = [{"CUDA_VISIBLE_DEVICES": device} for device in devices] or [{}]

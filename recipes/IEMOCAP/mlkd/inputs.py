@@ -45,9 +45,9 @@ def noise_files(hparams):
     kinds = [kind for noise in noises for kind in noise.types.values()]
     paths = {os.path.realpath(path) for paths in kinds for path in paths}
     # Voices of their babble, wherever they lie.
-    stamp = pathlib.Path(hparams["output_folder"], "noise", OWN_OUTPUT)
-    voices = read_json(stamp, dict)["talkers"] if stamp.is_file() else {}
-    for held_out in ("valid", "test"):
+    for held_out, noise in zip(("valid", "test"), noises):
+        stamp = pathlib.Path(noise.csv_file).with_name(OWN_OUTPUT)
+        voices = read_json(stamp, dict)["talkers"] if stamp.is_file() else {}
         for path in itertools.chain(*voices.get(held_out, ())):
             paths.add(os.path.realpath(add_noise.locate(path, hparams, stamp)))
     if hparams["babble_folder"]:

@@ -95,11 +95,11 @@ def prepare_noise(
         talkers = _talkers(found, babble_folder, *emotional)
     stamp = _stamp(recordings, talkers, to_generate, places)
     made = _plan_generated(to_generate, save_folder, stamp["talkers"])
+    _check_splits(recordings + made, talkers)
     if manifests.is_prepared(save_folder, stamp, ".csv") and all(
         recording.path.is_file() for recording in made
     ):
         return
-    _check_splits(recordings + made, talkers)
     # From here to the end, nothing in the folder counts as prepared.
     (save_folder / manifests.STAMP).unlink(missing_ok=True)
     rows = _rows(recordings, {}, places)
@@ -222,16 +222,14 @@ def _check_splits(recordings, talkers):
     training."""
     groups = {split: [] for split in SPLITS}
     for recording in recordings:
-        groups[recording.split].append({"noise recording": recording.group})
-    voices = {
-        s: itertools.chain(*found.values()) for s, found in talkers.items()
-    }
-    both = {
-        split: rows
-        + [{"noise recording": str(v)} for v in voices.get(split, ())]
-        for split, rows in groups.items()
-    }
-    refuse_overlaps(both, ["noise recording"])
+        file = os.path.realpath(recording.path)
+        found = {"noise recording": recording.group, "file": file}
+        groups[recording.split].append(found)
+    both = {split: [*rows] for split, rows in groups.items()}
+    for split, found in talkers.items():
+        for path in itertools.chain(*found.values()):
+            both[split].append({"file": os.path.realpath(path)})
+    refuse_overlaps(both, ["noise recording", "file"])
     if not groups["train"]:
         kinds = ", ".join(sorted({r.kind for r in recordings}))
         raise InputError(

@@ -258,9 +258,9 @@ def prepare(hparams, train=True):
             {**entry, "wav": os.path.realpath(entry["wav"])}
             for entry in data.values()
         ]
-    wavs = sorted({e["wav"] for part in entries.values() for e in part})
-    missing = [wav for wav in wavs if not os.path.isfile(wav)]
-    if missing:
+    read = [entries[split] for split in entries if train or split != "train"]
+    wavs = sorted({entry["wav"] for part in read for entry in part})
+    if missing := [wav for wav in wavs if not os.path.isfile(wav)]:
         raise InputError(listing("audio files do not exist", missing))
     prepare_noise_csvs(hparams, [e for part in entries.values() for e in part])
     if train:
