@@ -96,7 +96,27 @@ def read_noise_csv(csv_file, places=None):
 
 
 def locate(path, places, where):
-    """Replaces a leading `$NAME` by the folder of that name; other `$` stay."""
+    """Replaces a leading `$NAME` by the folder of that name; other `$` stay.
+
+    Arguments
+    ---------
+    path : str
+        E.g. "$noise_folder/a.wav", or "$unseen_noise/rooms/a.wav".
+    places : dict
+        Names to folders, or to further names and folders.
+    where : str or pathlib.Path
+        What a message names.
+
+    Returns
+    -------
+    str
+        The path.
+
+    Raises
+    ------
+    InputError
+        If no folder has that name.
+    """
     name, _, rest = path.partition("/")
     place = places.get(name[1:]) if name.startswith("$") else None
     if isinstance(place, dict):
