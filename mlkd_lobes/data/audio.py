@@ -69,7 +69,7 @@ def list_audio(folder):
 def walk_audio(folder, suffixes=AUDIO_SUFFIXES):
     """The audio files below a folder, one after the other.
 
-    Hidden files and folders (`.*`) and those that were prepared here are left out.
+    Hidden ones (`.*`) and own output are left out; broken ones with a warning.
 
     Arguments
     ---------

@@ -5,12 +5,15 @@ trained on. A protocol may share them if it declares so, as a corpus' own split 
 is not by speaker does; every table then states it.
 """
 
+import functools
+import hashlib
 import itertools
 import os
 from collections import defaultdict, namedtuple
 
+from mlkd_lobes.data import shards
 from mlkd_lobes.errors import InputError, listing
-from mlkd_lobes.files import sampled_sha256
+from mlkd_lobes.files import composed, sampled_sha256
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -124,6 +127,51 @@ def noise_sources(splits):
             values = os.path.realpath(path), content
             found[split].append(dict(zip(NOISE_KEYS, values)))
     return found
+
+
+class HeldOut:
+    """Recordings and speakers that other speech must not hold.
+
+    Arguments
+    ---------
+    entries : list of dict
+        With `wav`, a path, and `speaker`, which may be None.
+    """
+
+    def __init__(self, entries):
+        self.speakers = {e["speaker"] for e in entries} - {None, ""}
+        self.sizes = defaultdict(set)
+        for path in {e["wav"] for e in entries}:
+            self.sizes[os.path.getsize(path)].add(path)
+        self.content = functools.lru_cache(maxsize=None)(_content)
+
+    def has(self, path, size, speaker):
+        """Whether a recording, of whatever name, or its speaker is among them.
+
+        Arguments
+        ---------
+        path : str, pathlib.Path or mlkd_lobes.data.shards.Member
+            The recording.
+        size : int
+            Its size in bytes.
+        speaker : str
+            Its speaker, "" if unknown.
+
+        Returns
+        -------
+        bool
+            Only recordings of equal size are read.
+        """
+        if composed(speaker) in self.speakers:
+            return True
+        if size not in self.sizes:
+            return False
+        return _content(path) in map(self.content, self.sizes[size])
+
+
+def _content(path):
+    with shards.open_file(path) as (file, _):
+        return hashlib.sha256(file.read()).digest()
 
 
 def check_copies(splits, refuse):

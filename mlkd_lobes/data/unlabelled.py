@@ -6,7 +6,6 @@ utterances, so that they fit into their batches.
 """
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import json
@@ -14,7 +13,7 @@ import os
 import pathlib
 import random
 import sqlite3
-from collections import Counter, defaultdict
+from collections import Counter
 
 import torch
 from torch.utils.data import Dataset
@@ -22,6 +21,7 @@ from torch.utils.data import Dataset
 from mlkd_lobes import files
 from mlkd_lobes.data import audio, shards
 from mlkd_lobes.data.batches import torch_threads
+from mlkd_lobes.data.leakage import HeldOut
 from mlkd_lobes.errors import InputError
 from speechbrain.utils.logger import get_logger
 
@@ -125,7 +125,7 @@ def prepare_unlabelled(database, sources, lengths, held_out):
         logger.info(f"{database}: prepared already.")
         return
     left_out = Counter()
-    rows = _usable(sources, _HeldOut(held_out), left_out)
+    rows = _usable(sources, HeldOut(held_out), left_out)
     with files.atomic_path(database) as temporary:
         try:
             with contextlib.closing(sqlite3.connect(temporary)) as db:
@@ -256,30 +256,6 @@ def _members(name, shard):
         if member.name.lower().endswith(audio.AUDIO_SUFFIXES) and not hidden:
             # Some archives hold several files of one name.
             yield f"{name}/{member.offset}/{member.name}", member, {}
-
-
-class _HeldOut:
-    """Recordings and speakers of validation and test."""
-
-    def __init__(self, entries):
-        self.speakers = {e["speaker"] for e in entries} - {None, ""}
-        self.sizes = defaultdict(set)
-        for path in {e["wav"] for e in entries}:
-            self.sizes[os.path.getsize(path)].add(path)
-        self.content = functools.lru_cache(maxsize=None)(_content)
-
-    def has(self, path, size, speaker):
-        """Whether a recording, of whatever name, or its speaker is among them."""
-        if files.composed(speaker) in self.speakers:
-            return True
-        if size not in self.sizes:
-            return False
-        return _content(path) in map(self.content, self.sizes[size])
-
-
-def _content(path):
-    with shards.open_file(path) as (file, _):
-        return hashlib.sha256(file.read()).digest()
 
 
 def fingerprint(database):

@@ -7,7 +7,6 @@ returns probabilities [waveforms, labels]. Only the torch model imports PyTorch.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -68,14 +67,8 @@ class TorchModel:
 
     @classmethod
     def open(cls, folder, device="cpu") -> TorchModel:
-        """Opens a Hugging Face `*ForSequenceClassification` folder; a tested
-        run's is calibrated, as its export is."""
-        folder = pathlib.Path(os.path.abspath(folder))
-        model, tested = open_classifier(folder), folder.parent / "results.json"
-        if folder.name == "model" and tested.is_file():
-            temperature = read_json(tested, dict).get("temperature")
-            calibrate(model, temperature or 1.0)
-        return cls(model, device)
+        """Opens a Hugging Face `*ForSequenceClassification` folder."""
+        return cls(open_classifier(folder), device)
 
     def __call__(self, wavs) -> np.ndarray:
         waveforms, lengths = map(self.torch.from_numpy, pad(wavs))
@@ -139,12 +132,17 @@ class OnnxModel:
 def open_model(source, backend=None, device="cpu") -> TorchModel | OnnxModel:
     """Opens an export, a run's folder, a Hugging Face folder or an ONNX file.
 
-    backend: torch, onnx or int8.
+    backend: torch, onnx or int8. A tested run's model is calibrated, as its export is.
     """
     path, backend = find_model(source, backend)
     opener = TorchModel.open if backend == "torch" else OnnxModel
+    tested = pathlib.Path(source, "results.json")
     try:
-        return opener(path, device)
+        opened = opener(path, device)
+        if path.parent == tested.parent and tested.is_file():
+            found = read_json(tested, dict)
+            calibrate(opened.module, found.get("temperature") or 1.0)
+        return opened
     except ImportError as error:
         raise InputError(
             f"backend {backend}: {error.name or error} is not installed; the "

@@ -1,9 +1,8 @@
 """Generated noise: babble of several voices, and white noise."""
 
-import itertools
 import os
 import pathlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 import soundfile
@@ -16,6 +15,7 @@ from mlkd_lobes.data.audio import (
     list_audio,
     read_frames,
 )
+from mlkd_lobes.data.leakage import HeldOut
 from mlkd_lobes.data.manifests import SPLITS
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise.add_noise import MAX_DRAWS, SILENCE, pick
@@ -64,19 +64,12 @@ def read_talkers(folder, corpus_files, corpus_speakers):
             talker = path.relative_to(folder).parts[0]
             talkers[files.composed(talker)].append(path)
     # To test, training speech need not be there.
-    others = [file for file in corpus_files if os.path.isfile(file)]
-    both = itertools.chain(others, *talkers.values())
-    sizes = Counter(map(os.path.getsize, both))
-
-    def content(path):
-        """A file's hash; its path where no other file has its size."""
-        alone = sizes[os.path.getsize(path)] < 2
-        return str(path) if alone else files.sampled_sha256(path)
-
-    owners = {content(file): None for file in others}
+    there = [str(file) for file in corpus_files if os.path.isfile(file)]
+    corpus, owners = HeldOut([{"wav": f, "speaker": None} for f in there]), {}
     for talker, paths in talkers.items():
-        taken = {owners.setdefault(content(p), talker) for p in paths}
-        if talker in corpus_speakers or taken != {talker}:
+        taken = {owners.setdefault(p.resolve(), talker) for p in paths}
+        copies = any(corpus.has(p, os.path.getsize(p), "") for p in paths)
+        if talker in corpus_speakers or taken != {talker} or copies:
             raise InputError(
                 f"babble_folder: {folder}: talker {talker} is also a speaker "
                 "of the emotion corpus, or shares a file with another talker; "

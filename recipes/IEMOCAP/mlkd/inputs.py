@@ -13,7 +13,7 @@ import iemocap_prepare
 from mlkd_lobes.data import corpora
 from mlkd_lobes.data.audio import OWN_OUTPUT, walk_audio
 from mlkd_lobes.data.prepare import prepare_corpus
-from mlkd_lobes.errors import InputError, check_choice
+from mlkd_lobes.errors import InputError, check_choice, listing
 from mlkd_lobes.files import read_json
 from mlkd_lobes.models import classifier, distillation, encoder
 from mlkd_lobes.noise import add_noise
@@ -37,6 +37,14 @@ def find_corpus(corpus, protocol):
         function, known = prepare_corpus, corpora.protocols_of(corpus)
     check_choice("protocol", protocol, known)
     return function, known[protocol]
+
+
+def check_audio(entries):
+    """Raises, before any training, for audio of manifests that is not there."""
+    wavs = sorted({entry["wav"] for entry in entries})
+    missing = [wav for wav in wavs if not os.path.isfile(wav)]
+    if missing:
+        raise InputError(listing("audio files do not exist", missing))
 
 
 def noise_files(hparams):

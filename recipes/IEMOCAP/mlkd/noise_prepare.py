@@ -225,11 +225,10 @@ def _check_splits(recordings, talkers):
         file = os.path.realpath(recording.path)
         found = {"noise recording": recording.group, "file": file}
         groups[recording.split].append(found)
-    both = {split: [*rows] for split, rows in groups.items()}
     for split, found in talkers.items():
         for path in itertools.chain(*found.values()):
-            both[split].append({"file": os.path.realpath(path)})
-    refuse_overlaps(both, ["noise recording", "file"])
+            groups[split].append({"file": os.path.realpath(path)})
+    refuse_overlaps(groups, ["noise recording", "file"])
     if not groups["train"]:
         kinds = ", ".join(sorted({r.kind for r in recordings}))
         raise InputError(

@@ -33,7 +33,7 @@ from torch.utils.data import ConcatDataset
 import speechbrain as sb
 from mlkd_lobes.data import batches, leakage, unlabelled
 from mlkd_lobes.data.manifests import describe_split
-from mlkd_lobes.errors import InputError, listing, run_command
+from mlkd_lobes.errors import InputError, run_command
 from mlkd_lobes.evaluation import calibration, metrics, results
 from mlkd_lobes.files import report_full_disk, stable_seed, write_json
 from mlkd_lobes.models import classifier, distillation
@@ -258,10 +258,9 @@ def prepare(hparams, train=True):
             {**entry, "wav": os.path.realpath(entry["wav"])}
             for entry in data.values()
         ]
-    read = [entries[split] for split in entries if train or split != "train"]
-    wavs = sorted({entry["wav"] for part in read for entry in part})
-    if missing := [wav for wav in wavs if not os.path.isfile(wav)]:
-        raise InputError(listing("audio files do not exist", missing))
+    if hparams["skip_prep"]:  # else the preparation has read them
+        used = [s for s in entries if train or s != "train"]
+        inputs.check_audio([e for s in used for e in entries[s]])
     prepare_noise_csvs(hparams, [e for part in entries.values() for e in part])
     if train:
         prepare_crops(hparams, **entries)
