@@ -20,7 +20,6 @@ from collections import namedtuple
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModel
 
 from mlkd_lobes.errors import InputError, check_choice
 from mlkd_lobes.files import refuse_lfs_pointer, sampled_sha256, text_sha256
@@ -29,7 +28,7 @@ from mlkd_lobes.models.length_exact import (
     normalized_convolution,
     use_fft_on_gpu,
 )
-from mlkd_lobes.models.slim import narrowed, shares_of
+from mlkd_lobes.models.slim import narrowed
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
@@ -49,15 +48,9 @@ class Encoded(namedtuple("Encoded", ["last_hidden", "levels", "n_frames"])):
     """
 
 
-def _is_shown(record):
-    """Drops reports of unused weights: a student has fewer layers than its
-    teacher, an encoder no head. Missing weights are still reported."""
-    text = record.getMessage()
-    missing = "MISSING" in text or "MISMATCH" in text
-    return "LOAD REPORT" not in text or missing
-
-
-logging.getLogger("transformers.modeling_utils").addFilter(_is_shown)
+# Weights that a student or an encoder leaves unused are not worth a report; missing
+# ones are refused.
+logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
 
 
 def check_depth(n_layers, of_teacher):
@@ -140,39 +133,6 @@ def refuse_missing(source, report, problem):
         )
 
 
-def check_source(source, save_path, channels=1.0):
-    """Opens an encoder to see that it can be trained.
-
-    Arguments
-    ---------
-    source : str
-        Hub name or folder.
-    save_path : str
-        Where a download is kept.
-    channels : float or list of float
-        Of its students, see `SSLEncoder`.
-
-    Returns
-    -------
-    int
-        Number of transformer layers.
-
-    Raises
-    ------
-    InputError
-        If its kind is unknown, it cannot be opened, or weights are missing.
-    """
-    with opening(source):
-        config = AutoConfig.from_pretrained(source, cache_dir=save_path)
-        check_choice(source, config.model_type, MODEL_TYPES, "model type")
-        shares_of(config, channels)
-        _, report = AutoModel.from_pretrained(
-            source, cache_dir=save_path, output_loading_info=True
-        )
-    refuse_missing(source, report, "its weights are another model's")
-    return config.num_hidden_layers
-
-
 class SSLEncoder(Wav2Vec2):
     """SpeechBrain's `Wav2Vec2`, length-exact, with levels by layer number.
 
@@ -249,6 +209,13 @@ class SSLEncoder(Wav2Vec2):
         # It does not get a gradient in every batch, which DDP refuses.
         if hasattr(self.model, "masked_spec_embed"):
             self.model.masked_spec_embed.requires_grad_(False)
+
+    def _from_pretrained(self, source, *places, **options):
+        """Loads the source; raises if it lacks weights."""
+        options["output_loading_info"] = True
+        super()._from_pretrained(source, *places, **options)
+        self.model, report = self.model
+        refuse_missing(source, report, "its weights are another model's")
 
     @property
     def n_layers(self):

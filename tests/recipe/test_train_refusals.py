@@ -2,7 +2,6 @@
 
 import shutil
 
-import inputs
 import pytest
 import torch
 import train
@@ -10,6 +9,7 @@ from helpers import RECIPE, write_wav
 
 import speechbrain as sb
 from mlkd_lobes.errors import InputError
+from mlkd_lobes.models import encoder
 from mlkd_lobes.training import checkpoints
 
 
@@ -225,9 +225,16 @@ def test_a_trained_teacher_needs_no_hub(experiment, monkeypatch):
     """Nor does a student that does not distil need levels that are there."""
     alone = {"kd_levels": "[9]", "loss_weights": "{features: 0, logits: 0}"}
     experiment.run("teacher", **alone)
-    monkeypatch.delattr(inputs.encoder, "check_source")
+    opened, init = [], encoder.SSLEncoder.__init__
+
+    def remember(self, source, *args, **options):
+        opened.append(source)
+        init(self, source, *args, **options)
+
+    monkeypatch.setattr(encoder.SSLEncoder, "__init__", remember)
     results = experiment.run("student_clean", **alone)
     assert results["system"] == "student_clean"
+    assert opened and experiment.arguments["wav2vec2_hub"] not in opened
 
 
 def test_epochs_without_an_update_are_refused(finished, experiment):

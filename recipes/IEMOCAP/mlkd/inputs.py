@@ -15,7 +15,7 @@ from mlkd_lobes.data.audio import OWN_OUTPUT, walk_audio
 from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError, check_choice, listing
 from mlkd_lobes.files import read_json
-from mlkd_lobes.models import classifier, distillation, encoder
+from mlkd_lobes.models import classifier, distillation, encoder, slim
 from mlkd_lobes.noise import add_noise
 from mlkd_lobes.training import run_folder
 
@@ -79,16 +79,17 @@ def check_models(systems, hparams, folder):
         raise InputError(
             "student_cnn: to train a narrow front end, set student_freeze_cnn: False"
         )
-    hub, cache = hparams["wav2vec2_hub"], hparams["wav2vec2_folder"]
     new = [n for n in systems if not run_folder.read_stage(folder.with_name(n))]
     student, given = hparams["network"] == "student", hparams["teacher_folder"]
     if student and given and folder.name in new:
-        depth = load_teacher(hparams, given).encoder.n_layers
+        source = load_teacher(hparams, given).encoder
     elif any(systems[name]["network"] == "teacher" for name in new):
-        depth = encoder.check_source(hub, cache, channels)
+        source = hparams["teacher_encoder"]()
     else:
         return
+    depth = source.n_layers
     if student or TEACHER in systems:
         if distillation.needs_teacher(weights):
             distillation.resolve_levels(hparams["kd_levels"], depth)
         encoder.check_depth(hparams["student_layers"], depth)
+        slim.shares_of(source.config, channels)
