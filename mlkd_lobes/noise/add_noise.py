@@ -89,6 +89,8 @@ def read_noise_csv(csv_file, places=None):
         where = f"{csv_file}, row {row['ID']}"
         path, options = locate(row["wav"], places, where), row.get("wav_opts")
         kind = composed(row.get("noise_type", "noise"))
+        if not is_additive(kind):
+            raise InputError(f"{where}: '{kind}' cannot name a type of noise")
         recordings = types.setdefault(kind, {})
         for segment in _segments(path, options or "", where, info_of):
             recordings.setdefault(path, []).append(segment)

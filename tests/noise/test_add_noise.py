@@ -292,6 +292,7 @@ def test_plain_speechbrain_csvs_work(tmp_path, noise_corpus):
         (f"{HEADER}\n0,1,WAV,wav,start:0 stop:999999\n", "not within"),
         (f"{HEADER}\n0,1,WAV,wav,start:zero\n", "row 0"),
         (f"{HEADER}\n0,1,WAV,wav\n", "line 2: expected 5 fields"),
+        (f"{HEADER},noise_type\n0,1,WAV,wav,,clean\n", "row 0: 'clean' cannot"),
     ],
 )
 def test_bad_csvs_are_named(tmp_path, content, message):
