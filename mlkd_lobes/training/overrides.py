@@ -96,13 +96,15 @@ def read_settings(hparams_file, command_line, system=None):
     for key, value in {**defaults, **merged}.items():
         if expand_home(value) != value:
             merged[key] = expand_home(value)
-    values = read_values(hparams_file, merged)
     objects = {
         key: _plain(node)
         for key, node in defaults.items()
         if _holds_object(node)
     }
     try:
+        # Other keys may refer into a mapping: first the values given.
+        check_values({k: v for k, v in merged.items() if v != {}})
+        values = read_values(hparams_file, merged)
         check_values(values)
     except InputError as error:
         raise InputError(f"{error} (system {system})")

@@ -42,6 +42,12 @@ def test_systems_are_overrides():
     assert resolve("system: mlkd", system="teacher")["network"] == "teacher"
 
 
+@pytest.mark.parametrize("value", ["0.5", "[0.5]", "{width: 0.5}", "null"])
+def test_a_mapping_that_others_refer_into_stays_one(value):
+    with pytest.raises(InputError, match="student_cnn: .* is not {channels: S}"):
+        resolve(f"student_cnn: {value}")
+
+
 def test_a_yaml_file_without_a_system_is_refused(tmp_path):
     copy = tmp_path / "own.yaml"
     text = pathlib.Path(YAML).read_text(encoding="utf-8")
