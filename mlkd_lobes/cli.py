@@ -144,8 +144,8 @@ def report(options) -> int:
     compared = options.compare or list(
         dict.fromkeys(c for run in runs for c in run.get("comparisons") or ())
     )
-    wanted = options.compare or ()
-    if len(comparisons(pooled.systems, wanted)) < len(wanted):
+    there = comparisons(pooled.systems, compared)
+    if options.compare and len(there) < len(compared):
         raise InputError(
             "--compare: not all of them share seeds, conditions and folds here; "
             f"left out: {'; '.join(pooled.left_out) or 'nothing'}"

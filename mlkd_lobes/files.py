@@ -106,7 +106,7 @@ def remove(path):
     path : pathlib.Path
         The file or folder.
     """
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

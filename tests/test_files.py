@@ -12,6 +12,7 @@ from mlkd_lobes.errors import InputError
 from mlkd_lobes.files import (
     atomic_path,
     read_csv,
+    remove,
     report_full_disk,
     spelled,
     stable_seed,
@@ -124,3 +125,11 @@ def test_pipes_and_devices_are_written_to(tmp_path):
     reader.join()
     assert received == [b"text"] and pipe.is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_link_is_removed_but_not_what_it_leads_to(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/a").touch()
+    (tmp_path / "targets").symlink_to(tmp_path / "disk")
+    remove(tmp_path / "targets")
+    assert os.listdir(tmp_path) == ["disk"] and (tmp_path / "disk/a").exists()

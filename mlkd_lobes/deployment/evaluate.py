@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import tempfile
 import time
 
 import numpy as np
@@ -49,6 +50,9 @@ def evaluate(
     speech = RunSpeech(run, model.labels, *places)
     grid = [Condition(c["noise"], c["snr_db"]) for c in about["conditions"]]
     _check_test(run, about, speech, grid)
+    folder.mkdir(exist_ok=True)
+    # One that may not be written to is an error before the work.
+    tempfile.TemporaryFile(dir=folder).close()
     sha256 = _content_sha256(model.model.module, source)
     records, seconds, spent = [], 0.0, 0.0
     total = len(speech.manifests["test"])

@@ -10,7 +10,7 @@ from collections import namedtuple
 
 import torch
 
-from mlkd_lobes.data.audio import read_audio
+from mlkd_lobes.data.audio import read_audio, to_seconds
 from mlkd_lobes.data.manifests import read_entries, wav_path
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.results import DATA
@@ -46,7 +46,7 @@ class RunSpeech:
         for split in ("train", "test"):
             entries = read_entries(run / about[split]["manifest"])
             self.manifests[split] = {
-                k: e for k, e in entries.items() if e["emo"]
+                k: e for k, e in entries.items() if e.get("emo")
             }
             self.noise[split] = KeyedAddNoise(
                 str(run / about[split]["noise"]),
@@ -78,7 +78,8 @@ class RunSpeech:
         for name, entry in self.manifests["test"].items():
             wavs = apply_grid(noise, self._read("test", name), name, grid)
             label = self.labels.index(entry["emo"])
-            about = name, entry.get("speaker"), round(entry["length"], 3)
+            seconds = round(to_seconds(entry["length"], name), 3)
+            about = name, entry.get("speaker"), seconds
             yield Utterance(*about, label, [wav.numpy() for wav in wavs])
 
     def _read(self, split, name):
@@ -87,7 +88,8 @@ class RunSpeech:
         path = wav_path(entry["wav"], self.data_folder, where)
         if entry.get("sha256") not in (None, self.sha256(path)[:16]):
             raise InputError(f"{path}: has changed since the run was prepared")
-        wav = read_audio(path, entry.get("start"), entry.get("stop"))
+        times = (to_seconds(entry.get(k), where) for k in ("start", "stop"))
+        wav = read_audio(path, *times)
         return torch.from_numpy(wav)
 
 

@@ -27,8 +27,7 @@ COMMON = ("corpus", "protocol", "labels", "noise_corpus")
 NOISY, CLEAN_SPEECH, UNSEEN = "noisy", "clean", "unseen noise"
 # Key of results.json, and column: the temperature of a run's probabilities.
 TEMPERATURE = "temperature"
-# The accuracy for which a share of predictions is looked for.
-ACCURATE = 0.9
+ACCURATE = 0.9  # the accuracy for which a share of predictions is sought
 BINS = 15  # of the calibration error
 
 
@@ -42,9 +41,7 @@ class Pooled(namedtuple("Pooled", ["systems", "about", "left_out"])):
 
 
 class Comparison(
-    namedtuple(
-        "Comparison", ["one", "other", "under", "seeds", "found", "per_run"]
-    )
+    namedtuple("Comparison", "one other under seeds found per_run")
 ):
     """UA of system `one` minus that of `other`.
 
@@ -87,16 +84,26 @@ def _run_folders(place):
         ]
     else:
         found, visited = [], set()
-        for folder, below, names in os.walk(place, followlinks=True):
+        walk = os.walk(place, onerror=_refuse, followlinks=True)
+        for folder, below, names in walk:
             # A link may lead back up.
             if os.path.realpath(folder) in visited:
                 below.clear()
             visited.add(os.path.realpath(folder))
+            for path in (pathlib.Path(folder, n) for n in names if n[0] != "."):
+                if path.is_symlink() and not path.exists():
+                    raise InputError(f"{path}: a link that leads nowhere")
             if stored.RESULTS in names:
                 found.append(pathlib.Path(folder))
     if not found:
         raise FileNotFoundError(f"no {stored.RESULTS} in {place}")
     return found
+
+
+def _refuse(error):
+    # A training may remove its own folders meanwhile.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 class System:
@@ -180,7 +187,8 @@ class System:
         are not known, or without noise."""
         found, kinds = [], self.noise_types()
         for table in self.tables.values():
-            if stored.SECONDS not in table or not kinds:
+            known = stored.SECONDS in table and table[stored.SECONDS].notna()
+            if not np.all(known) or not kinds:
                 return None
             table = table[table["noise"].isin(kinds)]
             part = np.digitize(table[stored.SECONDS], bounds)
@@ -239,11 +247,12 @@ class System:
 
 def pool(runs) -> Pooled:
     """Pools runs system by system; raises if they are not comparable."""
+    for run in runs:
+        _check_kind(run, runs[0])
     runs, left_out = _on_shared_folds(runs)
     by_system, first = defaultdict(dict), runs[0]
     tested, trained = {}, {}
     for run in runs:
-        _check_kind(run, first)
         results = run.results
         place = results["seed"], results["fold"]
         _check_tested(run, tested)

@@ -150,9 +150,9 @@ def kept_shares(wanted) -> list[str]:
         f"interval {between(*system.consistency_interval(part))})."
     ]
     for one, other, under, seeds, _, _ in wanted:
-        if under == CLEAN_SPEECH:
-            share = one.score([CLEAN], seeds=seeds)
-            share /= other.score([CLEAN], seeds=seeds)
+        reference = other.score([CLEAN], seeds=seeds)
+        if under == CLEAN_SPEECH and reference > 0:
+            share = one.score([CLEAN], seeds=seeds) / reference
             sentences.append(
                 f"On clean speech the UA of {one.name} is {percent(share)} % "
                 f"of that of {other.name}."

@@ -149,7 +149,7 @@ def seeds_interval(per_seed) -> tuple[float, float]:
     >>> round(low, 2), round(high, 2)
     (-0.48, 4.48)
     """
-    if len(set(per_seed)) < 2:
+    if np.ptp(per_seed) < 1e-9:
         return math.nan, math.nan
     low, high = stats.ttest_1samp(per_seed, 0).confidence_interval()
     return float(low), float(high)

@@ -325,7 +325,7 @@ def finish_stage(folder, model, best, history, teacher_sha256):
     clear_leftovers(folder)
 
 
-def results_header(folder, test, names):
+def results_header(folder, test, names, teacher):
     """Origin of results: names, hashes and settings for results.json.
 
     Arguments
@@ -336,6 +336,8 @@ def results_header(folder, test, names):
         What the evaluation depends on besides the network.
     names : dict
         system, corpus, protocol, fold, seed, noise_corpus, labels and others.
+    teacher : str or pathlib.Path
+        The folder of a student's teacher; only runs have settings.
 
     Returns
     -------
@@ -346,6 +348,11 @@ def results_header(folder, test, names):
     record = files.read_json(folder / SETTINGS)
     record.pop("content", None)
     depends = [record, stage["model_sha256"], test]
+    shared = same_for_all_runs(record)
+    path = pathlib.Path(teacher, SETTINGS)
+    if record["network"] == "student" and path.is_file():
+        own = same_for_all_runs(files.read_json(path))
+        shared["teacher"] = files.text_sha256({**own, "content": None})
     return {
         **names,
         "epoch": stage["epoch"],
@@ -354,7 +361,7 @@ def results_header(folder, test, names):
         "test_sha256": files.text_sha256(test),
         "settings": {
             key: value
-            for key, value in same_for_all_runs(record).items()
+            for key, value in shared.items()
             if not _lies_in(value, folder.parent)
         },
         "git": code_version(),

@@ -154,7 +154,11 @@ SYSTEMS = Rule(
     "a mapping of names (of letters, digits, '_', '-' and '.', quoted where YAML "
     "reads something else) to mappings of keys to values, {} for none",
 )
-TEXTS = Rule(lambda v: _distinct(v, _is_text, 0), "a list of different texts")
+COMPARISON = r"\S+ - \S+(, (clean|unseen noise))?"
+COMPARISONS = Rule(
+    lambda v: _distinct(v, lambda t: re.fullmatch(COMPARISON, str(t)), 0),
+    "a list of different texts 'one - other', with ', clean' or ', unseen noise'",
+)
 ANY = Rule(lambda value: True, "")  # checked elsewhere, or an object
 
 # ---- The table ---------------------------------------------------------------
@@ -249,7 +253,7 @@ TABLE = {
     "epoch_counter": Key(ANY, "everything"),
     "checkpointer": Key(ANY, "everything"),
     "train_logger": Key(ANY, "nothing"),
-    "comparisons": Key(TEXTS, "nothing"),
+    "comparisons": Key(COMPARISONS, "nothing"),
     "systems": Key(SYSTEMS, "nothing"),
 }
 # Keys of one's own YAML file.

@@ -440,3 +440,10 @@ def test_two_models_are_no_system(run, tmp_path):
     )
     with pytest.raises(InputError, match="was trained with model"):
         pool(find_runs([one / "other", other / "other"]))
+
+
+def test_a_place_for_results_is_needed_first(run, capsys, monkeypatch):
+    (run.parent / "other").touch()
+    monkeypatch.setattr(RunSpeech, "test", None)
+    assert evaluate(run, run)[0] == 1
+    assert "File exists" in capsys.readouterr().err

@@ -279,7 +279,8 @@ def test_runs_in_which_a_system_is_better_are_counted(folder):
     low, high = seeds_interval(per_seed)
     assert (low, high) == pytest.approx((-1.6133, 1.5633), abs=1e-3)
     assert row["over seeds"] == "-161.3 to +156.3"
-    # A single seed has no interval over seeds.
+    # A single seed has no interval over seeds, nor have equal ones.
+    assert np.isnan(seeds_interval([0.3, 0.1 + 0.2])).all()
     runs = [r for r in find_runs([folder]) if r.results["seed"] == 1]
     table = comparisons_table(comparisons(pool(runs).systems, MAIN))
     assert dict(zip(table.header, table.rows[0]))["over seeds"] == "–"

@@ -1,5 +1,6 @@
 """Input that the report refuses or accepts."""
 
+import gzip
 import json
 import os
 import pathlib
@@ -15,7 +16,11 @@ from mlkd_lobes.cli import main
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.comparison import find_runs, pool
 from mlkd_lobes.evaluation.report import setting
-from mlkd_lobes.evaluation.results import prediction_table, read_results
+from mlkd_lobes.evaluation.results import (
+    prediction_table,
+    read_predictions,
+    read_results,
+)
 
 
 def test_folds_are_chosen_by_number(tmp_path, capsys):
@@ -241,3 +246,50 @@ def test_a_comparison_that_cannot_be_shown_is_an_error(tmp_path, capsys):
     write(tmp_path / "b", "slim", 1, 2, 8)
     assert main(["report", str(tmp_path / "b"), wanted]) == 1
     assert "left out: nothing" in capsys.readouterr().err
+
+
+def test_folds_that_cannot_be_read_are_not_missing_silently(tmp_path, capsys):
+    write(tmp_path, "mlkd", 1, 1, 8)
+    (tmp_path / "fold_2").symlink_to("/gone")
+    assert main(["report", str(tmp_path)]) == 1
+    assert "fold_2: a link that leads nowhere" in capsys.readouterr().err
+    (tmp_path / "fold_2").unlink()
+
+    def walk(place, onerror, followlinks):
+        onerror(FileNotFoundError("gone in the meantime"))
+        onerror(PermissionError(13, "Permission denied", "fold_2"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "walk", walk)
+        assert main(["report", str(tmp_path)]) == 1
+    assert "Permission denied: 'fold_2'" in capsys.readouterr().err
+
+
+def test_another_corpus_is_refused_though_it_would_be_left_out(
+    tmp_path, capsys
+):
+    for system in ("mlkd", "student_noisy"):
+        write(tmp_path, system, 1, 1, 8)
+        write(tmp_path, system, 3, 2, 8, corpus="other")
+    assert main(["report", str(tmp_path)]) == 1
+    assert "give runs of one corpus" in capsys.readouterr().err
+
+
+def test_runs_of_another_version_lack_durations(tmp_path, capsys):
+    """Of one fold: no utterance may count as a long one for that."""
+    write(tmp_path, "mlkd", 1, 1, 8)
+    old = write(tmp_path, "mlkd", 2, 1, 8) / "predictions.csv.gz"
+    assert main(["report", str(tmp_path)]) == 0
+    assert "by duration" in capsys.readouterr().out
+    table = read_predictions(old.parent).drop(columns="seconds")
+    text = table.to_csv(index=False, lineterminator="\n")
+    old.write_bytes(gzip.compress(text.encode()))
+    assert main(["report", str(tmp_path)]) == 0
+    assert "by duration" not in capsys.readouterr().out
+
+
+def test_a_model_that_is_never_right_has_no_share(tmp_path, capsys):
+    write(tmp_path, "mlkd", 1, 1, 8)
+    write(tmp_path, "teacher", 1, 1, 0)
+    assert main(["report", str(tmp_path)]) == 0
+    assert "of that of teacher" not in capsys.readouterr().out

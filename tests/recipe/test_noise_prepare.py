@@ -1,5 +1,6 @@
 """Noise corpora: types, splits by recording, audible segments, babble."""
 
+import json
 import shutil
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_broken_noise_is_named(tmp_path):
         prepare(folder, tmp_path / "out")
     assert "2 unusable noise files" in str(error.value)
     assert "rain_0.wav" in str(error.value)
-    assert not (tmp_path / "out/preparation.json").exists()
+    assert json.loads((tmp_path / "out/preparation.json").read_text()) == {}
 
 
 def test_unknown_corpus_and_types_are_listed(noise_corpus, tmp_path):
@@ -243,7 +244,7 @@ def test_failed_preparation_is_repeated(noise_corpus, tmp_path, few):
     other = {"babble_folder": str(noise_corpus / "wind")}
     with pytest.raises(InputError, match="rain_0.wav"):
         prepare(broken, out, ["rain", "babble"], **other)
-    assert not (out / "preparation.json").exists()
+    assert json.loads((out / "preparation.json").read_text()) == {}
     prepare(noise_corpus, out, ["rain", "babble"], **options)
     assert babble.read_bytes() == before
     babble.unlink()

@@ -7,6 +7,9 @@ import re
 import cross_validate
 import pytest
 from cross_validate import make_plan
+from experiment import planned
+
+from mlkd_lobes.files import write_json
 
 
 def test_plan_has_folds_outermost(command, root):
@@ -93,6 +96,33 @@ def test_finished_with_which_options(whole_run):
     settings["debug"] = True
     (folder / "settings.json").write_text(json.dumps(settings))
     assert not finished()
+
+
+def test_what_was_prepared_again_is_no_finished_run(whole_run, corpus):
+    folder, finished = whole_run
+    later = (folder / "results.json").stat().st_mtime_ns + 1
+    for path in (
+        corpus / "manifest.csv",
+        folder.parent / "manifests/test.json",
+        folder.parent / "noise/train.csv",
+    ):
+        before = path.stat().st_mtime_ns
+        os.utime(path, ns=(later, later))
+        assert not finished(), path
+        os.utime(path, ns=(before, before))
+        assert finished()
+    path.unlink()
+    assert not finished()
+
+
+def test_a_student_of_a_teacher_that_is_gone_is_no_finished_run(command):
+    (run,) = planned(command, "--folds=1", "--systems=mlkd")
+    write_json(run.folder / "stage.json", {"teacher_sha256": "a"})
+    assert cross_validate._same_teacher(run)
+    for sha256 in ("a", "b"):
+        stage = run.folder.with_name("teacher") / "stage.json"
+        write_json(stage, {"model_sha256": sha256})
+        assert cross_validate._same_teacher(run) == (sha256 == "a")
 
 
 def test_damaged_files_are_no_finished_run(whole_run):

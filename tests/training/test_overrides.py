@@ -44,7 +44,9 @@ def test_systems_are_overrides():
 
 @pytest.mark.parametrize("value", ["0.5", "[0.5]", "{width: 0.5}", "null"])
 def test_a_mapping_that_others_refer_into_stays_one(value):
-    with pytest.raises(InputError, match="student_cnn: .* is not {channels: S}"):
+    with pytest.raises(
+        InputError, match="student_cnn: .* is not {channels: S}"
+    ):
         resolve(f"student_cnn: {value}")
 
 

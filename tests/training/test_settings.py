@@ -95,6 +95,8 @@ def test_possible_values_pass(key, value):
         ("babble_folder", ["a", "b"], "null or text"),
         ("unseen_noise", {"rooms": None}, "a mapping of names"),
         ("precision", "fp8", "one of 'fp32', 'fp16', 'bf16'"),
+        ("comparisons", ["mlkd vs kd_last"], "a list of .* 'one - other'"),
+        ("comparisons", ["mlkd - kd_last, loud"], "a list of .* ', clean'"),
     ],
 )
 def test_impossible_values_are_named(key, value, expected):

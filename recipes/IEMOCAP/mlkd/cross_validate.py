@@ -52,19 +52,16 @@ ONE_TEACHER = "warning: one teacher for all folds must not know test speakers"
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd,mlkd_semi"
 # Keys that are set per run.
 RUN_KEYS = ("fold", "seed", "system")
-# A search also reports the mean UA of the last epochs: that of the chosen epoch
-# is a maximum, hence optimistic.
+# A search also reports their mean UA: that of the chosen epoch is a maximum.
 LAST_EPOCHS = 5
 # Identify a row of validation.csv.
 ROW_KEYS = ["fold", "seed", "system"]
 
 
-class Run(
-    namedtuple(
-        "Run",
-        ["fold", "seed", "system", "folder", "command", "settings", "record"],
-    )
-):
+RUN = "fold seed system folder command settings record"
+
+
+class Run(namedtuple("Run", RUN)):
     """One run; `command` is what train.py gets as arguments."""
 
 
@@ -79,9 +76,7 @@ def parse(argv):
     parser.add_argument("--folds", default="all", help="all, or e.g. 1,2")
     parser.add_argument("--seeds", default="1", help="e.g. 1,2,3")
     parser.add_argument("--systems", default=DEFAULT_SYSTEMS)
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="local runs at a time"
-    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--executor", choices=["local", "slurm"])
     parser.add_argument("--slurm", default="{}", help="of its jobs, see docs")
     parser.add_argument("--list", action="store_true", help="run nothing")
@@ -104,8 +99,7 @@ def make_plan(options, passed):
             "prepare_only: prepares one fold and runs nothing; give it to "
             "train.py"
         )
-    names = values["corpus"], values["protocol"]
-    _, protocol = find_corpus(*names)
+    _, protocol = find_corpus(values["corpus"], values["protocol"])
     n_folds = protocol.n_folds or values["n_folds"]
     folds = _numbers(options.folds, "folds", n_folds)
     plan = [
@@ -127,9 +121,7 @@ def _check_system(settings, system):
                 f"{key}: is set per run; give --folds, --seeds or --systems"
             )
     if "output_folder" in settings.overrides:
-        raise InputError(
-            "output_folder: is set per run; give results_folder instead"
-        )
+        raise InputError("output_folder: is set per run; give results_folder")
     for key in settings.system_keys:
         if key in settings.command_line_keys:
             raise InputError(
@@ -180,18 +172,14 @@ def is_done(run):
 
     Where that is not certain, train.py decides, fast if nothing is to be done.
     """
-    if "--test_only" in run.command:
+    if "--test_only" in run.command or not has_ended(run):
         return False
-    if not _same_settings(run) or not has_ended(run):
+    try:
+        same = _same_settings(run) and _same_teacher(run)
+        return same and (run.settings.values["train_only"] or _is_newer(run))
+    # Missing or half-written: a run was killed.
+    except (OSError, KeyError, TypeError, ValueError, YAMLError):
         return False
-    if run.settings.values["train_only"]:
-        return True
-    # train.py writes hyperparams.yaml at its start, results.json at its end.
-    started, written = (
-        (run.folder / name).stat().st_mtime_ns
-        for name in ("hyperparams.yaml", RESULTS)
-    )
-    return started <= written
 
 
 def has_ended(run):
@@ -207,16 +195,33 @@ def has_ended(run):
 def _same_settings(run):
     """Whether the folder's last run had the same settings."""
     values, objects = run.settings.values, run.settings.objects
-    try:
-        found = read_values(run.folder / "hyperparams.yaml", {})
-        record = run_folder.read_record(run.folder)
-        keys = {*values} - {*objects}
-        tested = {k for k in keys if row_of(k).affects != "nothing"}
-        trained = [record[key] == run.record[key] for key in run.record]
-        return all(trained) and all(found[k] == values[k] for k in tested)
-    # Missing or half-written: a run was killed.
-    except (OSError, KeyError, TypeError, ValueError, YAMLError):
-        return False
+    found = read_values(run.folder / "hyperparams.yaml", {})
+    record = run_folder.read_record(run.folder)
+    tested = [k for k in values if row_of(k).affects != "nothing"]
+    trained = [record[key] == run.record[key] for key in run.record]
+    plain = [found[k] == values[k] for k in tested if k not in objects]
+    return all(trained) and all(plain)
+
+
+def _same_teacher(run):
+    """Whether a student was trained with the teacher that is beside it now."""
+    teacher = run_folder.read_stage(run.folder.with_name(TEACHER))
+    if teacher is None or not uses_teacher(run):
+        return True
+    stage = run_folder.read_stage(run.folder)
+    return stage["teacher_sha256"] == teacher["model_sha256"]
+
+
+def _is_newer(run):
+    """Whether results are newer than the run's start and what it was prepared from."""
+    values = run.settings.values
+    # train.py writes hyperparams.yaml at its start, results.json at its end.
+    earlier = [run.folder / "hyperparams.yaml"]
+    earlier += [values[key] for key in values if key.endswith("annotation")]
+    if values["corpus"] == "csv" and not values["skip_prep"]:
+        earlier.append(pathlib.Path(values["data_folder"], "manifest.csv"))
+    newest = max(os.stat(path).st_mtime_ns for path in earlier)
+    return newest <= (run.folder / RESULTS).stat().st_mtime_ns
 
 
 def run_all(plan, jobs):
@@ -334,10 +339,8 @@ def log_of(run):
 
 
 def _print(line, file=None):
-    """Prints a line in one write, so that lines of parallel jobs do not mix.
-
-    A closed pipe or a full disk must not stop the runs.
-    """
+    """Prints a line in one write, so that lines of parallel jobs do not mix; a
+    closed pipe or a full disk must not stop the runs."""
     with contextlib.suppress(OSError, ValueError):
         print(line + "\n", end="", file=file, flush=True)
 
@@ -353,16 +356,14 @@ def test_text(done):
 
 
 def validation_text(done):
-    """Validation scores of trained runs, a row per system.
-
-    validation.csv gets a row per run; rows of other runs stay.
-    """
+    """Validation scores of trained runs, a row per system; in validation.csv a row
+    per run, beside those of other runs."""
     rows = pd.DataFrame(map(_validation_row, done))
     path = done[0].folder.parents[2] / "validation.csv"
     # Two searches may end at the same time.
     with FileLock(path.with_name(".validation.lock")):
-        known = pd.concat([rows, _earlier(path, [*rows])])
-        known = known.drop_duplicates(ROW_KEYS)
+        both = pd.concat([rows, _earlier(path, [*rows])])
+        known = both.drop_duplicates(ROW_KEYS)
         with atomic_path(path) as temporary:
             known.sort_values(ROW_KEYS).to_csv(temporary, index=False)
     scores = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]

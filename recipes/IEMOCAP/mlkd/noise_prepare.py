@@ -78,11 +78,10 @@ def prepare_noise(
         )
     corpus, save_folder = NOISE_CORPORA[noise_corpus], pathlib.Path(save_folder)
     unseen_noise = unseen_noise or {}
-    places = {"noise_folder": noise_folder, "babble_folder": babble_folder}
+    places = {"csv_folder": save_folder, "noise_folder": noise_folder}
+    places["babble_folder"] = babble_folder
     places.update((f"unseen_noise/{k}", f) for k, f in unseen_noise.items())
     places = {name: f for name, f in places.items() if f is not None}
-    _refuse_own_output(save_folder, places)
-    places["csv_folder"] = save_folder
     found = corpus.read(noise_folder)
     found = [r._replace(kind=files.composed(r.kind)) for r in found]
     noise_types = [*map(files.composed, noise_types or corpus.types or ())]
@@ -100,8 +99,8 @@ def prepare_noise(
         recording.path.is_file() for recording in made
     ):
         return
-    # From here to the end, nothing in the folder counts as prepared.
-    (save_folder / manifests.STAMP).unlink(missing_ok=True)
+    # Until the end the folder is not prepared, nor is it searched for noise.
+    files.write_json(save_folder / manifests.STAMP, {})
     rows = _rows(recordings, {}, places)
     for recording in made:
         generated.generate(recording, talkers)
@@ -110,17 +109,6 @@ def prepare_noise(
         rows[split] += added
     _check_audible(rows, {r.kind for r in recordings + made})
     _write(save_folder, rows, stamp)
-
-
-def _refuse_own_output(save_folder, places):
-    """Raises if the output would lie where noise or talkers are searched."""
-    output = pathlib.Path(os.path.realpath(save_folder))
-    for name, folder in places.items():
-        if pathlib.Path(os.path.realpath(folder)) in (output, *output.parents):
-            raise InputError(
-                f"{name}: {folder} must not contain the output folder "
-                f"{output}; give another --results_folder"
-            )
 
 
 def _place(path, places):

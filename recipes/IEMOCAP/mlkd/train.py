@@ -475,7 +475,8 @@ def evaluate(hparams, run_opts, folder):
     header["comparisons"] = hparams["comparisons"]
     header["corpus"] = hparams["corpus_name"]
     header.update(describe_split(m for m, _ in splits_of(hparams).values()))
-    header = run_folder.results_header(folder, test, header)
+    teacher = hparams["teacher_folder"] or folder.with_name(inputs.TEACHER)
+    header = run_folder.results_header(folder, test, header, teacher)
     header["settings"]["eval_precision"] = precision
     data = run_folder.describe_data(hparams, splits_of(hparams))
     run_on_main(write_json, args=[folder / results.DATA, data])
