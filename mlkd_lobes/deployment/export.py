@@ -103,11 +103,11 @@ def write_speechbrain(model, folder: pathlib.Path) -> None:
     config.pop("_name_or_path", None)
     template = (HERE / "speechbrain.yaml").read_text(encoding="utf-8")
     text = template.format(
-        labels=json.dumps(model.labels, ensure_ascii=False),
+        labels=json.dumps(model.labels),
         sample_rate=SAMPLE_RATE,
         shortest=model.encoder.receptive_field,
         normalize=model.encoder.normalize_wav,
-        config=json.dumps(config, ensure_ascii=False),
+        config=json.dumps(config),
     )
     (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
     torch.save(native.state_dict(), folder / "model.ckpt")

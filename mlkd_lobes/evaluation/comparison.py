@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import pathlib
@@ -21,6 +22,8 @@ from mlkd_lobes.evaluation import (
     statistics,
 )
 from mlkd_lobes.noise.add_noise import CLEAN, DISTORTED, Condition
+
+logger = logging.getLogger(__name__)
 
 # What all runs of a report have in common.
 COMMON = ("corpus", "protocol", "labels", "noise_corpus")
@@ -84,7 +87,7 @@ def _run_folders(place):
         ]
     else:
         found, visited = [], set()
-        walk = os.walk(place, onerror=_refuse, followlinks=True)
+        walk = os.walk(place, onerror=_warn, followlinks=True)
         for folder, below, names in walk:
             # A link may lead back up.
             if os.path.realpath(folder) in visited:
@@ -92,7 +95,7 @@ def _run_folders(place):
             visited.add(os.path.realpath(folder))
             for path in (pathlib.Path(folder, n) for n in names if n[0] != "."):
                 if path.is_symlink() and not path.exists():
-                    raise InputError(f"{path}: a link that leads nowhere")
+                    logger.warning(f"{path}: left out (a broken link)")
             if stored.RESULTS in names:
                 found.append(pathlib.Path(folder))
     if not found:
@@ -100,10 +103,8 @@ def _run_folders(place):
     return found
 
 
-def _refuse(error):
-    # A training may remove its own folders meanwhile.
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _warn(error):
+    logger.warning(f"{error.filename}: left out ({error.strerror})")
 
 
 class System:

@@ -349,10 +349,10 @@ def results_header(folder, test, names, teacher):
     record.pop("content", None)
     depends = [record, stage["model_sha256"], test]
     shared = same_for_all_runs(record)
-    path = pathlib.Path(teacher, SETTINGS)
-    if record["network"] == "student" and path.is_file():
-        own = same_for_all_runs(files.read_json(path))
-        shared["teacher"] = files.text_sha256({**own, "content": None})
+    if record["network"] == "student" and read_stage(teacher):
+        found = files.read_json(pathlib.Path(teacher, SETTINGS))
+        shared = {**same_for_all_runs(found), **shared}
+        shared.pop("content", None)
     return {
         **names,
         "epoch": stage["epoch"],

@@ -154,9 +154,11 @@ SYSTEMS = Rule(
     "a mapping of names (of letters, digits, '_', '-' and '.', quoted where YAML "
     "reads something else) to mappings of keys to values, {} for none",
 )
-COMPARISON = r"\S+ - \S+(, (clean|unseen noise))?"
+COMPARISON = re.compile(r"[^\s,]+ - [^\s,]+(, (clean|unseen noise))?")
 COMPARISONS = Rule(
-    lambda v: _distinct(v, lambda t: re.fullmatch(COMPARISON, str(t)), 0),
+    lambda v: _distinct(
+        v, lambda t: _is_text(t) and COMPARISON.fullmatch(t), 0
+    ),
     "a list of different texts 'one - other', with ', clean' or ', unseen noise'",
 )
 ANY = Rule(lambda value: True, "")  # checked elsewhere, or an object

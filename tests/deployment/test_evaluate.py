@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -443,7 +444,10 @@ def test_two_models_are_no_system(run, tmp_path):
 
 
 def test_a_place_for_results_is_needed_first(run, capsys, monkeypatch):
-    (run.parent / "other").touch()
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(RunSpeech, "test", None)
     assert evaluate(run, run)[0] == 1
-    assert "File exists" in capsys.readouterr().err
+    assert "Permission denied" in capsys.readouterr().err

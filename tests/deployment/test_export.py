@@ -14,20 +14,17 @@ import soundfile
 import torch
 from helpers import LABELS, RECIPE, seeded, write_wav
 from opened_everywhere import HIDE, predicted_by
-from ruamel.yaml import YAML
 
 from mlkd_lobes.cli import main
 from mlkd_lobes.deployment import (
     export as exporting,
     parity,
 )
-from mlkd_lobes.deployment.export import write_speechbrain
 from mlkd_lobes.deployment.models import OnnxModel, TorchModel, open_model
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.evaluation.calibration import soften
 from mlkd_lobes.evaluation.results import read_results
 from mlkd_lobes.files import file_sha256
-from mlkd_lobes.models.classifier import EmotionClassifier
 
 ROOT = RECIPE.parents[2]
 WITHOUT_OURS = HIDE.format(["mlkd_lobes"])
@@ -423,14 +420,3 @@ def run_block(block, folder):
     )
     assert done.returncode == 0, done.stderr
     assert any(label in done.stdout for label in LABELS)
-
-
-def test_labels_of_any_script_survive_in_speechbrains_folder(
-    make_encoder, tmp_path
-):
-    labels = ["\U0001f600", "ärger", "no"]
-    model = EmotionClassifier(make_encoder(), labels)
-    write_speechbrain(model, tmp_path / "sb")
-    text = (tmp_path / "sb/hyperparams.yaml").read_text(encoding="utf-8")
-    (line,) = [t for t in text.splitlines() if t.startswith("labels:")]
-    assert YAML(typ="safe").load(line) == {"labels": labels}

@@ -11,6 +11,7 @@ from helpers import write_corpus, write_noise, write_wav
 from mlkd_lobes.cli import main
 from mlkd_lobes.data.audio import read_audio
 from mlkd_lobes.deployment.run_speech import RunSpeech, describe_training
+from mlkd_lobes.errors import InputError
 
 TYPES = "--noise_types=[rain, babble, white]"
 
@@ -171,6 +172,16 @@ def test_own_output_is_never_input(experiment, talkers, key, link):
     experiment.prepare(*flags, output_folder=out / "two", **changes)
     after = json.loads((out / "two/noise/preparation.json").read_text())
     assert before["recordings"] and before == after
+    if key == "babble_folder":
+        rows = (out / "two/noise/train.csv").read_text()
+        assert "$csv_folder/babble" in rows and "$csv_folder/white" in rows
+
+
+def test_noise_is_not_prepared_into_noise(experiment, noise_corpus):
+    """The corpus would count as prepared noise, and not be found again."""
+    folder = shutil.copytree(noise_corpus, experiment.folder / "own/noise")
+    with pytest.raises(InputError, match="own/noise: holds noise"):
+        experiment.prepare(output_folder=folder.parent, noise_folder=folder)
 
 
 def test_relative_folders_are_those_of_the_command(experiment, place):

@@ -7,7 +7,6 @@ import re
 import cross_validate
 import pytest
 from cross_validate import make_plan
-from experiment import planned
 
 from mlkd_lobes.files import write_json
 
@@ -115,14 +114,16 @@ def test_what_was_prepared_again_is_no_finished_run(whole_run, corpus):
     assert not finished()
 
 
-def test_a_student_of_a_teacher_that_is_gone_is_no_finished_run(command):
-    (run,) = planned(command, "--folds=1", "--systems=mlkd")
-    write_json(run.folder / "stage.json", {"teacher_sha256": "a"})
-    assert cross_validate._same_teacher(run)
-    for sha256 in ("a", "b"):
-        stage = run.folder.with_name("teacher") / "stage.json"
+def test_a_student_of_another_teacher_is_no_finished_run(
+    whole_run, monkeypatch
+):
+    folder, finished = whole_run
+    monkeypatch.setattr(cross_validate, "uses_teacher", lambda run: True)
+    own = json.loads((folder / "stage.json").read_text())["teacher_sha256"]
+    for sha256 in (own, "another"):
+        stage = folder.with_name("teacher") / "stage.json"
         write_json(stage, {"model_sha256": sha256})
-        assert cross_validate._same_teacher(run) == (sha256 == "a")
+        assert finished() == (sha256 == own)
 
 
 def test_damaged_files_are_no_finished_run(whole_run):

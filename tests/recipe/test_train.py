@@ -314,7 +314,7 @@ def test_noise_csvs_are_read_once(finished, experiment, monkeypatch):
 
     monkeypatch.setattr(train, "evaluate", late)
     experiment.arguments["teacher_folder"] = (
-        finished.arguments["output_folder"] / "teacher/model"
+        finished.arguments["output_folder"] / "teacher"
     )
     assert experiment.run("mlkd") == finished.results["mlkd"]
 

@@ -243,10 +243,15 @@ def test_students_of_differently_trained_teachers_do_not_pool(tmp_path):
         folder = tmp_path / f"fold_{fold}"
         own = {**STUDENT, "network": "teacher", "fold": fold, **changes}
         own["content"] = {"train_manifest": fold}
+        own["own_file"] = str(folder / "a")
         write_json(folder / "teacher/settings.json", own)
+        write_json(folder / "teacher/stage.json", STAGE)
         write_json(folder / "mlkd/settings.json", STUDENT)
         write_json(folder / "mlkd/stage.json", STAGE)
         header = results_header(folder / "mlkd", {}, {}, folder / "teacher")
-        return header["settings"]["teacher"]
+        return header["settings"]
 
-    assert teacher_of(1) == teacher_of(2) != teacher_of(3, lr=0.2)
+    found = teacher_of(1, teacher_lr=1.0)
+    assert found["teacher_lr"] == 1.0 and found["network"] == "student"
+    assert found == teacher_of(2, teacher_lr=1.0) != teacher_of(3, teacher_lr=2)
+    assert not {"own_file", "content", "fold"} & {*found}

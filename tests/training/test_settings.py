@@ -96,6 +96,7 @@ def test_possible_values_pass(key, value):
         ("unseen_noise", {"rooms": None}, "a mapping of names"),
         ("precision", "fp8", "one of 'fp32', 'fp16', 'bf16'"),
         ("comparisons", ["mlkd vs kd_last"], "a list of .* 'one - other'"),
+        ("comparisons", [["mlkd - kd_last"]], "a list of"),
         ("comparisons", ["mlkd - kd_last, loud"], "a list of .* ', clean'"),
     ],
 )

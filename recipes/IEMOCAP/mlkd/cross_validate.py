@@ -45,7 +45,7 @@ from mlkd_lobes.training.overrides import (
     read_settings,
     read_values,
 )
-from mlkd_lobes.training.settings import row_of, training_record
+from mlkd_lobes.training.settings import TABLE, row_of, training_record
 
 HERE = pathlib.Path(__file__).resolve().parent
 ONE_TEACHER = "warning: one teacher for all folds must not know test speakers"
@@ -217,7 +217,7 @@ def _is_newer(run):
     values = run.settings.values
     # train.py writes hyperparams.yaml at its start, results.json at its end.
     earlier = [run.folder / "hyperparams.yaml"]
-    earlier += [values[key] for key in values if key.endswith("annotation")]
+    earlier += [values[key] for key in TABLE if key.endswith("annotation")]
     if values["corpus"] == "csv" and not values["skip_prep"]:
         earlier.append(pathlib.Path(values["data_folder"], "manifest.csv"))
     newest = max(os.stat(path).st_mtime_ns for path in earlier)

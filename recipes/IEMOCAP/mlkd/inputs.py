@@ -55,7 +55,8 @@ def noise_files(hparams):
     # Voices of their babble, wherever they lie.
     for held_out, noise in zip(("valid", "test"), noises):
         stamp = pathlib.Path(noise.csv_file).with_name(OWN_OUTPUT)
-        voices = read_json(stamp, dict)["talkers"] if stamp.is_file() else {}
+        voices = read_json(stamp, dict) if stamp.is_file() else {}
+        voices = voices.get("talkers", {})
         for path in itertools.chain(*voices.get(held_out, ())):
             paths.add(os.path.realpath(add_noise.locate(path, hparams, stamp)))
     if hparams["babble_folder"]:

@@ -78,10 +78,7 @@ def prepare_noise(
         )
     corpus, save_folder = NOISE_CORPORA[noise_corpus], pathlib.Path(save_folder)
     unseen_noise = unseen_noise or {}
-    places = {"csv_folder": save_folder, "noise_folder": noise_folder}
-    places["babble_folder"] = babble_folder
-    places.update((f"unseen_noise/{k}", f) for k, f in unseen_noise.items())
-    places = {name: f for name, f in places.items() if f is not None}
+    places = _places(save_folder, noise_folder, babble_folder, unseen_noise)
     found = corpus.read(noise_folder)
     found = [r._replace(kind=files.composed(r.kind)) for r in found]
     noise_types = [*map(files.composed, noise_types or corpus.types or ())]
@@ -109,6 +106,16 @@ def prepare_noise(
         rows[split] += added
     _check_audible(rows, {r.kind for r in recordings + made})
     _write(save_folder, rows, stamp)
+
+
+def _places(save_folder, noise_folder, babble_folder, unseen_noise):
+    """The folders that paths in the CSVs may begin with, by name."""
+    found = {"noise_folder": noise_folder, "babble_folder": babble_folder}
+    found.update((f"unseen_noise/{k}", f) for k, f in unseen_noise.items())
+    found = {name: folder for name, folder in found.items() if folder}
+    if os.path.realpath(save_folder) in map(os.path.realpath, found.values()):
+        raise InputError(f"{save_folder}: holds noise; prepare it elsewhere")
+    return {"csv_folder": save_folder, **found}
 
 
 def _place(path, places):
