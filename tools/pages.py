@@ -99,7 +99,12 @@ ANSWERS = [
     ("Does unlabelled speech add to it?", "mlkd_semi - mlkd", TABLE, 20),
     ("… where no setting was chosen?", "semi - mlkd", ASED, 18),
     ("Is it better than repeated speech?", "mlkd - control", ASED, 18),
-    ("Does distillation add to repeated speech?", "repeated - control", ASED, 18),
+    (
+        "Does distillation add to repeated speech?",
+        "repeated - control",
+        ASED,
+        18,
+    ),
     ("… on another corpus?", "repeated - control", REPEATED, 40),
 ]
 # Results, whom systems are compared with, and exceptions: those with as many epochs.
