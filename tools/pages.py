@@ -73,6 +73,9 @@ REPETITION = [
     "repeated - control",
     "repeated - student_noisy",
     "control - student_noisy",
+    "semi - student_noisy",
+    "semi - control",
+    "repeated - semi",
     "repeated - control, clean",
     "repeated - control, unseen noise",
 ]
@@ -98,7 +101,9 @@ ANSWERS = [
     ("Are several levels better than the last?", "mlkd - kd_last", TABLE, 20),
     ("Does unlabelled speech add to it?", "mlkd_semi - mlkd", TABLE, 20),
     ("… where no setting was chosen?", "semi - mlkd", ASED, 18),
-    ("Is it better than repeated speech?", "mlkd - control", ASED, 18),
+    ("Is it better than repeated speech?", "semi - control", REPEATED, 40),
+    ("… on another corpus?", "semi - control", ASED, 18),
+    ("Is `mlkd` better than repeated speech?", "mlkd - control", ASED, 18),
     (
         "Does distillation add to repeated speech?",
         "repeated - control",
