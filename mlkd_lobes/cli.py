@@ -144,8 +144,8 @@ def report(options) -> int:
     compared = options.compare or list(
         dict.fromkeys(c for run in runs for c in run.get("comparisons") or ())
     )
-    there = comparisons(pooled.systems, compared)
-    if options.compare and len(there) < len(compared):
+    wanted = comparisons(pooled.systems, compared)
+    if options.compare and len(wanted) < len(compared):
         raise InputError(
             "--compare: not all of them share seeds, conditions and folds here; "
             f"left out: {'; '.join(pooled.left_out) or 'nothing'}"
@@ -158,10 +158,10 @@ def report(options) -> int:
         from mlkd_lobes.evaluation.page import page_html
 
         with atomic_path(options.html) as temporary:
-            page = page_html(pooled, compared)
+            page = page_html(pooled, wanted)
             temporary.write_text(page, encoding="utf-8")
     # Last: a reader such as `head` may close the pipe.
-    print(texts.report_text(pooled, compared))
+    print(texts.report_text(pooled, wanted))
     return 0
 
 

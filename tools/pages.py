@@ -136,7 +136,8 @@ SEARCHES = {
 
 def table_text(name, compared):
     """A committed table and its differences; how to read them is written once."""
-    text = report.report_text(pooled(name), compared, short=True)
+    wanted = comparisons(pooled(name).systems, compared)
+    text = report.report_text(pooled(name), wanted, short=True)
     return text.replace(" " + report.METHOD, "")
 
 

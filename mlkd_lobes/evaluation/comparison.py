@@ -410,13 +410,13 @@ def comparisons(systems, wanted) -> list[Comparison]:
     named = {system.name: system for system in systems}
     found = []
     for text in wanted:
-        names, _, under = text.partition(", ")
-        one, dash, other = names.partition(" - ")
-        if not dash or under not in ("", CLEAN_SPEECH, UNSEEN):
+        match = stored.COMPARISON.fullmatch(text)
+        if match is None:
             raise InputError(
                 f"comparisons: '{text}' is not of the form 'one - other', "
                 f"'one - other, {CLEAN_SPEECH}' or 'one - other, {UNSEEN}'"
             )
+        one, other, under = match.groups()
         if one in named and other in named:
             found.append(compare(named[one], named[other], under or NOISY))
     return [comparison for comparison in found if comparison is not None]

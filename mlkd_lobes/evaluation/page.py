@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from mlkd_lobes.evaluation import figures, report
-from mlkd_lobes.evaluation.comparison import Pooled, comparisons
+from mlkd_lobes.evaluation.comparison import Pooled
 from mlkd_lobes.noise.add_noise import CLEAN
 
 TEMPLATE = pathlib.Path(__file__).with_name("page.html")
@@ -20,10 +20,10 @@ TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 NOISY_SNR = 0
 
 
-def page_html(pooled: Pooled, compared) -> str:
+def page_html(pooled: Pooled, wanted) -> str:
     """The page as HTML.
 
-    compared: the comparisons wanted, as text.
+    wanted: from `comparisons`, the main one first.
     """
     environment = jinja2.Environment(
         autoescape=True,
@@ -32,7 +32,6 @@ def page_html(pooled: Pooled, compared) -> str:
         lstrip_blocks=True,
     )
     systems, about = pooled.systems, pooled.about
-    wanted = comparisons(systems, compared)
     conditions = _confusion_conditions(systems[0])
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"Emotion recognition in noise: {about['corpus']}",

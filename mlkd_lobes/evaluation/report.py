@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import namedtuple
 
-from mlkd_lobes.evaluation.comparison import CLEAN_SPEECH, Pooled, comparisons
+from mlkd_lobes.evaluation.comparison import CLEAN_SPEECH, Pooled
 from mlkd_lobes.evaluation.metrics import markdown
 from mlkd_lobes.evaluation.statistics import seeds_interval
 from mlkd_lobes.noise.add_noise import CLEAN
@@ -150,8 +150,8 @@ def kept_shares(wanted) -> list[str]:
         f"interval {between(*system.consistency_interval(part))})."
     ]
     for one, other, under, seeds, _, _ in wanted:
-        reference = other.score([CLEAN], seeds=seeds)
-        if under == CLEAN_SPEECH and reference > 0:
+        reference = under == CLEAN_SPEECH and other.score([CLEAN], seeds=seeds)
+        if reference:
             share = one.score([CLEAN], seeds=seeds) / reference
             sentences.append(
                 f"On clean speech the UA of {one.name} is {percent(share)} % "
@@ -292,12 +292,11 @@ def tables(systems, wanted) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def report_text(pooled: Pooled, compared, short: bool = False) -> str:
+def report_text(pooled: Pooled, wanted, short: bool = False) -> str:
     """Setting and tables as Markdown; short: only UA and its differences.
 
-    compared: the comparisons wanted, as text, the main one first.
+    wanted: from `comparisons`, the main one first.
     """
-    wanted = comparisons(pooled.systems, compared)
     chosen = tables(pooled.systems, wanted)[: 2 if short else None]
     parts = [setting(pooled), *[markdown(*table) for table in chosen]]
     return "\n\n".join(parts + kept_shares(wanted))

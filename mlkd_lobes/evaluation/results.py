@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import io
 import pathlib
+import re
 import subprocess
 import zipfile
 import zlib
@@ -36,6 +37,8 @@ SECONDS = "seconds"  # of the utterance; older results lack it
 DAMAGED = (EOFError, OSError, ValueError, zlib.error, zipfile.BadZipFile)
 RESULTS, PREDICTIONS, COST = "results.json", "predictions.csv.gz", "cost.json"
 DATA = "data.json"
+# A difference that a report shows, in noise unless it says otherwise.
+COMPARISON = re.compile(r"([^\s,]+) - ([^\s,]+)(?:, (clean|unseen noise))?")
 
 
 def prediction_columns(labels):

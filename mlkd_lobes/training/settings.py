@@ -14,7 +14,7 @@ from collections import namedtuple
 
 from mlkd_lobes.data.unlabelled import fingerprint
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.results import split_hashes
+from mlkd_lobes.evaluation.results import COMPARISON, split_hashes
 from mlkd_lobes.models.distillation import needs_teacher
 from mlkd_lobes.models.encoder import source_fingerprint
 from mlkd_lobes.noise.add_noise import CLEAN, is_additive
@@ -154,11 +154,8 @@ SYSTEMS = Rule(
     "a mapping of names (of letters, digits, '_', '-' and '.', quoted where YAML "
     "reads something else) to mappings of keys to values, {} for none",
 )
-COMPARISON = re.compile(r"[^\s,]+ - [^\s,]+(, (clean|unseen noise))?")
 COMPARISONS = Rule(
-    lambda v: _distinct(
-        v, lambda t: _is_text(t) and COMPARISON.fullmatch(t), 0
-    ),
+    lambda v: _distinct(v, _is_text, 0) and all(map(COMPARISON.fullmatch, v)),
     "a list of different texts 'one - other', with ', clean' or ', unseen noise'",
 )
 ANY = Rule(lambda value: True, "")  # checked elsewhere, or an object

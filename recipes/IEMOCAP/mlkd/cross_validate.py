@@ -35,7 +35,7 @@ from ruamel.yaml import YAML, YAMLError
 
 import speechbrain as sb
 from mlkd_lobes.errors import InputError, run_command
-from mlkd_lobes.evaluation.comparison import find_runs, pool
+from mlkd_lobes.evaluation.comparison import comparisons, find_runs, pool
 from mlkd_lobes.evaluation.report import report_text
 from mlkd_lobes.evaluation.results import RESULTS, is_complete
 from mlkd_lobes.files import atomic_path
@@ -56,8 +56,6 @@ RUN_KEYS = ("fold", "seed", "system")
 LAST_EPOCHS = 5
 # Identify a row of validation.csv.
 ROW_KEYS = ["fold", "seed", "system"]
-
-
 RUN = "fold seed system folder command settings record"
 
 
@@ -172,10 +170,10 @@ def is_done(run):
 
     Where that is not certain, train.py decides, fast if nothing is to be done.
     """
-    if "--test_only" in run.command or not has_ended(run):
+    if "--test_only" in run.command:
         return False
     try:
-        same = _same_settings(run) and _same_teacher(run)
+        same = _same_settings(run) and _same_teacher(run) and has_ended(run)
         return same and (run.settings.values["train_only"] or _is_newer(run))
     # Missing or half-written: a run was killed.
     except (OSError, KeyError, TypeError, ValueError, YAMLError):
@@ -352,7 +350,8 @@ def _title(run):
 def test_text(done):
     """Tables of the test, folds pooled."""
     pooled = pool(find_runs([run.folder for run in done]))
-    return report_text(pooled, done[0].settings.values["comparisons"])
+    wanted = done[0].settings.values["comparisons"]
+    return report_text(pooled, comparisons(pooled.systems, wanted))
 
 
 def validation_text(done):
