@@ -3,29 +3,26 @@
 
 > python tools/upstream.py ~/speechbrain
 
-What train.py imports becomes `speechbrain.lobes.mlkd`, the recipe folder keeps its
-place without cross_validate.py, and tests/recipes/IEMOCAP.csv gets a row. Run again, it
-replaces what it laid. The tests need no network: a small model of wav2vec2-base's kind
-is put where the hub's download would be.
+The recipe folder keeps its place, without cross_validate.py; what train.py imports of
+`mlkd_lobes` goes into it, since SpeechBrain's own modules may not need more packages
+than SpeechBrain; tests/recipes/IEMOCAP.csv gets a row. Run again, it replaces what it
+laid. The tests need no network: a small model of wav2vec2-base's kind is put where the
+hub's download would be.
 """
 
 import csv
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-import venv
 
 import transformers
 from size import code_lines, imported
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PACKAGE, UPSTREAM = "mlkd_lobes", "speechbrain.lobes.mlkd"
 RECIPE = pathlib.Path("recipes/IEMOCAP/mlkd")
-LOBES = pathlib.Path(UPSTREAM.replace(".", "/"))
+LOBES = "mlkd_lobes"
 # The tests' outputs, and the hub's download that the recipe test looks for.
 SCRATCH = pathlib.Path("tests/tmp")
 HUB = SCRATCH / "wav2vec2_checkpoint/models--facebook--wav2vec2-base"
@@ -77,33 +74,24 @@ raise SystemExit(not passed)
 """
 
 
-def rewritten(text):
-    """A text that names the package, as upstream would write it."""
-    text = text.replace(f"{PACKAGE}/", f"{LOBES}/")
-    return re.sub(rf"\b{PACKAGE}\b", UPSTREAM, text)
-
-
 def contribution():
     """What goes upstream: paths below the repository, sorted."""
     recipe = ["hparams/mlkd.yaml", "README.md", "extra_requirements.txt"]
     found = [path.relative_to(ROOT) for path in imported(ROOT)]
-    tables = [path.with_suffix(".yaml") for path in found]
+    tables = [path.with_suffix(".yml") for path in found]
     found += [path for path in tables if (ROOT / path).is_file()]
     return sorted([*found, *[RECIPE / name for name in recipe]])
 
 
 def lay_files(checkout):
-    """Copies the contribution, imports rewritten; returns the copies."""
-    for folder in (LOBES, RECIPE):
-        shutil.rmtree(checkout / folder, ignore_errors=True)
+    """Copies the contribution; returns the copies."""
+    shutil.rmtree(checkout / RECIPE, ignore_errors=True)
     laid = []
     for path in contribution():
-        inside = path.parts[0] == PACKAGE
-        target = LOBES / path.relative_to(PACKAGE) if inside else path
-        target = checkout / target
+        inside = path.parts[0] == LOBES
+        target = checkout / (RECIPE / path if inside else path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = (ROOT / path).read_text(encoding="utf-8")
-        target.write_text(rewritten(text), encoding="utf-8")
+        shutil.copy(ROOT / path, target)
         laid.append(target)
     return laid
 
@@ -147,15 +135,14 @@ def lay(checkout):
     """Everything that a pull request would hold."""
     laid = lay_files(checkout)
     add_row(checkout / "tests/recipes/IEMOCAP.csv")
-    # Another name sorts elsewhere among the imports, and fills other lines.
+    # There the lobes are sorted among the imports of other packages.
     run(checkout, *tool("ruff", "check", "--fix", "--quiet", "--select=I"))
-    run(checkout, *tool("ruff", "format", "--quiet"))
     return laid
 
 
 def tool(name, *options):
     """A call of a tool on what was laid."""
-    return [sys.executable, "-m", name, *options, str(LOBES), str(RECIPE)]
+    return [sys.executable, "-m", name, *options, str(RECIPE)]
 
 
 def put_model(checkout):
@@ -168,61 +155,33 @@ def put_model(checkout):
     (checkout / HUB / "refs/main").write_text(REVISION)
 
 
-def make_interpreter(checkout):
-    """A Python that imports SpeechBrain from the checkout, and not this package.
-
-    All else it finds where the one that runs this has it.
-    """
-    folder = checkout / SCRATCH / "venv"
-    venv.create(folder, clear=True)
-    own = sysconfig.get_path("purelib", "venv", {"base": str(folder)})
-    paths = f"{checkout}\n{sysconfig.get_path('purelib')}\n"
-    (pathlib.Path(own) / "upstream.pth").write_text(paths)
-    return str(folder / "bin/python")
-
-
 def run(checkout, *command):
     """Runs a command there, without the network; whether it succeeded."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    # The tests call "python" themselves.
-    scripts = os.path.dirname(command[0])
+    # The tests call "python" themselves; SpeechBrain and lobes are the checkout's.
+    scripts = os.path.dirname(sys.executable)
     environment["PATH"] = os.pathsep.join([scripts, environment["PATH"]])
+    paths = str(checkout), str(checkout / RECIPE)
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     return (
         subprocess.run(command, cwd=checkout, env=environment).returncode == 0
     )
 
 
-def checks(checkout, python):
+def checks():
     """SpeechBrain's own tests of a contribution: name and command."""
-    yaml = ROW["Hparam_file"]
-    lobes = sorted(
-        str(path.relative_to(checkout))
-        for path in (checkout / LOBES).rglob("*.py")
-        if path.name not in ("__init__.py", "__main__.py")
-    )
+    yaml, spelling = ROW["Hparam_file"], "--ignore-words=.dict-speechbrain.txt"
+    pytest = [sys.executable, "-m", "pytest", "-q"]
+    lobes = str(RECIPE / LOBES)
     return {
-        "consistency tests": [
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            "tests/consistency",
-        ],
-        "YAML test": [python, "-c", YAML_TEST.format(yaml=yaml)],
-        "recipe test": [python, "-c", RECIPE_TEST.format(yaml=yaml)],
-        "doctests": [python, "-m", "pytest", "-q", "--doctest-modules", *lobes],
+        "consistency tests": [*pytest, "tests/consistency"],
+        "YAML test": [sys.executable, "-c", YAML_TEST.format(yaml=yaml)],
+        "recipe test": [sys.executable, "-c", RECIPE_TEST.format(yaml=yaml)],
+        "doctests": [*pytest, "--doctest-modules", lobes],
         "ruff format": tool("ruff", "format", "--check"),
         "ruff check": tool("ruff", "check"),
-        "yamllint": [
-            sys.executable,
-            "-m",
-            "yamllint",
-            "--no-warnings",
-            str(RECIPE),
-        ],
-        "codespell": tool(
-            "codespell_lib", "--ignore-words=.dict-speechbrain.txt"
-        ),
+        "yamllint": tool("yamllint", "--no-warnings"),
+        "codespell": tool("codespell_lib", spelling),
     }
 
 
@@ -235,8 +194,7 @@ def main(checkout):
     print_size(checkout, lay(checkout))
     put_model(checkout)
     passed = {}
-    python = make_interpreter(checkout)
-    for name, command in checks(checkout, python).items():
+    for name, command in checks().items():
         print(f"\n===== {name}", flush=True)
         passed[name] = run(checkout, *command)
     print()

@@ -1,4 +1,4 @@
-"""Corpora as shipped: entries of corpora.yaml, classes, protocols, folders."""
+"""Corpora as shipped: entries of corpora.yml, classes, protocols, folders."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from mlkd_lobes.data.protocols import GROUPS, SPLIT, Protocol, by_speakers
 from mlkd_lobes.errors import InputError
 
 # Where each corpus comes from, and how emotion corpora name their files.
-SOURCES = YAML(typ="safe").load(pathlib.Path(__file__).with_suffix(".yaml"))
+SOURCES = YAML(typ="safe").load(pathlib.Path(__file__).with_suffix(".yml"))
 CORPORA = {name: entry for name, entry in SOURCES.items() if "names" in entry}
 # Emotions to the four classes; all others are unlabelled.
 CLASSES = dict(neutral="neu", calm="neu", happy="hap", sad="sad", angry="ang")

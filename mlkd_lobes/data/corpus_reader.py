@@ -1,4 +1,4 @@
-"""Reads an emotion corpus by its entry in corpora.yaml.
+"""Reads an emotion corpus by its entry in corpora.yml.
 
 Files are found at any depth, in any case and audio format; the result is a row per
 utterance. Missing, repeated and misnamed files are reported.

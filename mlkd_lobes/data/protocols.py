@@ -135,8 +135,14 @@ def assign_folds(entries, unit, n_folds):
 
     Example
     -------
-    >>> people = [("a", "f"), ("b", "f"), ("c", "f"), ("d", "m"), ("e", "m"),
-    ...           ("f", "m")]
+    >>> people = [
+    ...     ("a", "f"),
+    ...     ("b", "f"),
+    ...     ("c", "f"),
+    ...     ("d", "m"),
+    ...     ("e", "m"),
+    ...     ("f", "m"),
+    ... ]
     >>> entries = {s: {"speaker": s, "gender": g} for s, g in people}
     >>> assign_folds(entries, "speaker", 3)
     {'a': 1, 'b': 2, 'c': 3, 'd': 1, 'e': 2, 'f': 3}

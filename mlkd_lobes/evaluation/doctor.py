@@ -121,8 +121,12 @@ def examine_audio(path, start=None, stop=None) -> dict:
 def audio_findings(name, facts) -> list[Finding]:
     """Findings on a file that can be read.
 
-    >>> facts = {"seconds": 2.0, "sample_rate": 16000, "level": -120.0,
-    ...          "clipped": 0.0}
+    >>> facts = {
+    ...     "seconds": 2.0,
+    ...     "sample_rate": 16000,
+    ...     "level": -120.0,
+    ...     "clipped": 0.0,
+    ... }
     >>> [(f.level, f.text) for f in audio_findings("a.wav", facts)]
     [('error', 'nothing but silence (-120 dBFS)')]
     """

@@ -296,7 +296,9 @@ class WeightedLosses(nn.Module):
     -------
     >>> losses = WeightedLosses({"emotion": EmotionLoss()}, {"emotion": 1.0})
     >>> student = Student(torch.zeros(2, 4), None, torch.tensor([9, 5]))
-    >>> total, terms = losses(student, Targets(torch.tensor([0, -1]), None, None))
+    >>> total, terms = losses(
+    ...     student, Targets(torch.tensor([0, -1]), None, None)
+    ... )
     >>> round(terms["emotion"].item(), 3)
     1.386
     """

@@ -168,9 +168,13 @@ class SSLEncoder(Wav2Vec2):
     >>> from transformers import Wav2Vec2FeatureExtractor
     >>> folder = str(getfixture("tmp_path"))
     >>> config = Wav2Vec2Config(
-    ...     hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
-    ...     intermediate_size=32, conv_dim=[8] * 7,
-    ...     num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+    ...     hidden_size=16,
+    ...     num_hidden_layers=3,
+    ...     num_attention_heads=2,
+    ...     intermediate_size=32,
+    ...     conv_dim=[8] * 7,
+    ...     num_conv_pos_embeddings=8,
+    ...     num_conv_pos_embedding_groups=2,
     ... )
     >>> Wav2Vec2Model(config).save_pretrained(folder)
     >>> _ = Wav2Vec2FeatureExtractor().save_pretrained(folder)

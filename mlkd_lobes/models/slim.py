@@ -67,9 +67,13 @@ def narrowed(model, channels):
     >>> import torch
     >>> from transformers import Wav2Vec2Config, Wav2Vec2Model
     >>> config = Wav2Vec2Config(
-    ...     hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-    ...     intermediate_size=32, conv_dim=[8] * 7,
-    ...     num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+    ...     hidden_size=16,
+    ...     num_hidden_layers=1,
+    ...     num_attention_heads=2,
+    ...     intermediate_size=32,
+    ...     conv_dim=[8] * 7,
+    ...     num_conv_pos_embeddings=8,
+    ...     num_conv_pos_embedding_groups=2,
     ... )
     >>> model = narrowed(Wav2Vec2Model(config), 0.5)
     >>> model.config.conv_dim, model(torch.rand(1, 16000))[0].shape

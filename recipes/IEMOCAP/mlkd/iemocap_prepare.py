@@ -143,8 +143,14 @@ def wav_path(turn):
 
     Example
     -------
-    >>> turn = Turn("Ses05M_script01_1b_F003", "Ses05M_script01_1b", "Session5",
-    ...             "F", "neu", 1.5)
+    >>> turn = Turn(
+    ...     "Ses05M_script01_1b_F003",
+    ...     "Ses05M_script01_1b",
+    ...     "Session5",
+    ...     "F",
+    ...     "neu",
+    ...     1.5,
+    ... )
     >>> wav_path(turn)
     'Session5/sentences/wav/Ses05M_script01_1b/Ses05M_script01_1b_F003.wav'
     """
