@@ -63,7 +63,7 @@ def evaluate(
         found = np.concatenate(parts)
         spent += time.perf_counter() - started
         seconds += sum(wav.size for wav in utterance.wavs) / SAMPLE_RATE
-        records.append((*utterance[:-1], grid, found))
+        records.append(results.Record(*utterance[:-1], grid, found))
     header = {key: about[key] for key in SHARED if key in about}
     described = {
         # Folders are private: of a path its last part is kept.

@@ -43,8 +43,8 @@ def probabilities_of_records(records):
 
     Arguments
     ---------
-    records : sequence of tuples
-        As `mlkd_lobes.evaluation.results.prediction_table` takes them.
+    records : sequence of mlkd_lobes.evaluation.results.Record
+        One per utterance.
 
     Returns
     -------
@@ -53,8 +53,8 @@ def probabilities_of_records(records):
     truth : numpy.ndarray
         Index of the true class [rows].
     """
-    found = [np.asarray(record[-1], float) for record in records]
-    labels = [record[-3] for record in records]
+    found = [np.asarray(own.probabilities, float) for own in records]
+    labels = [own.label for own in records]
     return np.concatenate(found), np.repeat(labels, list(map(len, found)))
 
 
@@ -63,8 +63,8 @@ def cross_entropy(records):
 
     Arguments
     ---------
-    records : sequence of tuples
-        As `probabilities_of_records` takes them.
+    records : sequence of mlkd_lobes.evaluation.results.Record
+        One per utterance.
 
     Returns
     -------

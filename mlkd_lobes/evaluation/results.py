@@ -13,7 +13,7 @@ import re
 import subprocess
 import zipfile
 import zlib
-from collections import Counter
+from collections import Counter, namedtuple
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,16 @@ DATA = "data.json"
 COMPARISON = re.compile(r"([^\s,]+) - ([^\s,]+)(?:, (clean|unseen noise))?")
 
 
+class Record(
+    namedtuple("Record", "id speaker seconds label conditions probabilities")
+):
+    """An utterance's predictions.
+
+    `label`: index of the true class; `conditions`: a sequence of Condition;
+    `probabilities` [conditions, classes].
+    """
+
+
 def prediction_columns(labels):
     """Columns of predictions.csv.gz.
 
@@ -62,9 +72,8 @@ def prediction_table(records, labels):
 
     Arguments
     ---------
-    records : iterable of tuples
-        Utterance, speaker, seconds, index of the label, conditions (a sequence
-        of Condition), probabilities [conditions, classes].
+    records : iterable of Record
+        One per utterance.
     labels : sequence of str
         The classes.
 
@@ -80,17 +89,17 @@ def prediction_table(records, labels):
         If a probability is not finite.
     """
     rows = []
-    for *utterance, seconds, label, conditions, probabilities in records:
-        if not np.isfinite(probabilities).all():
+    for own in records:
+        if not np.isfinite(own.probabilities).all():
             raise InputError(
-                f"{utterance[0]}: the network's output is NaN or infinite: its "
+                f"{own.id}: the network's output is NaN or infinite: its "
                 "training has failed, or eval_precision is too low"
             )
-        predicted = probabilities.argmax(-1).tolist()
-        values = probabilities.tolist()
-        for condition, best, p in zip(conditions, predicted, values):
-            row = [*utterance, *condition, labels[label], labels[best]]
-            row.append(round(seconds, 3))
+        predicted = own.probabilities.argmax(-1).tolist()
+        values = own.probabilities.tolist()
+        for condition, best, p in zip(own.conditions, predicted, values):
+            row = [own.id, own.speaker, *condition, labels[own.label]]
+            row += [labels[best], round(own.seconds, 3)]
             rows.append(row + [round(value, 6) for value in p])
     return pd.DataFrame(rows, columns=prediction_columns(labels))
 

@@ -1,13 +1,12 @@
 """A run's folder: its settings, whether it is trained, whether it is evaluated.
 
 settings.json   the settings the network depends on; written first
-save/           checkpoints, removed when the training is finished
-targets/        cached targets of the teacher, removed likewise
+save/, targets/ checkpoints, cached targets; removed after the training
 model/          the trained network, a Hugging Face folder
 stage.json      how the training went; exists when it is finished
 results.json    and the files beside it: see `mlkd_lobes.evaluation.results`
 
-A folder belongs to one training: another command needs the same settings.
+A folder holds one training; a command with other settings is refused.
 """
 
 import contextlib
@@ -47,9 +46,8 @@ NOT_COMPARABLE = (
 def check_run_config(output_folder, system, record, systems):
     """Raises if a run does not fit what an output folder holds already.
 
-    The run's own folder must have the same settings, the others must share
-    corpus, fold and noise. A new run must be comparable with the others: two
-    systems may differ only in what their entries set.
+    The run's own folder must have the same settings, the others the same corpus, fold
+    and noise. Two systems may differ only in what their entries set.
 
     Arguments
     ---------
@@ -325,7 +323,7 @@ def finish_stage(folder, model, best, history, teacher_sha256):
     clear_leftovers(folder)
 
 
-def results_header(folder, test, names, teacher):
+def results_header(folder, test, fit, names, teacher):
     """Origin of results: names, hashes and settings for results.json.
 
     Arguments
@@ -333,7 +331,9 @@ def results_header(folder, test, names, teacher):
     folder : pathlib.Path
         The run's folder, its training finished.
     test : dict
-        What the evaluation depends on besides the network.
+        From `mlkd_lobes.evaluation.results.describe_test`.
+    fit : dict
+        Likewise, of the speech on which the temperature is fitted.
     names : dict
         system, corpus, protocol, fold, seed, noise_corpus, labels and others.
     teacher : str or pathlib.Path
@@ -347,7 +347,7 @@ def results_header(folder, test, names, teacher):
     stage = read_stage(folder)
     record = files.read_json(folder / SETTINGS)
     record.pop("content", None)
-    depends = [record, stage["model_sha256"], test]
+    depends = [record, stage["model_sha256"], test, fit]
     shared = same_for_all_runs(record)
     if record["network"] == "student" and read_stage(teacher):
         found = files.read_json(pathlib.Path(teacher, SETTINGS))
@@ -424,8 +424,8 @@ def describe_data(values, splits):
     Returns
     -------
     dict
-        What `mlkd_lobes.deployment.run_speech` reads. Files of the output folder
-        are relative to the run, since it may move; other paths are absolute.
+        For `mlkd_lobes.deployment.run_speech`. Paths in the output folder are
+        relative to the run, which may move; others are absolute.
     """
     keys = ["network", "speech", "speeds", "snr_low", "snr_high"]
     description = {key: values[key] for key in keys}

@@ -20,6 +20,7 @@ from mlkd_lobes.evaluation.calibration import (
 from mlkd_lobes.evaluation.comparison import calibration_error, find_runs, pool
 from mlkd_lobes.evaluation.page import page_html
 from mlkd_lobes.evaluation.report import report_text
+from mlkd_lobes.evaluation.results import Record
 from mlkd_lobes.noise.add_noise import CLEAN
 
 
@@ -110,7 +111,7 @@ def test_cross_entropy_counts_every_condition_of_every_utterance_once():
     logits = torch.randn(5, 3, 4, generator=generator)
     labels = [0, 3, 1, 1, 2]
     records = [
-        ("id", "s", 1.0, label, [None] * 3, own.softmax(-1))
+        Record("id", "s", 1.0, label, [None] * 3, own.softmax(-1))
         for label, own in zip(labels, logits)
     ]
     truth = torch.tensor(labels).repeat_interleave(3)

@@ -57,7 +57,8 @@ def records():
         logits = torch.zeros(len(GRID), 4)
         logits[:, i] = 2.0
         logits[GRID.index(Condition("rain", 0)), 3] = 9.0
-        yield f"u{i}", "s", 0.5 + i, i, GRID, logits.softmax(-1)
+        probabilities = logits.softmax(-1)
+        yield results.Record(f"u{i}", "s", 0.5 + i, i, GRID, probabilities)
 
 
 def table():

@@ -376,6 +376,13 @@ def test_finished_work_is_not_done_again(finished, experiment, monkeypatch):
     assert experiment.run("mlkd", output_folder=out) == finished.results["mlkd"]
 
 
+def test_a_temperature_is_fitted_at_the_present_snrs(experiment):
+    first = experiment.run("teacher", teacher_epochs=1, valid_snrs=[20])
+    again = experiment.run("teacher", teacher_epochs=1, valid_snrs=[-20])
+    assert first["test_sha256"] == again["test_sha256"]
+    assert first["temperature"] != again["temperature"]
+
+
 def test_own_noise_annotation_replaces_the_training_noise(
     finished, experiment, tmp_path
 ):

@@ -224,7 +224,7 @@ def test_settings_in_short_folder_names_are_compared(tmp_path, monkeypatch):
         folder = pathlib.Path(place, "mlkd")
         write_json(folder / "settings.json", STUDENT)
         write_json(folder / "stage.json", STAGE)
-        found = results_header(folder, {}, {}, "no teacher")["settings"]
+        found = results_header(folder, {}, {}, {}, "no teacher")["settings"]
         own = {"fold", "objects"}
         assert found == {k: v for k, v in STUDENT.items() if k not in own}
 
@@ -234,7 +234,7 @@ def test_paths_of_a_run_are_left_out_of_results(tmp_path):
     record = {**STUDENT, "own_file": str(folder.parent / "save")}
     write_json(folder / "settings.json", {**record, "content": {"x": 1}})
     write_json(folder / "stage.json", STAGE)
-    found = results_header(folder, {}, {}, "no teacher")["settings"]
+    found = results_header(folder, {}, {}, {}, "no teacher")["settings"]
     assert not {"own_file", "x", "content"} & {*found}
 
 
@@ -248,7 +248,7 @@ def test_students_of_differently_trained_teachers_do_not_pool(tmp_path):
         write_json(folder / "teacher/stage.json", STAGE)
         write_json(folder / "mlkd/settings.json", STUDENT)
         write_json(folder / "mlkd/stage.json", STAGE)
-        header = results_header(folder / "mlkd", {}, {}, folder / "teacher")
+        header = results_header(folder / "mlkd", {}, {}, {}, folder / "teacher")
         return header["settings"]
 
     found = teacher_of(1, teacher_lr=1.0)

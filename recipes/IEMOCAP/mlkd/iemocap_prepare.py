@@ -5,6 +5,9 @@ Data source: https://sail.usc.edu/iemocap
 Four classes (happy and excited merged); turns with other labels are unlabelled.
 Turns are counted per session and class and compared with the complete corpus
 before anything is written.
+
+Authors
+ * The MLKD recipe's authors 2026
 """
 
 import re

@@ -4,6 +4,9 @@ A corpus is read into recordings, each of a type; recordings (never segments of
 one) are assigned to train, valid and test; the audible segments of each recording
 are listed by start and stop. Nothing is copied or cut. Babble and white noise are
 generated beside the CSVs.
+
+Authors
+ * The MLKD recipe's authors 2026
 """
 
 import itertools

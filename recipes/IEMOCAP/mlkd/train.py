@@ -54,7 +54,7 @@ logger = get_logger(__name__)
 
 
 class EmotionBrain(sb.Brain):
-    """Training on labels alone (teacher, plain student); test of any system."""
+    """What all trainings share; forward pass without a teacher; test."""
 
     def __init__(self, modules, hparams, run_opts, checkpointer=None):
         super().__init__(modules, None, hparams, run_opts, checkpointer)
@@ -63,10 +63,10 @@ class EmotionBrain(sb.Brain):
             trained = {k: m for k, m in self.modules.items() if k != "teacher"}
             checkpointer.add_recoverables(trained)
             checkpointer.add_recoverable("history", self.history)
-            checkpointer.add_recoverable("counter", hparams["epoch_counter"])
+            checkpointer.add_recoverable("counter", hparams["counter"])
 
     def compute_forward(self, batch, stage):
-        """Outputs and targets: in evaluation of all conditions of utterances."""
+        """Logits and targets; in evaluation of utterances in all conditions."""
         batch = batch.to(self.device, non_blocking=True)
         if stage == sb.Stage.TRAIN:
             logits, encoded = self.modules.model(*batch.sig)
@@ -80,18 +80,18 @@ class EmotionBrain(sb.Brain):
         return Student(logits, None, None), Targets(batch.label, None, None)
 
     def compute_objectives(self, predictions, batch, stage):
-        """The weighted sum of the named losses; in evaluation keeps records."""
+        """The weighted sum of the losses; in evaluation keeps probabilities."""
         student, targets = predictions
         if stage != sb.Stage.TRAIN:
             # 0 * -inf is NaN: softmax alone would turn such a logit into 0.
             probabilities = student.logits.softmax(-1) + 0 * student.logits
             rows = probabilities.split(len(batch.conditions[0]))
-            length, label = batch.length.tolist(), batch.label.tolist()
-            about = batch.id, batch.speaker, length, label, batch.conditions
-            self.records.extend(zip(*about, rows))
+            seconds, label = batch.length.tolist(), batch.label.tolist()
+            about = batch.id, batch.speaker, seconds, label, batch.conditions
+            self.records.extend(map(results.Record, *about, rows))
             return torch.zeros(())  # on_stage_end computes the loss
         only = distillation.DISTILLATION if self.distilling else None
-        loss, terms = self.hparams.losses(student, targets, only=only)
+        loss, terms = self.hparams.loss(student, targets, only=only)
         for name, term in terms.items():
             self.terms.setdefault(name, []).append(term)
         self.snrs.append(batch.snr.cpu())
@@ -110,7 +110,7 @@ class EmotionBrain(sb.Brain):
             self.hparams.speed_perturb.set_epoch(epoch)
             self.hparams.add_noise.set_epoch(epoch)
             self.epoch_started = time.perf_counter()
-            limit = self.hparams.epoch_counter.limit
+            limit = self.hparams.counter.limit
             logger.info(f"{self.hparams.system}: epoch {epoch} of {limit}")
 
     def on_fit_batch_start(self, batch, should_step):
@@ -141,7 +141,7 @@ class EmotionBrain(sb.Brain):
 
     def predictions(self):
         """One row per utterance and condition."""
-        records = sorted(self.records, key=lambda record: record[0])
+        records = sorted(self.records, key=lambda record: record.id)
         return results.prediction_table(records, self.hparams.labels)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -171,14 +171,14 @@ class EmotionBrain(sb.Brain):
         meta = {"epoch": epoch}
         for name, optimizer in self.optimizers_dict.items():
             meta[f"lr_{name}"] = optimizer.param_groups[0]["lr"]
-        log = self.hparams.train_logger
-        log.log_stats(meta, self.train_stats, valid_stats=valid)
+        self.hparams.logger.log_stats(meta, self.train_stats, valid)
         seconds = time.perf_counter() - self.epoch_started
         entry = {"epoch": epoch, "seconds": seconds, **self.train_stats}
         entry.update({f"valid_{k}": value for k, value in valid.items()})
         self.history.epochs.append(entry)
         if valid:
             meta["UA"] = valid["UA"]
+        # A list of its own: SpeechBrain adds to its default.
         self.checkpointer.save_and_keep_only(
             meta=meta, num_to_keep=2, max_keys=["UA"], importance_keys=[]
         )
@@ -341,7 +341,7 @@ def evaluation_loader(hparams, split, grid):
 
 
 def validation_grid(speech, noise, snrs):
-    """Conditions that choose the epoch: clean or noisy, as in training."""
+    """Conditions under which epochs are compared: as in training."""
     if speech != "noisy":
         return [add_noise.CLEAN]
     return add_noise.conditions(list(noise.types), snrs)[1:]
@@ -379,7 +379,7 @@ def build_modules(hparams, teacher_folder, teacher):
 
 
 def training_objects(hparams, folder, n_updates):
-    """Losses, schedules, epoch counter, logger; n_updates: steps per epoch."""
+    """Loss, schedules, epoch counter, logger; n_updates: steps per epoch."""
     teacher = hparams["network"] == "teacher"
     weights = {"emotion": 1.0} if teacher else hparams["loss_weights"]
     epochs = hparams["teacher_epochs"] if teacher else hparams["student_epochs"]
@@ -392,14 +392,14 @@ def training_objects(hparams, folder, n_updates):
     shape = hparams["warmup_share"], [n * n_updates for n in epochs]
     schedule, log = hparams["lr_schedule"], str(folder / "train_log.txt")
     return {
-        "losses": distillation.WeightedLosses(hparams["losses"], weights),
+        "loss": distillation.WeightedLosses(hparams["losses"], weights),
         "epochs": epochs,
         "schedules": {
             name: checkpoints.StagedSchedule(schedule, highest, *shape)
             for name, highest in rates.items()
         },
-        "epoch_counter": hparams["epoch_counter"](limit=sum(epochs)),
-        "train_logger": hparams["train_logger"](save_file=log),
+        "counter": hparams["epoch_counter"](limit=sum(epochs)),
+        "logger": hparams["train_logger"](save_file=log),
     }
 
 
@@ -419,7 +419,7 @@ def train_network(hparams, run_opts, folder, teacher_folder=None):
             hparams, run_opts, folder, teacher_folder, teacher, teacher_sha256
         )
         model = brain.modules.model  # before DDP wraps it
-        brain.fit(brain.hparams.epoch_counter, loader, validation)
+        brain.fit(brain.hparams.counter, loader, validation)
         # Read before the best epoch's checkpoint restores an earlier history.
         history = brain.history.epochs
         best = brain.checkpointer.recover_if_possible(max_key="UA")
@@ -453,7 +453,7 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
         own["cache"] = TargetCache(folder / "targets", sha256, levels, limit)
     checkpointer = hparams["checkpointer"](folder / "save")
     brain = brain_class(modules, {**hparams, **own}, run_opts, checkpointer)
-    own["losses"].to(brain.device)  # constants, such as weights of classes
+    own["loss"].to(brain.device)  # constants, such as weights of classes
     options = {"batch_sampler": sampler, **loader_options(hparams)}
     data = ConcatDataset([data, crops])
     loader = brain.make_dataloader(data, sb.Stage.TRAIN, None, **options)
@@ -470,13 +470,16 @@ def evaluate(hparams, run_opts, folder):
     grid = add_noise.conditions(kinds, hparams["test_snrs"], distorted)
     precision = settings.run_options(hparams, run_opts)["eval_precision"]
     test = results.describe_test(grid, manifest, noise.types, precision)
+    manifest, noise = splits_of(hparams)["valid"]
+    noisy = add_noise.conditions(list(noise.types), hparams["valid_snrs"])
+    fit = results.describe_test(noisy, manifest, noise.types, precision)
     names = ("system", "protocol", "fold", "seed", "noise_corpus", "labels")
     header = {name: hparams[name] for name in names}
     header["comparisons"] = hparams["comparisons"]
     header["corpus"] = hparams["corpus_name"]
     header.update(describe_split(m for m, _ in splits_of(hparams).values()))
     teacher = hparams["teacher_folder"] or folder.with_name(inputs.TEACHER)
-    header = run_folder.results_header(folder, test, header, teacher)
+    header = run_folder.results_header(folder, test, fit, header, teacher)
     header["settings"]["eval_precision"] = precision
     data = run_folder.describe_data(hparams, splits_of(hparams))
     run_on_main(write_json, args=[folder / results.DATA, data])
@@ -488,11 +491,8 @@ def evaluate(hparams, run_opts, folder):
         run_on_main(os.utime, args=[folder / results.RESULTS])
         return kept
     factory = hparams[f"{hparams['network']}_encoder"]
-    place = folder / run_folder.MODEL
-    model = classifier.load_classifier(place, factory, hparams["labels"])
+    model = classifier.load_classifier(folder, factory, hparams["labels"])
     brain = EmotionBrain({"model": model}, hparams, run_opts)
-    types = list(hparams["valid_noise"].types)
-    noisy = add_noise.conditions(types, hparams["valid_snrs"])
     brain.evaluate(evaluation_loader(hparams, "valid", noisy))
     pairs = calibration.probabilities_of_records(brain.records)
     header["temperature"] = calibration.fit_temperature(*pairs)
