@@ -21,7 +21,7 @@ SILENT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT)
 SILENT += (tokenize.DEDENT, tokenize.ENDMARKER)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 BOUNDS = {
-    "code lines of lobes and recipe": 7818,
+    "code lines of lobes and recipe": 7832,
     "code lines of the recipe": 1300,
     "Python files of the recipe": 6,
     # Aims: 4,300 and 30. These two only keep it from growing.

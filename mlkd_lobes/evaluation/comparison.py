@@ -32,6 +32,8 @@ NOISY, CLEAN_SPEECH, UNSEEN = "noisy", "clean", "unseen noise"
 TEMPERATURE = "temperature"
 ACCURATE = 0.9  # the accuracy for which a share of predictions is sought
 BINS = 15  # of the calibration error
+# Utterances of each class without which a duration has no UA.
+FEW_UTTERANCES = 10
 
 
 class StoredRun(namedtuple("StoredRun", ["folder", "results"])):
@@ -50,7 +52,7 @@ class Comparison(
 
     `under` "noisy" (types used in training), "clean" or "unseen noise"; the `seeds`
     both have; `found`, a statistics.Difference; the difference `per_run`, of every
-    fold and seed.
+    fold and seed, exactly 0 where they are equal.
     """
 
 
@@ -184,8 +186,8 @@ class System:
         return statistics.interval(self.counts_under(conditions))
 
     def ua_by_duration(self, bounds):
-        """UA in noise of utterances between bounds in seconds; None where durations
-        are not known, or without noise."""
+        """UA in noise of utterances between bounds in seconds, NaN where there are
+        few of a class; None where durations are not known, or without noise."""
         found, kinds = [], self.noise_types()
         for table in self.tables.values():
             known = stored.SECONDS in table and table[stored.SECONDS].notna()
@@ -193,9 +195,11 @@ class System:
                 return None
             table = table[table["noise"].isin(kinds)]
             part = np.digitize(table[stored.SECONDS], bounds)
+            n = table.groupby([part, "true"])["id"].nunique().unstack()
             keys = [part, table["noise"], table["snr_db"], table["true"]]
             recall = (table["true"] == table["predicted"]).groupby(keys).mean()
             ua = recall.groupby(level=[0, 1, 2]).mean().groupby(level=0).mean()
+            ua = ua.where((n >= FEW_UTTERANCES).all(axis=1))
             found.append(ua.reindex(range(len(bounds) + 1)).to_numpy())
         return np.mean(found, 0)
 
@@ -212,8 +216,8 @@ class System:
         return tuple(np.mean(found, 0).tolist())
 
     def over_coverage(self, shares) -> np.ndarray:
-        """UA in noise of the most confident shares of all predictions, and the
-        largest share with 90 % accuracy; mean over seeds."""
+        """Accuracy in noise of the most confident shares of all predictions, and
+        the largest share with 90 % accuracy; mean over seeds."""
         found = []
         for table in self.tables.values():
             p, truth, temperature = self._probabilities(
@@ -223,13 +227,12 @@ class System:
                 return np.full(len(shares) + 1, math.nan)
             p = calibration.soften(p, np.nan_to_num(temperature, nan=1.0))
             order = np.argsort(-p.max(1), kind="stable")
-            right, true = (p.argmax(1) == truth)[order], truth[order]
+            right = (p.argmax(1) == truth)[order]
             accuracy = right.cumsum() / np.arange(1, len(order) + 1)
             kept = [max(1, round(share * len(order))) for share in shares]
-            row = [_mean_recall(right[:n], true[:n]) for n in kept]
             enough = np.flatnonzero(accuracy >= ACCURATE)
             share = (enough[-1] + 1) / len(order) if len(enough) else 0.0
-            found.append([*row, share])
+            found.append([*(accuracy[n - 1] for n in kept), share])
         return np.mean(found, 0)
 
     def _probabilities(self, table, conditions):
@@ -397,11 +400,6 @@ def calibration_error(probabilities, truth):
     return float(np.abs(gaps).sum() / len(truth))
 
 
-def _mean_recall(right, truth):
-    """UA over the classes that are there."""
-    return float(np.mean([right[truth == c].mean() for c in np.unique(truth)]))
-
-
 def comparisons(systems, wanted) -> list[Comparison]:
     """Compares systems as wanted, leaving out those that are not there.
 
@@ -433,12 +431,12 @@ def compare(one: System, other: System, under=NOISY):
     if not seeds or not conditions:
         return None
     pair = [s.counts_under(conditions, seeds) for s in (one, other)]
-    per_run = [
-        _mean_ua(one.runs[place], conditions)
-        - _mean_ua(other.runs[place], conditions)
+    ua = [
+        [_mean_ua(system.runs[place], conditions) for system in (one, other)]
         for place in one.runs
         if place[0] in seeds
     ]
+    per_run = [round(gain, 9) for gain in -np.diff(ua)[:, 0]]
     found = statistics.compare(*pair)
     return Comparison(one, other, under, seeds, found, per_run)
 

@@ -115,16 +115,16 @@ def ua_per_noise(systems) -> dict[str, Figure]:
 
 
 @matplotlib.rc_context(STYLE)
-def ua_over_coverage(systems) -> Figure:
-    """UA in noise of the most confident share of predictions."""
+def accuracy_over_coverage(systems) -> Figure:
+    """Accuracy in noise of the most confident share of predictions."""
     figure, axes = new_figure(4.6, 3.2)
     shares, palette = np.linspace(0.1, 1, 19), colours(systems)
     for system in systems:
-        ua = 100 * system.over_coverage(shares)[:-1]
-        (drawn,) = axes.plot(100 * shares, ua, color=palette[system.name])
+        values = 100 * system.over_coverage(shares)[:-1]
+        (drawn,) = axes.plot(100 * shares, values, color=palette[system.name])
         drawn.set_gid(f"system:{system.name}:0")
     axes.set_xlabel("predictions kept, the most confident (%)")
-    axes.set_ylabel("UA (%)")
+    axes.set_ylabel("accuracy (%)")
     axes.grid(axis="y")
     return figure
 

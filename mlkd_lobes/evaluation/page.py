@@ -45,7 +45,9 @@ def page_html(pooled: Pooled, wanted) -> str:
             for kind, figure in figures.ua_per_noise(systems).items()
         },
         coverage=systems[0].snrs()
-        and _svg(figures.ua_over_coverage(systems), "UA over coverage"),
+        and _svg(
+            figures.accuracy_over_coverage(systems), "Accuracy over coverage"
+        ),
         confusions={
             system.name: {
                 caption: system.confusion(part).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
+from collections import defaultdict, namedtuple
 
 from mlkd_lobes.evaluation.comparison import CLEAN_SPEECH, Pooled
 from mlkd_lobes.evaluation.metrics import markdown
@@ -75,6 +75,8 @@ def setting(pooled: Pooled) -> str:
     if "note" in about:
         text += f"{about['note']} "
     text += _chosen_on(pooled.systems) + METHOD
+    if seeds := _seeds_of_several_teachers(pooled.systems):
+        text += f" Students of seed(s) {seeds} have different teachers."
     if pooled.left_out:
         left_out = "; ".join(pooled.left_out)
         text += f" Left out, so that all have the same folds: {left_out}."
@@ -88,6 +90,17 @@ def setting(pooled: Pooled) -> str:
             f"were tested on {', '.join(rare)}."
         )
     return text
+
+
+def _seeds_of_several_teachers(systems):
+    """Seeds in which students of a fold do not share their teacher, as text."""
+    teachers = defaultdict(set)
+    for system in systems:
+        for place, run in system.runs.items():
+            if run.get("settings", {}).get("network") == "student":
+                teachers[place].add(run["teacher_sha256"])
+    seeds = {seed for (seed, _), own in teachers.items() if len(own) > 1}
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def _classes(about):
@@ -256,13 +269,13 @@ def calibration_table(systems) -> Table:
 
 
 def coverage_table(systems) -> Table:
-    """UA in noise where the least confident predictions are left out."""
+    """Accuracy in noise where the least confident predictions are left out."""
     if not systems[0].snrs():
         return Table([], [])
     rows = [[s.name, *map(percent, s.over_coverage(SHARES))] for s in systems]
     header = [f"{share:.0%} kept" for share in SHARES]
     kept = "kept at 90 % accuracy (%)"
-    return Table(["noisy UA (%), most confident", *header, kept], rows)
+    return Table(["noisy WA (%), most confident", *header, kept], rows)
 
 
 def durations_table(systems) -> Table:
@@ -299,4 +312,6 @@ def report_text(pooled: Pooled, wanted, short: bool = False) -> str:
     """
     chosen = tables(pooled.systems, wanted)[: 2 if short else None]
     parts = [setting(pooled), *[markdown(*table) for table in chosen]]
+    if not wanted and len(pooled.systems) > 1:
+        parts.append('No difference is shown: give --compare="one - other".')
     return "\n\n".join(parts + kept_shares(wanted))

@@ -22,8 +22,8 @@ from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise.add_noise import CLEAN
 
 DRAWS, SEED = 10_000, 0
-# All sign patterns of up to 14 speakers, this many random ones of more.
-PATTERNS = 2**14
+# All sign patterns of up to 17 speakers, this many random ones of more.
+PATTERNS = 2**17
 
 
 class SpeakerCounts(

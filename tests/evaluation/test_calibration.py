@@ -94,7 +94,7 @@ def test_reports_show_both_errors_and_coverage(runs):
     assert "| calibration error (%) | " in text.replace("  ", "")
     assert f"{100 * before:.1f} → {100 * after:.1f}" in text
     assert "kept at 90 % accuracy" in text
-    assert "UA over coverage" in page_html(pooled, [])
+    assert "Accuracy over coverage" in page_html(pooled, [])
 
 
 def test_results_without_temperature_have_no_calibration(tmp_path):

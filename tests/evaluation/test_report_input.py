@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
-from fake_runs import GRID, rewrite, write
+from fake_runs import GRID, LABELS, rewrite, write
 
 from mlkd_lobes.cli import main
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.evaluation.comparison import find_runs, pool
+from mlkd_lobes.evaluation.comparison import compare, find_runs, pool
 from mlkd_lobes.evaluation.report import setting
 from mlkd_lobes.evaluation.results import (
+    Record,
     prediction_table,
     read_predictions,
     read_results,
@@ -170,9 +172,8 @@ def test_non_finite_logits_are_refused(value):
     logits = torch.zeros(len(GRID), 4)
     logits[1, 2] = value
     with pytest.raises(InputError, match="u7: the network's output is NaN"):
-        prediction_table(
-            [("u7", "s", 1.0, 0, GRID, logits.softmax(-1))], "abcd"
-        )
+        own = Record("u7", "s", 1.0, 0, GRID, logits.softmax(-1))
+        prediction_table([own], "abcd")
 
 
 @pytest.mark.parametrize(
@@ -293,3 +294,61 @@ def test_a_model_that_is_never_right_has_no_share(tmp_path, capsys):
     write(tmp_path, "teacher", 1, 1, 0)
     assert main(["report", str(tmp_path)]) == 0
     assert "of that of teacher" not in capsys.readouterr().out
+
+
+def test_equal_runs_are_not_better_by_rounding(tmp_path):
+    """0.1 + 0.2 + 0.3 is more than 0.3 + 0.2 + 0.1."""
+
+    def right(*shares):
+        """Tenths of each class that are right in noise, condition by condition."""
+
+        def change(table):
+            places = table.groupby(["noise", "snr_db", "true"]).cumcount()
+            cells = zip(table["snr_db"], table["true"])
+            pairs = [(snr, true) for snr in (0, 10) for true in LABELS]
+            least = pd.Series(map(dict(zip(pairs, shares)).get, cells))
+            other = table["true"].map(dict(zip(LABELS, LABELS[::-1])))
+            return table.assign(
+                predicted=table["true"].where(places < least, other)
+            )
+
+        return change
+
+    for system, shares in (("mlkd", (1, 2, 3, 0)), ("other", (3, 2, 1, 0))):
+        rewrite(write(tmp_path, system, 1, 1, 8, GRID[1:3]), right(*shares))
+    systems = pool(find_runs([tmp_path])).systems
+    for one, other in (systems, systems[::-1]):
+        assert compare(one, other).per_run == [0.0]
+
+
+def test_a_duration_with_few_utterances_has_no_figure(tmp_path, capsys):
+    for fold in (1, 2, 3):
+        write(tmp_path, "mlkd", fold, 1, 8)
+    assert main(["report", str(tmp_path)]) == 0
+    table = capsys.readouterr().out.split("by duration")[1].splitlines()
+    cells = [cell.strip() for cell in table[2].split("|")[2:-1]]
+    # Of 2 to 4 s are four of each speaker's utterances, the last one wrong.
+    assert cells == ["–", "–", "75.0", "–"]
+
+
+def test_other_teachers_are_named(tmp_path, capsys):
+    sentence = "Students of seed(s) 2 have different teachers."
+    for system in ("teacher", "mlkd", "student_noisy"):
+        network = "teacher" if system == "teacher" else "student"
+        for seed in (1, 2):
+            own = {"settings": {"network": network}, "teacher_sha256": network}
+            write(tmp_path, system, 1, seed, 8, **own)
+    assert main(["report", str(tmp_path)]) == 0
+    assert "different teachers" not in capsys.readouterr().out
+    rewrite(tmp_path / "mlkd-1-2", lambda table: table, teacher_sha256="b")
+    assert main(["report", str(tmp_path)]) == 0
+    assert sentence in capsys.readouterr().out
+
+
+def test_differences_that_are_not_configured_are_mentioned(tmp_path, capsys):
+    for system in ("one", "two"):
+        write(tmp_path, system, 1, 1, 8)
+    assert main(["report", str(tmp_path)]) == 0
+    assert "give --compare=" in capsys.readouterr().out
+    assert main(["report", str(tmp_path), "--compare=one - two"]) == 0
+    assert "give --compare=" not in capsys.readouterr().out
