@@ -1,11 +1,11 @@
 """Adds noise whose draws are keyed by utterance rather than sequential.
 
-`KeyedAddNoise` is SpeechBrain's `AddNoise` with another choice of recordings:
-called per unpadded utterance, it draws noise type, recording, position and SNR
-from a generator seeded by (seed, epoch, utterance) in training and by (noise
-type, utterance) in evaluation. So the noise does not depend on the number of
-workers, the order of batches or the process, and in evaluation not on the
-system, seed or SNR. The mixtures are bit-identical to AddNoise's.
+`KeyedAddNoise` is an `AddNoise` that reads SpeechBrain's CSV format and mixes as
+the original does, but chooses the noise otherwise: called per unpadded utterance,
+it draws noise type, recording, position and SNR from a generator seeded by (seed,
+epoch, utterance) in training and by (noise type, utterance) in evaluation. So the
+noise does not depend on the number of workers, the order of batches or the
+process, and in evaluation not on the system, seed or SNR.
 """
 
 import functools

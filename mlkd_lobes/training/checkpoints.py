@@ -1,13 +1,4 @@
-"""State of a training: checkpoints, history, learning rates, statistics.
-
-`SafeCheckpointer` is SpeechBrain's Checkpointer, safe against a kill at any moment.
-
-The original writes a checkpoint's `CKPT.yaml` first and its parameters after
-it, in the place where checkpoints are searched: a process killed in between
-leaves a folder that counts as a checkpoint and cannot be loaded. Here a
-checkpoint gets its name when it is complete, and one that cannot be read (a full
-disk, a bad sector) is skipped for the one before.
-"""
+"""State of a training: checkpoints, history, learning rates, statistics."""
 
 import json
 import math
@@ -34,7 +25,13 @@ PARTIAL_PREFIX = "partial-"
 
 
 class SafeCheckpointer(Checkpointer):
-    """A `Checkpointer` that writes its checkpoints atomically.
+    """A `Checkpointer` that is safe against a kill at any moment.
+
+    The original writes a checkpoint's `CKPT.yaml` first and its parameters after
+    it, in the place where checkpoints are searched: a process killed in between
+    leaves a folder that counts as a checkpoint and cannot be loaded. Here a
+    checkpoint gets its name when it is complete, and one that cannot be read (a
+    full disk, a bad sector) is skipped for the one before.
 
     Example
     -------
