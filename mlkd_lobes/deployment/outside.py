@@ -55,6 +55,8 @@ class HubModel:
         config = self.module.config
         self.labels = [config.id2label[i] for i in range(config.num_labels)]
         self.several = config.problem_type == "multi_label_classification"
+        if config.problem_type == "regression":
+            raise InputError(f"{source}: is a regression model, no classifier")
 
     def __call__(self, wavs) -> np.ndarray:
         rate = self.extract.sampling_rate

@@ -19,6 +19,9 @@ from mlkd_lobes.models.encoder import SAMPLE_RATE, opening, refuse_missing
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.utils.data_utils import batch_pad_right
 
+# What transformers calls classes of which one is right.
+SINGLE_LABEL = "single_label_classification"
+
 
 class Classified(namedtuple("Classified", ["logits", "encoded"])):
     """`logits` [batch, classes] and the encoder's outputs."""
@@ -136,7 +139,9 @@ class EmotionClassifier(nn.Module):
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {label: i for i, label in enumerate(self.labels)}
         config.classifier_proj_size = self.head.projector.out_features
-        config.use_weighted_layer_sum = False
+        # What a source that was fine-tuned otherwise would bring along.
+        config.problem_type = SINGLE_LABEL
+        config.use_weighted_layer_sum, config.return_dict = False, True
         native = AutoModelForAudioClassification.from_config(config)
         native.base_model.load_state_dict(self.encoder.model.state_dict())
         native.projector.load_state_dict(self.head.projector.state_dict())
@@ -223,7 +228,8 @@ def load_classifier(folder, encoder_factory, labels):
     Raises
     ------
     InputError
-        If it has no trained head, other labels, or a head that mixes layers.
+        If it has no trained head, other labels, a head that mixes layers, or
+        outputs that are no classes of which one is right.
     """
     inside = pathlib.Path(folder, "model")  # of a run
     folder = str(inside if (inside / "config.json").is_file() else folder)
@@ -238,6 +244,11 @@ def load_classifier(folder, encoder_factory, labels):
         raise InputError(
             f"{folder}: its head takes a weighted sum of layers; expected one "
             "on the last layer (use_weighted_layer_sum: false)"
+        )
+    if native.config.problem_type not in (None, SINGLE_LABEL):
+        raise InputError(
+            f"{folder}: its problem_type is {native.config.problem_type}, "
+            f"expected {SINGLE_LABEL}"
         )
     size = native.config.classifier_proj_size
     model = EmotionClassifier(encoder, labels, size)

@@ -258,7 +258,7 @@ class SSLEncoder(Wav2Vec2):
         check_choice(*known)
         if getattr(config, "conv_pos_batch_norm", False):
             raise InputError(
-                "a positional convolution with batch norm (HuBERT's "
+                f"{self.source}: a positional convolution with batch norm (HuBERT's "
                 "conv_pos_batch_norm) depends on padding and is not supported"
             )
         # Hidden states are counted by layer: none may be skipped at random.

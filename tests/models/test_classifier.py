@@ -4,8 +4,13 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    pipeline,
+)
 
+from mlkd_lobes.errors import InputError
 from mlkd_lobes.models.classifier import (
     EmotionClassifier,
     FrozenTeacher,
@@ -49,6 +54,37 @@ def test_saved_and_loaded_is_the_same(make_encoder, tmp_path):
     assert state_sha256(student.head) == state_sha256(model.head)
     with pytest.raises(ValueError, match="its labels are"):
         load_classifier(tmp_path / "model", factory, LABELS[::-1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"problem_type": "regression"},
+        {"problem_type": "multi_label_classification"},
+        {"return_dict": False},
+    ],
+)
+def test_a_source_that_was_fine_tuned_otherwise(
+    make_encoder, tmp_path, changes
+):
+    """`transformers` applies the function that the problem type asks for."""
+    model = EmotionClassifier(make_encoder(**changes), LABELS).eval()
+    model.save_pretrained(tmp_path)
+    wav = torch.randn(7000)
+    with torch.no_grad():
+        expected = model(wav[None]).logits.softmax(-1)[0].tolist()
+    answer = pipeline("audio-classification", str(tmp_path))(wav.numpy())
+    found = {entry["label"]: entry["score"] for entry in answer}
+    assert [found[n] for n in LABELS] == pytest.approx(expected, abs=1e-4)
+
+
+def test_outputs_that_are_no_classes_are_refused(make_encoder, tmp_path):
+    model = EmotionClassifier(make_encoder(), LABELS)
+    native = model.native()
+    native.config.problem_type = "multi_label_classification"
+    native.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="its problem_type is multi_label"):
+        load_classifier(tmp_path, lambda source: model.encoder, LABELS)
 
 
 def test_weighted_layer_sum_is_refused(make_encoder, tmp_path):

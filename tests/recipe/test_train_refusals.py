@@ -5,11 +5,11 @@ import shutil
 import pytest
 import torch
 import train
-from helpers import RECIPE, write_wav
+from helpers import LABELS, RECIPE, write_wav
 
 import speechbrain as sb
 from mlkd_lobes.errors import InputError
-from mlkd_lobes.models import encoder
+from mlkd_lobes.models import classifier, encoder
 from mlkd_lobes.training import checkpoints
 
 
@@ -297,3 +297,17 @@ def test_a_fold_changed_after_the_training_is_not_tested(
 def test_test_only_needs_a_trained_model(experiment):
     with pytest.raises(InputError, match="holds no trained model"):
         experiment.run("mlkd", "--test_only")
+
+
+def test_a_narrow_teacher_is_not_narrowed_again(
+    experiment, encoder_folder, tmp_path
+):
+    """Opened with the same shares, it would stay as it is."""
+    source = encoder_folder()
+    narrow = encoder.SSLEncoder(source, source, channels=0.5)
+    model = classifier.EmotionClassifier(narrow, LABELS)
+    model.save_pretrained(tmp_path / "narrow")
+    experiment.arguments["teacher_folder"] = tmp_path / "narrow"
+    own = {"student_cnn": "{channels: 0.5}", "student_freeze_cnn": False}
+    with pytest.raises(InputError, match="front end is narrow already"):
+        experiment.run("mlkd", **own)

@@ -94,3 +94,7 @@ def check_models(systems, hparams, folder):
             distillation.resolve_levels(hparams["kd_levels"], depth)
         encoder.check_depth(hparams["student_layers"], depth)
         slim.shares_of(source.config, channels)
+        if channels != 1.0 and hasattr(source.config, "kept_channels"):
+            raise InputError(
+                "student_cnn: the teacher's front end is narrow already"
+            )
