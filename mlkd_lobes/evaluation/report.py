@@ -275,7 +275,7 @@ def coverage_table(systems) -> Table:
     rows = [[s.name, *map(percent, s.over_coverage(SHARES))] for s in systems]
     header = [f"{share:.0%} kept" for share in SHARES]
     kept = "kept at 90 % accuracy (%)"
-    return Table(["noisy WA (%), most confident", *header, kept], rows)
+    return Table(["noisy accuracy (%), most confident", *header, kept], rows)
 
 
 def durations_table(systems) -> Table:
@@ -313,5 +313,8 @@ def report_text(pooled: Pooled, wanted, short: bool = False) -> str:
     chosen = tables(pooled.systems, wanted)[: 2 if short else None]
     parts = [setting(pooled), *[markdown(*table) for table in chosen]]
     if not wanted and len(pooled.systems) > 1:
-        parts.append('No difference is shown: give --compare="one - other".')
+        parts.append(
+            "No configured difference is between these systems; `python -m "
+            'mlkd_lobes report … --compare="one - other"` shows others.'
+        )
     return "\n\n".join(parts + kept_shares(wanted))

@@ -48,11 +48,6 @@ class Encoded(namedtuple("Encoded", ["last_hidden", "levels", "n_frames"])):
     """
 
 
-# Unused weights are expected: a student has fewer layers than its teacher, an
-# encoder no head. Missing ones are an error, see `refuse_missing`.
-logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
-
-
 def check_depth(n_layers, of_teacher):
     """Raises if a student has more layers than its teacher.
 
@@ -79,6 +74,9 @@ def check_depth(n_layers, of_teacher):
 def opening(source):
     """Turns any error of opening a model into one line.
 
+    Unused weights are not reported: a student has fewer layers than its teacher,
+    an encoder no head. Missing ones are an error, see `refuse_missing`.
+
     Arguments
     ---------
     source : str
@@ -89,6 +87,9 @@ def opening(source):
     InputError
         If the block fails: no network, a damaged file, another kind of model.
     """
+    reports = logging.getLogger("transformers.modeling_utils")
+    level = reports.level
+    reports.setLevel(logging.ERROR)
     try:
         yield
     except InputError:
@@ -100,6 +101,8 @@ def opening(source):
                 refuse_lfs_pointer(file.path)
         text = " ".join(str(error).split())[:300]
         raise InputError(f"{source}: cannot be opened ({text})")
+    finally:
+        reports.setLevel(level)
 
 
 def refuse_missing(source, report, problem):
