@@ -55,13 +55,11 @@ def stream(content, window=2.0, hop=0.5, raw_rate=None, pause=0):
                 file.flush()
                 time.sleep(pause)
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        return list(read_stream(window, hop, raw_rate, reader))
-    finally:
-        os.close(reader)
-        thread.join()
+    threading.Thread(target=write, daemon=True).start()
+    found = list(read_stream(window, hop, raw_rate, reader))
+    # After an error its thread still reads: a later pipe must not get the number.
+    os.close(reader)
+    return found
 
 
 def as_wav(samples, rate=16000, **options):
