@@ -90,8 +90,8 @@ SHAPES = {
 }
 # Columns of both intervals of a difference.
 INTERVALS = ["95 % over speakers", "95 % over seeds"]
-# Question, compared systems, results, epochs.
 SAME = "… the same"
+# Question, compared systems, results, epochs.
 ANSWERS = [
     ("Does the student beat its teacher?", "mlkd - teacher", TABLE, 20),
     ("Does distillation help?", "mlkd - student_noisy", TABLE_40, 40),

@@ -192,6 +192,7 @@ def sign_flip_p(contributions: np.ndarray) -> float:
     >>> sign_flip_p(np.array([0.1, 0.2, 0.1]))
     0.25
     """
+    # SciPy's permutation_test takes seconds, and gigabytes, for as many patterns.
     n = len(contributions)
     if n <= FEW:
         flipped = np.arange(2**n)[:, None] >> np.arange(n) & 1
