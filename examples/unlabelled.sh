@@ -1,6 +1,6 @@
 #!/bin/sh
-# The fifth search and the confirmation of docs/searches.md, seed by seed; started
-# again, it goes on where it stopped. STAGE: search, or ased, ravdess, emodb with
+# The fifth search of docs/searches.md and what docs/confirmation.md confirms, seed by
+# seed; started again, it goes on where it stopped. STAGE: search, or ased, ravdess, emodb with
 # the systems to train, once they are chosen.
 #
 # > RAVDESS=… ASED=… EMODB=… ESC=… ROOMS=… SPEECH=… ENCODER=… \

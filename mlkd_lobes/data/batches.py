@@ -5,7 +5,6 @@ with noise. Every draw depends on seed, epoch and utterance alone. In evaluation
 utterance is read once and mixed under all conditions.
 """
 
-import bisect
 import contextlib
 import functools
 import itertools
@@ -100,7 +99,7 @@ def _check_entry(entry, labels, longest, where):
 
 
 def repeat_labelled(dataset, ratio):
-    """Adds every utterance again, for other noise, under further IDs.
+    """Adds every labelled utterance again, for other noise, under further IDs.
 
     Arguments
     ---------
@@ -109,7 +108,8 @@ def repeat_labelled(dataset, ratio):
     ratio : float
         Copies of each utterance, rounded up.
     """
-    for name in list(dataset.data_ids):
+    labelled = [n for n in dataset.data_ids if dataset.data[n]["emo"]]
+    for name in labelled:
         for number in range(math.ceil(ratio)):
             again = f"{name} again {number}"
             dataset.data[again] = {**dataset.data[name], "again": True}
@@ -301,9 +301,9 @@ class TrainingBatchSampler(Sampler):
 
     Labelled utterances are batched by SpeechBrain's DynamicBatchSampler. Further
     signals, if there are any, are added to batches of about their own length, none
-    twice in an epoch: first the dataset's own, then crops. So all systems make the
-    same updates on the same labelled utterances, and several processes, which get a
-    part of the batches each, never the same crop.
+    twice in an epoch: first the dataset's unlabelled ones, then crops, then labelled
+    ones again. So all systems make the same updates on the same labelled utterances,
+    and several processes, which get a part of the batches each, never the same crop.
 
     Arguments
     ---------
@@ -339,13 +339,17 @@ class TrainingBatchSampler(Sampler):
         entries = [dataset.data[name] for name in dataset.data_ids]
         self.lengths = [float(entry["length"]) for entry in entries]
         self.max_batch_length, self.seed, self.epoch = max_batch_length, seed, 0
-        further = np.array([not e["emo"] or "again" in e for e in entries])
-        self.labelled = np.flatnonzero(~further).tolist()
+        self.again = np.array(["again" in entry for entry in entries])
+        self.unlabelled = np.array([not entry["emo"] for entry in entries])
+        labelled = ~self.again & ~self.unlabelled
+        self.labelled = np.flatnonzero(labelled).tolist()
         own = [self.lengths[i] for i in self.labelled]
         # Boundaries from the data, so that batches are as full as possible.
         shares = np.arange(1, num_buckets + 1) / num_buckets
         bounds = np.unique(np.round(np.quantile(own, shares), 3)) + 1e-3
         self.bounds = bounds.tolist()
+        # The last bucket takes longer ones as well.
+        self.buckets = np.searchsorted(bounds[:-1], self.lengths)
         self.sampler = DynamicBatchSampler(
             self.labelled,
             max_batch_length,
@@ -354,18 +358,10 @@ class TrainingBatchSampler(Sampler):
             seed=seed,
         )
         self.processes = processes
-        self.ratio, self.further = ratio, [[] for _ in self.bounds]
-        for i in np.flatnonzero(further).tolist():
-            self.further[self._bucket(i)].append(i)
-        n = len(entries)
+        self.ratio, n = ratio, len(entries)
         ends = [n + crops.count_up_to(b) if crops else n for b in self.bounds]
         # The indices of the crops of each bucket.
         self.crops = list(map(range, [n, *ends], ends))
-
-    def _bucket(self, i):
-        """Of an utterance; the last bucket takes longer ones as well."""
-        place = bisect.bisect_left(self.bounds, self.lengths[i])
-        return min(place, len(self.bounds) - 1)
 
     def set_epoch(self, epoch):
         """Sets the order of an epoch.
@@ -387,18 +383,19 @@ class TrainingBatchSampler(Sampler):
         batches, owed = list(self.sampler), 0.0
         for places in itertools.islice(itertools.cycle(batches), len(self)):
             batch = [self.labelled[place] for place in places]
-            bucket = max(map(self._bucket, batch))
+            bucket = max(self.buckets[batch])
             owed = owed % 1 + self.ratio * len(batch)
             yield batch + self._fill(batch, queues[bucket], bucket, int(owed))
 
     def _queue(self, bucket):
         """Further signals of a bucket in this epoch's order."""
         key = stable_seed(self.seed, self.epoch, "further", bucket)
-        generator, own = random.Random(key), self.further[bucket]
-        crops = self.crops[bucket]
-        yield from generator.sample(own, len(own))
+        generator, here = random.Random(key), self.buckets == bucket
         most = math.ceil(self.ratio * len(self.labelled))
-        yield from generator.sample(crops, min(most, len(crops)))
+        unlabelled = np.flatnonzero(self.unlabelled & here).tolist()
+        again = np.flatnonzero(self.again & here).tolist()
+        for own in (unlabelled, self.crops[bucket], again):
+            yield from generator.sample(own, min(most, len(own)))
 
     def _fill(self, batch, queue, bucket, number):
         """Takes up to `number` further signals that fit into a batch."""

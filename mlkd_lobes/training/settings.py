@@ -148,7 +148,6 @@ CHANNELS = Rule(
     lambda v: _mapping(v, lambda k: k == "channels", _are_shares) and v != {},
     "{channels: S}, S a number above 0, at most 1, or a list of such",
 )
-UNLABELLED = _one_of(False, True, "corpus", "folder")
 SYSTEMS = Rule(
     lambda v: _mapping(v, _is_folder_name, MAPPING.holds),
     "a mapping of names (of letters, digits, '_', '-' and '.', quoted where YAML "
@@ -180,7 +179,7 @@ TABLE = {
     "select": Key(MAPPING, "everything", "folder"),
     "crowd_votes": Key(SWITCH, "everything", "folder"),
     "cut_silence": Key(_optional(SWITCH), "everything", "folder"),
-    "unlabelled": Key(UNLABELLED, "distillation"),
+    "unlabelled": Key(_one_of(False, True, "corpus", "folder"), "distillation"),
     "unlabelled_folder": Key(FILES, "content"),
     "unlabelled_ratio": Key(NOT_NEGATIVE, "student"),
     "repeat_labelled": Key(SWITCH, "student"),

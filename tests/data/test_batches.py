@@ -25,6 +25,7 @@ from mlkd_lobes.data.batches import (
     add_training_pipeline,
     evaluation_batches,
     read_manifest,
+    repeat_labelled,
 )
 from mlkd_lobes.data.prepare import prepare_corpus
 from mlkd_lobes.errors import InputError
@@ -286,6 +287,20 @@ def test_no_further_signal_comes_twice_in_an_epoch():
     assert {received[i] for i in range(30)} == {1}
     others = [received[i] for i in range(30, 60)]
     assert sum(others) > 20 and max(others) == 1
+
+
+def test_labelled_speech_again_fills_what_unlabelled_speech_leaves():
+    data = {
+        f"u{i}": {"length": 1.0, "emo": "neu" if i < 30 else None}
+        for i in range(40)
+    }
+    data = DynamicItemDataset(data)
+    repeat_labelled(data, 1.0)
+    sampler = TrainingBatchSampler(data, 5, 1, seed=1)
+    received = Counter(i for batch in sampler for i in batch)
+    assert max(received.values()) == 1
+    # 30 labelled, as many further ones: 10 unlabelled, 20 of the 30 copies.
+    assert received.keys() >= set(range(40)) and len(received) == 60
 
 
 def test_unlabelled_utterances_are_used_in_turn(prepared):
