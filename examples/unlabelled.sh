@@ -1,7 +1,8 @@
 #!/bin/sh
-# The fifth search of docs/searches.md and what docs/confirmation.md confirms, seed by
-# seed; started again, it goes on where it stopped. STAGE: search, or ased, ravdess, emodb with
-# the systems to train, once they are chosen.
+# The fifth search of docs/searches.md and the tests of docs/confirmation.md, seed by
+# seed; started again, it goes on where it stopped. STAGE: search, or ased, ravdess,
+# emodb with the systems to train. FOLDS and SEEDS: such as 4,5 and 1; default: all, and
+# three.
 #
 # > RAVDESS=… ASED=… EMODB=… ESC=… ROOMS=… SPEECH=… ENCODER=… \
 #     sh examples/unlabelled.sh STAGE [SYSTEMS]

@@ -99,7 +99,7 @@ def _check_entry(entry, labels, longest, where):
 
 
 def repeat_labelled(dataset, ratio):
-    """Adds every labelled utterance again, for other noise, under further IDs.
+    """Adds every labelled utterance again, for other noise and speed, by other IDs.
 
     Arguments
     ---------
@@ -301,9 +301,10 @@ class TrainingBatchSampler(Sampler):
 
     Labelled utterances are batched by SpeechBrain's DynamicBatchSampler. Further
     signals, if there are any, are added to batches of about their own length, none
-    twice in an epoch: first the dataset's unlabelled ones, then crops, then labelled
-    ones again. So all systems make the same updates on the same labelled utterances,
-    and several processes, which get a part of the batches each, never the same crop.
+    twice in an epoch, and spread over it: the dataset's unlabelled ones; where they do
+    not suffice, crops; then labelled ones again. So all systems make the same updates
+    on the same labelled utterances, and several processes, which get a part of the
+    batches each, never the same crop.
 
     Arguments
     ---------
@@ -357,8 +358,7 @@ class TrainingBatchSampler(Sampler):
             lengths_list=own,
             seed=seed,
         )
-        self.processes = processes
-        self.ratio, n = ratio, len(entries)
+        self.processes, self.ratio, n = processes, ratio, len(entries)
         ends = [n + crops.count_up_to(b) if crops else n for b in self.bounds]
         # The indices of the crops of each bucket.
         self.crops = list(map(range, [n, *ends], ends))
@@ -378,30 +378,35 @@ class TrainingBatchSampler(Sampler):
         return len(self.sampler) + -len(self.sampler) % self.processes
 
     def __iter__(self):
-        queues = list(map(self._queue, range(len(self.bounds))))
         # A copy: the sampler shuffles anew once it is exhausted.
-        batches, owed = list(self.sampler), 0.0
+        batches, owed, plan = list(self.sampler), 0.0, []
         for places in itertools.islice(itertools.cycle(batches), len(self)):
             batch = [self.labelled[place] for place in places]
             bucket = max(self.buckets[batch])
             owed = owed % 1 + self.ratio * len(batch)
-            yield batch + self._fill(batch, queues[bucket], bucket, int(owed))
+            plan.append((batch, bucket, int(owed)))
+        queues = [self._queue(b, plan) for b in range(len(self.bounds))]
+        for batch, bucket, number in plan:
+            yield batch + self._fill(batch, queues[bucket], bucket, number)
 
-    def _queue(self, bucket):
-        """Further signals of a bucket in this epoch's order."""
+    def _queue(self, bucket, plan):
+        """Slots of a bucket in this epoch's order, each with a further signal or, where
+        there are too few, empty."""
+        number = sum(slots for _, own, slots in plan if own == bucket)
         key = stable_seed(self.seed, self.epoch, "further", bucket)
-        generator, here = random.Random(key), self.buckets == bucket
-        most = math.ceil(self.ratio * len(self.labelled))
+        generator, here, found = random.Random(key), self.buckets == bucket, []
         unlabelled = np.flatnonzero(self.unlabelled & here).tolist()
         again = np.flatnonzero(self.again & here).tolist()
         for own in (unlabelled, self.crops[bucket], again):
-            yield from generator.sample(own, min(most, len(own)))
+            found += generator.sample(own, min(number - len(found), len(own)))
+        slots = [[i] for i in found] + [[]] * (number - len(found))
+        return iter(generator.sample(slots, number))
 
     def _fill(self, batch, queue, bucket, number):
         """Takes up to `number` further signals that fit into a batch."""
         added, longest = [], max(self.lengths[i] for i in batch)
         room = (1 + self.ratio) * self.max_batch_length
-        for i in itertools.islice(queue, number):
+        for i in itertools.chain(*itertools.islice(queue, number)):
             known = i < len(self.lengths)
             length = self.lengths[i] if known else self.bounds[bucket]
             new_longest = max(longest, length)

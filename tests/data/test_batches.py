@@ -303,6 +303,22 @@ def test_labelled_speech_again_fills_what_unlabelled_speech_leaves():
     assert received.keys() >= set(range(40)) and len(received) == 60
 
 
+def test_few_further_signals_are_spread_over_the_epoch():
+    data = {
+        f"u{i}": {"length": 1.0, "emo": "neu" if i < 30 else None}
+        for i in range(36)
+    }
+    sampler = TrainingBatchSampler(DynamicItemDataset(data), 5, 1, seed=1)
+    per_batch = Counter()
+    for epoch in range(40):
+        sampler.set_epoch(epoch)
+        for place, batch in enumerate(sampler):
+            per_batch[place] += sum(i >= 30 for i in batch)
+    # Of 240 in all, a sixth in each batch.
+    assert sum(per_batch.values()) == 240
+    assert 20 < min(per_batch[place] for place in range(6))
+
+
 def test_unlabelled_utterances_are_used_in_turn(prepared):
     data = dataset(prepared)
     others = {i for i, n in enumerate(data.data_ids) if not data.data[n]["emo"]}
