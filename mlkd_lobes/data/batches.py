@@ -99,7 +99,7 @@ def _check_entry(entry, labels, longest, where):
 
 
 def repeat_labelled(dataset, ratio):
-    """Adds every labelled utterance again, for other noise and speed, by other IDs.
+    """Adds every labelled utterance again, for other noise and speed, under other IDs.
 
     Arguments
     ---------
