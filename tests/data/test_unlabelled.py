@@ -389,7 +389,8 @@ def test_ones_own_come_before_those_of_others():
     options = DynamicItemDataset(data), 4, 1, 1, 1.0, Lengths([1.0] * 50)
     flat = [i for batch in TrainingBatchSampler(*options) for i in batch]
     further = [i for i in flat if i >= 20]
-    assert len(further) == 20 and {*further} >= {*range(20, 25)}
+    assert len(further) == len({*further}) == 20
+    assert {*further} >= {*range(20, 25)}
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
