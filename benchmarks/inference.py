@@ -37,9 +37,11 @@ from mlkd_lobes.models.encoder import SSLEncoder
 # Transformer layers (None: all) and share of the front end's filters: one, or one
 # per convolution.
 EARLY_QUARTER = [0.25] * 3 + [0.5] * 4
+EARLY_HALF = [0.5] * 4 + [1.0] * 3
 NETWORKS = {
     "teacher": (None, 1.0),
     "student": (2, 1.0),
+    "early-slim student": (2, EARLY_HALF),
     "slim student": (2, 0.5),
     "slim student of one layer": (1, 0.5),
     "slimmest student": (1, EARLY_QUARTER),
