@@ -103,6 +103,7 @@ ON_EMODB = ["semi - control", "repeated - control"]
 # Names of the students of slim.yaml in benchmarks/inference.py.
 SHAPES = {
     "mlkd": "student",
+    "slim_early": "early-slim student",
     "slim": "slim student",
     "slim_one_layer": "slim student of one layer",
     "slimmest": "slimmest student",
