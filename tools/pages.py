@@ -56,7 +56,6 @@ COMPARED = [
 ]
 # On ASED, where mlkd_semi is called `semi`.
 CONFIRMED = [
-    "mlkd - teacher",
     "semi - student_noisy",
     "semi - matched",
     "semi - control",
@@ -70,6 +69,7 @@ CONFIRMED = [
     "repeated - semi",
     "semi - teacher, clean",
     "semi - student_noisy, unseen noise",
+    "mlkd - teacher",
 ]
 REPETITION = [
     "semi - student_noisy",
