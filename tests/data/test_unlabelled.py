@@ -383,7 +383,7 @@ def test_no_crop_comes_twice_in_an_epoch(seed, n, n_own, n_crops, ratio):
         assert list(sampler) == batches
 
 
-def test_ones_own_come_before_those_of_others():
+def test_ones_own_are_all_used_beside_those_of_others():
     data = {f"u{i}": {"length": 1.0, "emo": "neu"} for i in range(20)}
     data.update({f"o{i}": {"length": 1.0, "emo": None} for i in range(5)})
     options = DynamicItemDataset(data), 4, 1, 1, 1.0, Lengths([1.0] * 50)
