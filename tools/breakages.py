@@ -127,7 +127,7 @@ BREAKAGES = [
     Breakage(
         "a checkpoint gets its name when it is complete",
         "checkpoints.py",
-        "return final.with_name(PARTIAL_PREFIX + final.name)",
+        "return final.with_name(UNFINISHED + final.name)",
         "return final",
         "test_checkpoints.py",
     ),

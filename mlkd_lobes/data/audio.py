@@ -44,9 +44,7 @@ MAX_PER_BYTE = 2**16
 TOLERANCE = 0.02
 
 
-class AudioInfo(
-    namedtuple("AudioInfo", "frames sample_rate channels duration")
-):
+class AudioInfo(namedtuple("AudioInfo", "frames sample_rate duration")):
     """Header of an audio file; `duration` in seconds."""
 
 
@@ -133,7 +131,7 @@ def audio_info(path):
     Returns
     -------
     AudioInfo
-        `frames`, `sample_rate`, `channels`, `duration` (seconds).
+        `frames`, `sample_rate`, `duration` (seconds).
 
     Raises
     ------
@@ -158,7 +156,7 @@ def _info(sound, path, size):
             f"{path}: has a sampling rate of {rate} Hz, expected "
             f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
         )
-    return AudioInfo(frames, rate, sound.channels, frames / rate)
+    return AudioInfo(frames, rate, frames / rate)
 
 
 @contextlib.contextmanager

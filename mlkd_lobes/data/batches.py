@@ -71,6 +71,7 @@ def read_manifest(path, data_folder, labels, longest, unlabelled=False):
         data[name] = entry = {key: given.get(key) for key in MANIFEST_KEYS}
         _check_entry(entry, labels, longest, where)
         entry["wav"] = wav_path(entry["wav"], data_folder, where)
+        entry["signal"] = name
     dataset = DynamicItemDataset(data)
     labelled = [name for name in data if data[name]["emo"]]
     if not labelled:
@@ -112,14 +113,15 @@ def repeat_labelled(dataset, ratio):
     for name in labelled:
         for number in range(math.ceil(ratio)):
             again = f"{name} again {number}"
-            dataset.data[again] = {**dataset.data[name], "again": True}
+            dataset.data[again] = {**dataset.data[name], "signal": name}
             dataset.data_ids.append(again)
 
 
 def add_training_pipeline(dataset, labels, speed, noise=None):
     """Adds the items of training: noisy signal, clean signal, label.
 
-    `key` identifies the clean signal: the utterance and its speed.
+    `key` identifies the clean signal: the utterance, of which a repeated one is a
+    copy, and its speed.
 
     Arguments
     ---------
@@ -134,20 +136,18 @@ def add_training_pipeline(dataset, labels, speed, noise=None):
     """
     item = functools.partial(_training_item, labels, speed, noise)
     keys = ["key", "clean", "sig", "snr", "label"]
-    dataset.add_dynamic_item(item, TAKEN, keys)
+    dataset.add_dynamic_item(item, [*TAKEN, "signal"], keys)
     dataset.set_output_keys(keys)
 
 
 # Functions of the module, so that they can be sent to spawned workers.
-def _training_item(labels, speed, noise, utterance, wav, start, stop, emo):
+def _training_item(labels, speed, noise, name, wav, start, stop, emo, signal):
     with torch_threads(1):
         clean = torch.from_numpy(read_audio(wav, start, stop))
-        clean, percent = speed(clean, utterance)
-        noisy, snr = clean, math.inf
-        if noise is not None:
-            noisy, snr = noise.corrupt(clean, utterance)
+        clean, percent = speed(clean, name)
+        noisy, snr = noise.corrupt(clean, name) if noise else (clean, math.inf)
     label = -1 if emo is None else labels.index(emo)
-    return f"{utterance}@{percent}", clean, noisy, snr, label
+    return f"{signal}@{percent}", clean, noisy, snr, label
 
 
 def add_evaluation_pipeline(dataset, labels, conditions, mix):
@@ -309,8 +309,8 @@ class TrainingBatchSampler(Sampler):
     Arguments
     ---------
     dataset : DynamicItemDataset
-        With `length` (seconds) and `emo` per utterance; without a label, or
-        marked `again`, it is a further one.
+        With `length` (seconds) and `emo` per utterance. Those without a label,
+        and those repeated by `repeat_labelled`, are further ones.
     max_batch_length : float
         Seconds per batch, padding included, at the recordings' own speed; and as
         much times `ratio` for further signals.
@@ -340,9 +340,10 @@ class TrainingBatchSampler(Sampler):
         entries = [dataset.data[name] for name in dataset.data_ids]
         self.lengths = [float(entry["length"]) for entry in entries]
         self.max_batch_length, self.seed, self.epoch = max_batch_length, seed, 0
-        self.again = np.array(["again" in entry for entry in entries])
-        self.unlabelled = np.array([not entry["emo"] for entry in entries])
-        labelled = ~self.again & ~self.unlabelled
+        own = zip(dataset.data_ids, entries)
+        self.is_again = np.array([e.get("signal", n) != n for n, e in own])
+        self.is_unlabelled = np.array([not entry["emo"] for entry in entries])
+        labelled = ~self.is_again & ~self.is_unlabelled
         self.labelled = np.flatnonzero(labelled).tolist()
         own = [self.lengths[i] for i in self.labelled]
         # Boundaries from the data, so that batches are as full as possible.
@@ -395,8 +396,8 @@ class TrainingBatchSampler(Sampler):
         number = sum(slots for _, own, slots in plan if own == bucket)
         key = stable_seed(self.seed, self.epoch, "further", bucket)
         generator, here, found = random.Random(key), self.buckets == bucket, []
-        unlabelled = np.flatnonzero(self.unlabelled & here).tolist()
-        again = np.flatnonzero(self.again & here).tolist()
+        unlabelled = np.flatnonzero(self.is_unlabelled & here).tolist()
+        again = np.flatnonzero(self.is_again & here).tolist()
         for own in (unlabelled, self.crops[bucket], again):
             found += generator.sample(own, min(number - len(found), len(own)))
         slots = [[i] for i in found] + [[]] * (number - len(found))

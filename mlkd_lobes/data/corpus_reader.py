@@ -23,8 +23,8 @@ logger = get_logger(__name__)
 # Spellings of tables and names.
 UNNAMED = ("unknown", "none", "nan", "")
 GENDERS = {"female": "f", "f": "f", "01": "f", "male": "m", "m": "m", "02": "m"}
-SPLITS = {"train": "train", "test": "test", "test1": "test"}
-SPLITS.update(dict.fromkeys(["dev", "development", "validation"], "valid"))
+SPLIT_OF = {"train": "train", "test": "test", "test1": "test"}
+SPLIT_OF.update(dict.fromkeys(["dev", "development", "validation"], "valid"))
 
 
 def read_corpus(
@@ -201,7 +201,7 @@ def _row(corpus, fields):
         "emotion": corpus["emotions"].get(fields["emotion"].lower(), OTHER),
         "gender": gender,
         "text": fields.get("text"),
-        "split": SPLITS.get(fields.get("split", "").lower()),
+        "split": SPLIT_OF.get(fields.get("split", "").lower()),
         "where": fields["path"],
     }
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
 import random
@@ -292,11 +293,11 @@ class Crops(Dataset):
     ---------
     database : str or pathlib.Path
         From `prepare_unlabelled`.
-    noise : mlkd_lobes.noise.add_noise.KeyedAddNoise
+    noise : mlkd_lobes.noise.add_noise.KeyedAddNoise, optional
         Makes them noisy.
     """
 
-    def __init__(self, database, noise):
+    def __init__(self, database, noise=None):
         self.database, self.noise = database, noise
         (self.number,) = _query(database, "select count(*) from crops")
 
@@ -341,14 +342,14 @@ class Crops(Dataset):
         *place, start, stop = rest
         if shard:
             path = shards.Member(shard, path, *place)
-        key = f"{name}@{start}-{stop}"
+        key, noise = f"{name}@{start}-{stop}", self.noise
         with torch_threads(1):
             clean = torch.from_numpy(audio.read_audio(path, start, stop))
-            noisy, snr = self.noise.corrupt(clean, key)
+            mixed = noise.corrupt(clean, key) if noise else (clean, math.inf)
         return {
             "key": key,
             "clean": clean,
-            "sig": noisy,
-            "snr": snr,
+            "sig": mixed[0],
+            "snr": mixed[1],
             "label": -1,
         }

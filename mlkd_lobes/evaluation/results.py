@@ -232,7 +232,7 @@ def read_results(folder):
 
     Arguments
     ---------
-    folder : str, pathlib.Path or zipfile.Path
+    folder : pathlib.Path or zipfile.Path
         The run's folder.
 
     Returns
@@ -247,7 +247,7 @@ def read_results(folder):
     InputError
         If it is damaged or of another schema.
     """
-    path = _folder(folder) / RESULTS
+    path = folder / RESULTS
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; is the run finished?")
     results = read_json(path)
@@ -259,10 +259,6 @@ def read_results(folder):
     for entry in (isinstance(conditions, list) and conditions) or [None]:
         _check_keys(f"{path}: a condition", entry, CONDITION)
     return results
-
-
-def _folder(folder):
-    return pathlib.Path(folder) if isinstance(folder, str) else folder
 
 
 def _check_keys(where, found, expected):
@@ -278,7 +274,7 @@ def read_predictions(folder):
 
     Arguments
     ---------
-    folder : str, pathlib.Path or zipfile.Path
+    folder : pathlib.Path or zipfile.Path
         The run's folder.
 
     Returns
@@ -291,7 +287,7 @@ def read_predictions(folder):
     InputError
         If they are missing or damaged.
     """
-    path = _folder(folder) / PREDICTIONS
+    path = folder / PREDICTIONS
     try:
         # A speaker may be called NA and a label 1; only an SNR may be missing.
         table = pd.read_csv(
@@ -313,7 +309,7 @@ def read_cost(folder):
 
     Arguments
     ---------
-    folder : str, pathlib.Path or zipfile.Path
+    folder : pathlib.Path or zipfile.Path
         The run's folder.
 
     Returns
@@ -323,14 +319,10 @@ def read_cost(folder):
 
     Raises
     ------
-    InputError
+    OSError, InputError
         If it is missing or damaged.
     """
-    path = _folder(folder) / COST
-    try:
-        return read_json(path, dict)
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read ({error})")
+    return read_json(folder / COST, dict)
 
 
 def predictions_match(predictions, results):

@@ -355,7 +355,7 @@ class SSLEncoder(Wav2Vec2):
         if self.config.feat_extract_norm != "group":
             return layer(wav[:, None])
         conv, norm = layer.conv, layer.layer_norm
-        n_frames = _n_windows(n_samples, conv.kernel_size[0], conv.stride[0])
+        n_frames = (n_samples - conv.kernel_size[0]) // conv.stride[0] + 1
         hidden = normalized_convolution(wav, n_frames, conv, norm)
         return layer.activation(hidden)
 
@@ -390,10 +390,6 @@ class SSLEncoder(Wav2Vec2):
 
         layer = self.model.encoder.layers[level]
         return layer.register_forward_pre_hook(catch)
-
-
-def _n_windows(n_samples, kernel, stride):
-    return torch.div(n_samples - kernel, stride, rounding_mode="floor") + 1
 
 
 def source_fingerprint(source):

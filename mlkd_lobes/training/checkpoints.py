@@ -21,7 +21,7 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-PARTIAL_PREFIX = "partial-"
+UNFINISHED = "partial-"
 
 
 class SafeCheckpointer(Checkpointer):
@@ -47,7 +47,7 @@ class SafeCheckpointer(Checkpointer):
     def __init__(self, checkpoints_dir, recoverables=None):
         super().__init__(checkpoints_dir, recoverables)
         if if_main_process():
-            for folder in self.checkpoints_dir.glob(PARTIAL_PREFIX + "*"):
+            for folder in self.checkpoints_dir.glob(UNFINISHED + "*"):
                 shutil.rmtree(folder)
 
     def save_checkpoint(self, meta={}, **options):
@@ -75,7 +75,7 @@ class SafeCheckpointer(Checkpointer):
         # Others may still write into it.
         ddp_barrier()
         if saved is not None:
-            final = saved.path.with_name(saved.path.name[len(PARTIAL_PREFIX) :])
+            final = saved.path.with_name(saved.path.name[len(UNFINISHED) :])
             saved.path.rename(final)
             saved = self._construct_checkpoint_objects([final])[0]
         # All processes must see the same checkpoints before any are deleted.
@@ -119,7 +119,7 @@ class SafeCheckpointer(Checkpointer):
 
     def _new_checkpoint_dirpath(self):
         final = super()._new_checkpoint_dirpath()
-        return final.with_name(PARTIAL_PREFIX + final.name)
+        return final.with_name(UNFINISHED + final.name)
 
     @staticmethod
     def _construct_checkpoint_objects(checkpoint_dirs):
@@ -218,18 +218,18 @@ def updates_per_epoch(n_batches, accumulated):
         If there is none, or a process would get at most one batch.
     """
     processes = n_processes()
-    updates = math.ceil(n_batches / processes) // accumulated
-    if not updates:
+    share = math.ceil(n_batches / processes)
+    if not 1 <= accumulated <= share:
         raise InputError(
-            f"grad_accumulation_factor: {accumulated} is more than the "
-            f"{n_batches} batches of an epoch: no update would be made"
+            f"grad_accumulation_factor: {accumulated} is not between 1 and "
+            f"{share}, the number of batches of an epoch per process"
         )
     if processes > 1 and n_batches <= processes:
         raise InputError(
             f"max_batch_length: an epoch of {n_batches} batches is too few "
             f"for {processes} processes; use fewer of them, or shorter batches"
         )
-    return updates
+    return share // accumulated
 
 
 def epoch_statistics(loss, terms, snrs):

@@ -76,8 +76,8 @@ def read_settings(hparams_file, command_line, system=None):
     check_values({"settings": chosen})
     for file in [chosen] if isinstance(chosen, str) else chosen or []:
         _update(merged, _check_keys(_load(file), known, file))
-    systems = dict(defaults["systems"])
-    for source in (merged, typed):
+    systems = {}
+    for source in (defaults, merged, typed):
         check_values({"systems": source.get("systems", {})})
         recursive_update(systems, source.get("systems", {}))
     if system is None:
@@ -207,10 +207,13 @@ def check_run_options(values, run_opts, device):
 def _update(merged, source):
     """Updates settings, mappings entry by entry.
 
-    {} removes what earlier sources set, but not the YAML file's own entries.
+    {} removes what earlier sources set, but not the YAML file's own entries; a
+    mapping replaces what is none.
     """
-    emptied = [key for key, value in source.items() if value == {}]
-    merged.update({key: {} for key in emptied if key != "systems"})
+    for key, value in source.items():
+        new = isinstance(value, dict) and not isinstance(merged.get(key), dict)
+        if new or (value == {} and key != "systems"):
+            merged[key] = {}
     recursive_update(merged, source)
 
 

@@ -101,7 +101,7 @@ def test_parts_by_frame(tmp_path):
     path = tmp_path / "a.flac"
     wav = 0.1 * torch.randn(2, 16000, generator=seeded(2))
     soundfile.write(path, wav.T.numpy(), 16000)
-    assert audio_info(path) == (16000, 16000, 2, 1.0)
+    assert audio_info(path) == (16000, 16000, 1.0)
     everything = read_audio(path)
     assert np.array_equal(read_frames(path, 0, -1), everything)
     assert np.array_equal(read_frames(path, 100, 50), everything[100:150])

@@ -157,6 +157,7 @@ def test_speech_is_the_same_with_any_thread_count(prepared, tmp_path, length):
     write_wav(tmp_path / "a.wav", wav)
     entry = {"wav": str(tmp_path / "a.wav"), "start": None, "stop": None}
     entry |= {"length": length / 16000, "emo": "neu", "speaker": "s"}
+    entry["signal"] = "a"
     noise, heard_with = mixer(prepared, clean_share=0), {}
     noise.set_epoch(1)
     threads = torch.get_num_threads()

@@ -305,7 +305,7 @@ def test_a_full_disk_is_named(speech, tmp_path, monkeypatch):
 
 def peak_of(n, folder, monkeypatch):
     """Bytes of Python's memory at the peak of listing n recordings."""
-    info = audio.AudioInfo(16000 * 12, 16000, 1, 12.0)
+    info = audio.AudioInfo(16000 * 12, 16000, 12.0)
     monkeypatch.setattr(audio, "audio_info", lambda path: info)
     table = folder / f"{n}.csv"
     with open(table, "w") as file:

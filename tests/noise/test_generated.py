@@ -210,13 +210,16 @@ def test_voices_of_held_out_babble_are_held_out(tmp_path):
     prepare(noise, tmp_path / "out/noise", ["rain", "babble"])
     csv_file = tmp_path / "out/noise/test.csv"
     unused = types.SimpleNamespace(types={}, csv_file=csv_file)
+    unused.replacements = {"noise_folder": str(noise)}
     hparams = {
         "output_folder": str(tmp_path / "out"),
-        "noise_folder": str(noise),
         "babble_folder": None,
         "valid_noise": unused,
         "test_noise": unused,
     }
-    found = [entry["wav"] for entry in inputs.noise_files(hparams)]
+    found = [entry["wav"] for entry in inputs.held_out_noise(hparams)]
     assert 2 <= len(found) < 12 and len({*found}) == len(found)
     assert all(f"{noise}/speech/speech_" in path for path in found)
+    unused.replacements = {"noise_folder": None, "unseen_noise": {}}
+    with pytest.raises(InputError, match="none of the folders given: $"):
+        inputs.held_out_noise({**hparams, "seed": 1})

@@ -110,6 +110,12 @@ def test_what_was_prepared_again_is_no_finished_run(whole_run, corpus):
         assert not finished(), path
         os.utime(path, ns=(before, before))
         assert finished()
+    # Training alone ends with stage.json, which a later start leaves as it is.
+    later = (folder / "stage.json").stat().st_mtime_ns + 1
+    os.utime(folder / "hyperparams.yaml", ns=(later, later))
+    assert finished("--train_only=True")
+    os.utime(corpus / "manifest.csv", ns=(later, later))
+    assert not finished("--train_only=True")
     path.unlink()
     assert not finished()
 

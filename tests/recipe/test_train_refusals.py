@@ -242,8 +242,10 @@ def test_epochs_without_an_update_are_refused(finished, experiment):
     experiment.arguments["teacher_folder"] = (
         finished.arguments["output_folder"] / "teacher"
     )
-    with pytest.raises(InputError, match="99 is more than the . batches"):
-        experiment.run("student_noisy", "--grad_accumulation_factor=99")
+    for factor in (99, 0):
+        with pytest.raises(InputError, match=f"{factor} is not between 1 and"):
+            option = f"--grad_accumulation_factor={factor}"
+            experiment.run("student_noisy", option)
 
 
 @pytest.mark.parametrize(

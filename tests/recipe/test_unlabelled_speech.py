@@ -73,6 +73,23 @@ def test_crops_of_a_folder_are_distilled(with_teacher, speech, batches):
     assert counts[True][0] > 0
 
 
+def test_crops_are_clean_where_training_speech_is(
+    with_teacher, speech, batches
+):
+    systems = {"clean_kd": {"speech": "clean", "unlabelled": "folder"}}
+    with_teacher.train(
+        "clean_kd",
+        systems=systems,
+        unlabelled_folder=speech,
+        student_epochs=1,
+        train_only=True,
+    )
+    assert any(key.startswith("0/") for b in batches for key in b.key)
+    for batch in batches:
+        assert torch.equal(batch.sig[0], batch.clean[0])
+        assert batch.snr.isinf().all()
+
+
 def test_a_folder_is_needed_and_the_teacher_does_not_use_it(
     with_teacher, speech
 ):
@@ -103,9 +120,10 @@ def test_a_test_needs_no_unlabelled_speech(with_teacher, speech, tmp_path):
 
 def test_a_folder_that_is_not_used_is_a_warning(with_teacher, speech):
     options = {"unlabelled_folder": speech, "prepare_only": True}
-    with_teacher.train("mlkd_semi", **options)
-    log = with_teacher.arguments["output_folder"] / "mlkd_semi/log.txt"
-    assert "mlkd_semi does not use unlabelled_folder" in log.read_text()
+    for system in ("mlkd_semi", "mlkd"):
+        with_teacher.train(system, **options)
+        log = with_teacher.arguments["output_folder"] / system / "log.txt"
+        assert f"{system} does not use unlabelled_folder" in log.read_text()
 
 
 def test_signals_alone_are_moved_to_the_device():
@@ -173,7 +191,7 @@ def test_as_many_labelled_signals_again_in_other_noise(with_teacher, batches):
     for batch in batches:
         sig, clean = batch.sig[0], batch.clean[0]
         for key, wav, label in zip(batch.key, sig - clean, batch.label):
-            name = key.partition(" again")[0].partition("@")[0]
+            name = key.partition("@")[0]  # as in the cache
             signals.setdefault(name, []).append((wav, int(label)))
     assert len(signals) == 16 and {len(own) for own in signals.values()} == {2}
     for (one, label), (other, again) in signals.values():

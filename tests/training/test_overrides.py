@@ -56,6 +56,18 @@ def test_a_yaml_file_without_a_system_is_refused(tmp_path):
     copy.write_text(text.replace("\nsystem: mlkd_semi\n", "\n"))
     with pytest.raises(InputError, match="no system ''; .* student_noisy"):
         resolve("", copy)
+    copy.write_text(text.replace("    mlkd: {}\n", "    mlkd:\n"))
+    with pytest.raises(InputError, match="'mlkd': None.* is not a mapping"):
+        resolve("", copy)
+
+
+def test_a_mapping_replaces_what_is_none(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("loss_weights:\nstudent_cnn: 0.5\n")
+    text = "student_cnn: {channels: 0.25}\nsystem: student_noisy"
+    found = resolve(f"settings: {path}\n{text}")
+    assert found["student_cnn"] == {"channels": 0.25}
+    assert found["loss_weights"] == {"features": 0.0, "logits": 0.0}
 
 
 def test_the_command_line_wins(tmp_path):

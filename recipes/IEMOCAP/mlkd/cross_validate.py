@@ -50,12 +50,10 @@ from mlkd_lobes.training.settings import TABLE, row_of, training_record
 HERE = pathlib.Path(__file__).resolve().parent
 ONE_TEACHER = "warning: one teacher for all folds must not know test speakers"
 DEFAULT_SYSTEMS = "teacher,student_noisy,kd_last,mlkd,mlkd_semi"
-# Keys that are set per run.
-RUN_KEYS = ("fold", "seed", "system")
+# Keys that are set per run; they identify a row of validation.csv.
+RUN_KEYS = ["fold", "seed", "system"]
 # A search also reports their mean UA: that of the chosen epoch is a maximum.
 LAST_EPOCHS = 5
-# Identify a row of validation.csv.
-ROW_KEYS = ["fold", "seed", "system"]
 RUN = "fold seed system folder command settings record"
 
 
@@ -174,7 +172,7 @@ def is_done(run):
         return False
     try:
         same = _same_settings(run) and _same_teacher(run) and has_ended(run)
-        return same and (run.settings.values["train_only"] or _is_newer(run))
+        return same and _is_newer(run)
     # Missing or half-written: a run was killed.
     except (OSError, KeyError, TypeError, ValueError, YAMLError):
         return False
@@ -211,15 +209,16 @@ def _same_teacher(run):
 
 
 def _is_newer(run):
-    """Whether results are newer than the run's start and what it was prepared from."""
-    values = run.settings.values
-    # train.py writes hyperparams.yaml at its start, results.json at its end.
-    earlier = [run.folder / "hyperparams.yaml"]
-    earlier += [values[key] for key in TABLE if key.endswith("annotation")]
+    """Whether its end is newer than the run's start and what it was prepared from."""
+    values, end = run.settings.values, run_folder.STAGE
+    earlier = [values[key] for key in TABLE if key.endswith("annotation")]
+    if not values["train_only"]:  # then train.py ends with a test
+        earlier.append(run.folder / "hyperparams.yaml")
+        end = RESULTS
     if values["corpus"] == "csv" and not values["skip_prep"]:
         earlier.append(pathlib.Path(values["data_folder"], "manifest.csv"))
     newest = max(os.stat(path).st_mtime_ns for path in earlier)
-    return newest <= (run.folder / RESULTS).stat().st_mtime_ns
+    return newest <= (run.folder / end).stat().st_mtime_ns
 
 
 def run_all(plan, jobs):
@@ -358,13 +357,15 @@ def validation_text(done):
     """Validation scores of trained runs, a row per system; in validation.csv a row
     per run, beside those of other runs."""
     rows = pd.DataFrame(map(_validation_row, done))
-    path = done[0].folder.parents[2] / "validation.csv"
+    values = done[0].settings.values
+    folder = pathlib.Path(values["results_folder"], values["corpus_name"])
+    path = folder / values["protocol"] / "validation.csv"
     # Two searches may end at the same time.
     with FileLock(path.with_name(".validation.lock")):
         both = pd.concat([rows, _earlier(path, [*rows])])
-        known = both.drop_duplicates(ROW_KEYS)
+        known = both.drop_duplicates(RUN_KEYS)
         with atomic_path(path) as temporary:
-            known.sort_values(ROW_KEYS).to_csv(temporary, index=False)
+            known.sort_values(RUN_KEYS).to_csv(temporary, index=False)
     scores = rows.groupby("system", sort=False)[["valid_UA", "last_UA"]]
     text = scores.agg(["count", "mean", "std"]).round(4).to_string()
     return f"{text}\n\n{path}"

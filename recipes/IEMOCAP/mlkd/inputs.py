@@ -22,8 +22,8 @@ from mlkd_lobes.training import run_folder
 # The system whose model all students of an output folder start from.
 TEACHER = "teacher"
 CORPORA = ("iemocap", "csv", *corpora.CORPORA)
-# Settings for other corpora. Those by name do not know `columns`.
-UNKNOWN = {
+# Settings that a corpus does not take; those by name take all but `columns`.
+NOT_TAKEN = {
     "iemocap": ("columns", "select", "crowd_votes", "cut_silence"),
     "csv": ("select", "crowd_votes"),
 }
@@ -47,18 +47,25 @@ def check_audio(entries):
         raise InputError(listing("audio files do not exist", missing))
 
 
-def noise_files(hparams):
+def training_noise(hparams):
+    """What makes training speech noisy; None if it stays clean."""
+    return hparams["add_noise"] if hparams["speech"] == "noisy" else None
+
+
+def held_out_noise(hparams):
     """Recordings of validation and test noise and of babble, as entries."""
     noises = hparams["valid_noise"], hparams["test_noise"]
     kinds = [kind for noise in noises for kind in noise.types.values()]
     paths = {os.path.realpath(path) for paths in kinds for path in paths}
+    places = {"babble_folder": hparams["babble_folder"]}
+    places.update(hparams["test_noise"].replacements)
     # Voices of their babble, wherever they lie.
     for held_out, noise in zip(("valid", "test"), noises):
         stamp = pathlib.Path(noise.csv_file).with_name(OWN_OUTPUT)
         voices = read_json(stamp, dict) if stamp.is_file() else {}
         voices = voices.get("talkers", {})
         for path in itertools.chain(*voices.get(held_out, ())):
-            paths.add(os.path.realpath(add_noise.locate(path, hparams, stamp)))
+            paths.add(os.path.realpath(add_noise.locate(path, places, stamp)))
     if hparams["babble_folder"]:
         talkers = walk_audio(hparams["babble_folder"])
         paths.update(map(os.path.realpath, talkers))

@@ -244,7 +244,7 @@ def prepare(hparams, train=True):
             "crowd_votes": hparams["crowd_votes"],
             "cut_silence": hparams["cut_silence"],
         }
-        for key in inputs.UNKNOWN.get(hparams["corpus"], ["columns"]):
+        for key in inputs.NOT_TAKEN.get(hparams["corpus"], ["columns"]):
             if options[key]:
                 raise InputError(f"{key}: not for corpus {hparams['corpus']}")
         taken = inspect.signature(function).parameters
@@ -294,11 +294,11 @@ def prepare_crops(hparams, train, valid, test):
     sources, used = hparams["unlabelled_folder"], hparams["unlabelled"]
     if used == "folder" and sources is None:
         raise InputError("unlabelled: 'folder' needs an unlabelled_folder")
-    if used == "corpus" and sources:
+    if used in (False, "corpus") and sources and distils(hparams):
         logger.warning(f"{hparams['system']} does not use unlabelled_folder")
     if used in (True, "folder") and sources and distils(hparams):
         lengths = [entry["length"] for entry in train if entry["emo"]]
-        held_out = [*valid, *test, *inputs.noise_files(hparams)]
+        held_out = [*valid, *test, *inputs.held_out_noise(hparams)]
         options = sources, lengths, held_out
         place = unlabelled.database_path(hparams["output_folder"], *options)
         run_on_main(unlabelled.prepare_unlabelled, args=[place, *options])
@@ -322,8 +322,8 @@ def training_set(hparams):
     data = read_dataset(hparams, "train", own and distils(hparams))
     if hparams["repeat_labelled"] and hparams["network"] == "student":
         batches.repeat_labelled(data, hparams["unlabelled_ratio"])
-    noise = hparams["add_noise"] if hparams["speech"] == "noisy" else None
     labels, speed = hparams["labels"], hparams["speed_perturb"]
+    noise = inputs.training_noise(hparams)
     batches.add_training_pipeline(data, labels, speed, noise)
     return data
 
@@ -334,17 +334,18 @@ def evaluation_loader(hparams, split, grid):
     mix = functools.partial(apply_grid, noise)
     batches.add_evaluation_pipeline(data, hparams["labels"], grid, mix)
     # Without a GPU larger batches are no faster.
-    longest = hparams["eval_batch_length"] if torch.cuda.is_available() else 0
+    seconds = hparams["eval_batch_length"] if torch.cuda.is_available() else 0
     options = loader_options(hparams)
-    sampler = batches.evaluation_batches(data, len(grid), longest)
+    sampler = batches.evaluation_batches(data, len(grid), seconds)
     return make_dataloader(data, batch_sampler=sampler, **options)
 
 
-def validation_grid(speech, noise, snrs):
+def validation_grid(hparams):
     """Conditions under which epochs are compared: as in training."""
-    if speech != "noisy":
+    if hparams["speech"] != "noisy":
         return [add_noise.CLEAN]
-    return add_noise.conditions(list(noise.types), snrs)[1:]
+    kinds = list(hparams["valid_noise"].types)
+    return add_noise.conditions(kinds, hparams["valid_snrs"])[1:]
 
 
 def loader_options(hparams):
@@ -432,12 +433,11 @@ def train_network(hparams, run_opts, folder, teacher_folder=None):
 def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     """A Brain ready to train, its training batches and validation set."""
     modules = build_modules(hparams, teacher_folder, teacher)
-    data, speech = training_set(hparams), hparams["speech"]
-    noise, snrs = hparams["valid_noise"], hparams["valid_snrs"]
-    validation = validation_grid(speech, noise, snrs)
+    data, validation = training_set(hparams), validation_grid(hparams)
     crops = ()
     if hparams["crops"]:
-        crops = unlabelled.Crops(hparams["crops"], hparams["add_noise"])
+        noise = inputs.training_noise(hparams)
+        crops = unlabelled.Crops(hparams["crops"], noise)
     limits = hparams["max_batch_length"], hparams["num_buckets"]
     rest = hparams["seed"], hparams["unlabelled_ratio"], crops, n_processes()
     sampler = batches.TrainingBatchSampler(data, *limits, *rest)
@@ -471,8 +471,8 @@ def evaluate(hparams, run_opts, folder):
     precision = settings.run_options(hparams, run_opts)["eval_precision"]
     test = results.describe_test(grid, manifest, noise.types, precision)
     manifest, noise = splits_of(hparams)["valid"]
-    noisy = add_noise.conditions(list(noise.types), hparams["valid_snrs"])
-    fit = results.describe_test(noisy, manifest, noise.types, precision)
+    fit_grid = add_noise.conditions(list(noise.types), hparams["valid_snrs"])
+    fit = results.describe_test(fit_grid, manifest, noise.types, precision)
     names = ("system", "protocol", "fold", "seed", "noise_corpus", "labels")
     header = {name: hparams[name] for name in names}
     header["comparisons"] = hparams["comparisons"]
@@ -493,7 +493,7 @@ def evaluate(hparams, run_opts, folder):
     factory = hparams[f"{hparams['network']}_encoder"]
     model = classifier.load_classifier(folder, factory, hparams["labels"])
     brain = EmotionBrain({"model": model}, hparams, run_opts)
-    brain.evaluate(evaluation_loader(hparams, "valid", noisy))
+    brain.evaluate(evaluation_loader(hparams, "valid", fit_grid))
     pairs = calibration.probabilities_of_records(brain.records)
     header["temperature"] = calibration.fit_temperature(*pairs)
     loader = evaluation_loader(hparams, "test", grid)
@@ -568,9 +568,9 @@ def run_stages(systems, run_opts, folder):
             logger.info(f"{folder.parent}: prepared (prepare_only).")
             return None
         if inputs.TEACHER in systems and train:
-            teacher = folder.with_name(inputs.TEACHER)
-            train_network(systems[inputs.TEACHER], run_opts, teacher)
-            teacher_folder = teacher / run_folder.MODEL
+            teacher_run = folder.with_name(inputs.TEACHER)
+            train_network(systems[inputs.TEACHER], run_opts, teacher_run)
+            teacher_folder = teacher_run / run_folder.MODEL
             # Frees the optimizers: Brain and checkpointer refer to each other.
             gc.collect()
     if train:
