@@ -267,7 +267,7 @@ BREAKAGES = [
     Breakage(
         "noise-trained systems are validated in noise",
         "train.py",
-        'if speech != "noisy":',
+        'if hparams["speech"] != "noisy":',
         "if True:",
         "test_yaml.py",
     ),

@@ -25,7 +25,7 @@ BOUNDS = {
     "code lines of the recipe": 1300,
     "Python files of the recipe": 6,
     # Aims: 4,300 and 30. These two only keep it from growing.
-    "code lines that train.py imports": 4633,
+    "code lines that train.py imports": 4635,
     "files that train.py imports": 43,
     "lines of train.py": 600,
     "lines of the longest other file": 450,

@@ -120,8 +120,8 @@ def repeat_labelled(dataset, ratio):
 def add_training_pipeline(dataset, labels, speed, noise=None):
     """Adds the items of training: noisy signal, clean signal, label.
 
-    `key` identifies the clean signal: the utterance, of which a repeated one is a
-    copy, and its speed.
+    `key` identifies the clean signal: the utterance (of a repeated one, the
+    original) and its speed.
 
     Arguments
     ---------

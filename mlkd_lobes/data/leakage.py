@@ -20,7 +20,7 @@ logger = get_logger(__name__)
 
 # What splits must not share; for noise see `noise_sources`.
 SPEECH_KEYS = ("speaker", "session", "wav")
-NOISE_KEYS = ("noise recording", "noise recording of the same content")
+NOISE_KEYS = ("noise recording of the same content",)
 
 
 class Overlap(namedtuple("Overlap", ["key", "splits", "shared"])):
@@ -106,7 +106,7 @@ def refuse_overlaps(splits, keys, declared=()):
 
 
 def noise_sources(splits):
-    """Recordings per split, by path and by content, to compare splits.
+    """Recordings per split, by content, to compare splits.
 
     Arguments
     ---------
@@ -119,13 +119,11 @@ def noise_sources(splits):
         Entries with the keys of `NOISE_KEYS`; a content is named by the first
         path of it.
     """
-    first, found = {}, {}
+    first, found = {}, {split: [] for split in splits}
     for split, types in splits.items():
-        found[split] = []
-        for path in (path for paths in types.values() for path in paths):
+        for path in itertools.chain(*types.values()):
             content = first.setdefault(sampled_sha256(path), path)
-            values = os.path.realpath(path), content
-            found[split].append(dict(zip(NOISE_KEYS, values)))
+            found[split].append({NOISE_KEYS[0]: content})
     return found
 
 

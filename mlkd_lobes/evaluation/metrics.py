@@ -228,7 +228,8 @@ def macs_per_second(model, seconds=10):
     Returns
     -------
     float
-        Of convolutions, matrix products and attention, by PyTorch's counter.
+        Of convolutions, matrix products and attention, by PyTorch's counter; on
+        a GPU without the positional convolution, an FFT there.
     """
     device = next(model.parameters()).device
     signal = torch.zeros(1, seconds * 16000, device=device)
@@ -278,7 +279,6 @@ def model_cost(model, device):
         Parameters of encoder and head, MACs per second of audio, peak memory,
         device and threads.
     """
-    device = str(device)
     gpu = device.startswith("cuda")
     return {
         "parameters": sum(p.numel() for p in model.encoder.parameters()),

@@ -358,7 +358,7 @@ def is_complete(folder):
 
     Arguments
     ---------
-    folder : str or pathlib.Path
+    folder : pathlib.Path
         The run's folder.
 
     Returns

@@ -11,7 +11,7 @@ import pathlib
 from collections import namedtuple
 
 import torch
-from hyperpyyaml.core import recursive_update, resolve_references
+from hyperpyyaml.core import resolve_references
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.constructor import DuplicateKeyError
 
@@ -79,7 +79,7 @@ def read_settings(hparams_file, command_line, system=None):
     systems = {}
     for source in (defaults, merged, typed):
         check_values({"systems": source.get("systems", {})})
-        recursive_update(systems, source.get("systems", {}))
+        _merge(systems, source.get("systems", {}))
     if system is None:
         system = {**defaults, **merged, **typed}.get("system")
     system = "" if system is None else str(system)
@@ -207,14 +207,20 @@ def check_run_options(values, run_opts, device):
 def _update(merged, source):
     """Updates settings, mappings entry by entry.
 
-    {} removes what earlier sources set, but not the YAML file's own entries; a
-    mapping replaces what is none.
+    {} removes what earlier sources set, but not the YAML file's own entries.
     """
+    emptied = [key for key, value in source.items() if value == {}]
+    merged.update({key: {} for key in emptied if key != "systems"})
+    _merge(merged, source)
+
+
+def _merge(mapping, source):
+    """Updates a mapping; mappings in both entry by entry."""
     for key, value in source.items():
-        new = isinstance(value, dict) and not isinstance(merged.get(key), dict)
-        if new or (value == {} and key != "systems"):
-            merged[key] = {}
-    recursive_update(merged, source)
+        if isinstance(value, dict) and isinstance(mapping.get(key), dict):
+            _merge(mapping[key], value)
+        else:
+            mapping[key] = value
 
 
 def _load(path):

@@ -64,7 +64,7 @@ class TargetCache:
         Arguments
         ---------
         ids : sequence of str
-            Names of clean signals.
+            Names of clean signals, some perhaps twice.
         compute : callable
             Takes the places in the batch of signals that are missing or
             damaged; gives hidden states [levels, frames, width] and logits
@@ -81,12 +81,14 @@ class TargetCache:
             Logits [batch, classes] in half precision.
         """
         paths = [self._path(name) for name in ids]
-        entries = [_read(path, device) for path in paths]
-        missing = [i for i, entry in enumerate(entries) if entry is None]
+        # A signal may come twice.
+        entries = {path: _read(path, device) for path in paths}
+        missing = [p for p, entry in entries.items() if entry is None]
         if missing:
-            for i, targets in zip(missing, compute(missing)):
-                entries[i] = self._write(paths[i], *targets)
-        return _batch(entries)
+            computed = compute([paths.index(path) for path in missing])
+            for path, targets in zip(missing, computed):
+                entries[path] = self._write(path, *targets)
+        return _batch([entries[path] for path in paths])
 
     def _write(self, path, features, logits):
         """Stores targets if there is room; returns them as they would be read."""
@@ -119,7 +121,7 @@ def _read(path, device):
     try:
         entry = load_file(path) if path.exists() else None
     except SafetensorError:
-        path.unlink()
+        path.unlink(missing_ok=True)
         return None
     return entry and {name: t.to(device) for name, t in entry.items()}
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
@@ -207,6 +208,14 @@ def test_tables_show_the_numbers(tmp_path):
     ]
     assert "100.0" in lines["clean"]
     assert len({len(line) for line in shown.splitlines()}) == 1
+
+
+def test_operations_are_counted_on_the_cpu(monkeypatch):
+    """Those of an FFT, which a GPU computes instead, would be missing."""
+    counted, model = [], MagicMock()
+    monkeypatch.setattr(metrics, "macs_per_second", counted.append)
+    metrics.model_cost(model, "cpu")
+    assert counted == [model.cpu.return_value]
 
 
 def test_runs_are_read_from_a_zip_archive(tmp_path):

@@ -116,6 +116,8 @@ def test_what_was_prepared_again_is_no_finished_run(whole_run, corpus):
     assert finished("--train_only=True")
     os.utime(corpus / "manifest.csv", ns=(later, later))
     assert not finished("--train_only=True")
+    os.utime(folder / "stage.json")  # as train.py does
+    assert finished("--train_only=True")
     path.unlink()
     assert not finished()
 

@@ -157,8 +157,9 @@ def test_noise_trained_systems_are_validated_in_noise():
         types = {"rain": {}, "wind": {}}
 
     grid = [Condition(k, s) for k in Noise.types for s in (0, 5)]
-    assert train.validation_grid("noisy", Noise, [0, 5]) == grid
-    assert train.validation_grid("clean", Noise, [0, 5]) == [CLEAN]
+    own = {"valid_noise": Noise, "valid_snrs": [0, 5]}
+    assert train.validation_grid({**own, "speech": "noisy"}) == grid
+    assert train.validation_grid({**own, "speech": "clean"}) == [CLEAN]
 
 
 def test_head_and_front_end_follow_their_keys(finished, experiment):

@@ -68,6 +68,11 @@ def test_a_mapping_replaces_what_is_none(tmp_path):
     found = resolve(f"settings: {path}\n{text}")
     assert found["student_cnn"] == {"channels": 0.25}
     assert found["loss_weights"] == {"features": 0.0, "logits": 0.0}
+    # In a system, too.
+    path.write_text("systems: {own: {student_cnn: 0.5}}\n")
+    text = "systems: {own: {student_cnn: {channels: 0.25}}}\nsystem: own"
+    found = resolve(f"settings: {path}\n{text}")
+    assert found["student_cnn"] == {"channels": 0.25}
 
 
 def test_the_command_line_wins(tmp_path):

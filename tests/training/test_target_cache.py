@@ -106,6 +106,21 @@ def test_only_what_is_missing_is_computed(tmp_path):
     assert torch.equal(again[:, 1, :5], printed[0][0].half())
 
 
+def test_a_signal_that_comes_twice_is_computed_once(tmp_path):
+    cache, computed = TargetCache(tmp_path, "teacher", [1], 1.0), []
+
+    def compute(places):
+        computed.extend(places)
+        return [entry(9) for _ in places]
+
+    features, logits = cache.get(["a", "b", "a"], compute)
+    assert computed == [0, 1] and features.shape == (1, 3, 9, 4)
+    assert torch.equal(features[:, 0], features[:, 2])
+    assert torch.equal(logits[0], logits[2])
+    stored = [path.stat().st_size for path in tmp_path.rglob("*.safetensors")]
+    assert len(stored) == 2 and cache.room == 1e9 - sum(stored)
+
+
 def test_changed_teacher_does_not_use_an_old_cache(make_encoder, tmp_path):
     classifier = EmotionClassifier(make_encoder(), ["a", "b"])
     old = TargetCache(tmp_path, state_sha256(classifier), [4])

@@ -95,7 +95,7 @@ def make_plan(options, passed):
             "prepare_only: prepares one fold and runs nothing; give it to "
             "train.py"
         )
-    _, protocol = find_corpus(values["corpus"], values["protocol"])
+    _, protocol = find_corpus(values)
     n_folds = protocol.n_folds or values["n_folds"]
     folds = _numbers(options.folds, "folds", n_folds)
     plan = [
@@ -357,9 +357,7 @@ def validation_text(done):
     """Validation scores of trained runs, a row per system; in validation.csv a row
     per run, beside those of other runs."""
     rows = pd.DataFrame(map(_validation_row, done))
-    values = done[0].settings.values
-    folder = pathlib.Path(values["results_folder"], values["corpus_name"])
-    path = folder / values["protocol"] / "validation.csv"
+    path = done[0].folder.parents[2] / "validation.csv"
     # Two searches may end at the same time.
     with FileLock(path.with_name(".validation.lock")):
         both = pd.concat([rows, _earlier(path, [*rows])])

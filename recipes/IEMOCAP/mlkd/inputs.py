@@ -29,8 +29,9 @@ NOT_TAKEN = {
 }
 
 
-def find_corpus(corpus, protocol):
-    """The preparation of a corpus, and one of its protocols."""
+def find_corpus(values):
+    """The preparation of the chosen corpus, and the protocol."""
+    corpus, protocol = values["corpus"], values["protocol"]
     check_choice("corpus", corpus, CORPORA)
     function, known = iemocap_prepare.prepare_iemocap, iemocap_prepare.PROTOCOLS
     if corpus != "iemocap":
@@ -57,8 +58,8 @@ def held_out_noise(hparams):
     noises = hparams["valid_noise"], hparams["test_noise"]
     kinds = [kind for noise in noises for kind in noise.types.values()]
     paths = {os.path.realpath(path) for paths in kinds for path in paths}
-    places = {"babble_folder": hparams["babble_folder"]}
-    places.update(hparams["test_noise"].replacements)
+    speech = hparams["babble_folder"]
+    places = {**noises[1].replacements, "babble_folder": speech}
     # Voices of their babble, wherever they lie.
     for held_out, noise in zip(("valid", "test"), noises):
         stamp = pathlib.Path(noise.csv_file).with_name(OWN_OUTPUT)
@@ -66,9 +67,8 @@ def held_out_noise(hparams):
         voices = voices.get("talkers", {})
         for path in itertools.chain(*voices.get(held_out, ())):
             paths.add(os.path.realpath(add_noise.locate(path, places, stamp)))
-    if hparams["babble_folder"]:
-        talkers = walk_audio(hparams["babble_folder"])
-        paths.update(map(os.path.realpath, talkers))
+    if speech:
+        paths.update(map(os.path.realpath, walk_audio(speech)))
     return [{"wav": path, "speaker": None} for path in sorted(paths)]
 
 

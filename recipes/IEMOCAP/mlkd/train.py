@@ -225,8 +225,7 @@ def splits_of(hparams):
 
 def prepare(hparams, train=True):
     """Prepares manifests, noise CSVs and, to train, crops; refuses overlaps."""
-    corpus = hparams["corpus"], hparams["protocol"]
-    function, protocol = inputs.find_corpus(*corpus)
+    function, protocol = inputs.find_corpus(hparams)
     declared = None if hparams["skip_prep"] else protocol.declared
     if not hparams["skip_prep"]:
         options = {
@@ -487,7 +486,7 @@ def evaluate(hparams, run_opts, folder):
     same = kept and kept["hparams_sha256"] == header["hparams_sha256"]
     if same and not run_opts["test_only"]:
         logger.info(f"{folder.name}: evaluated already.")
-        # Newer than hyperparams.yaml, as cross_validate.py expects.
+        # Newer than what it follows from, as cross_validate.py expects.
         run_on_main(os.utime, args=[folder / results.RESULTS])
         return kept
     factory = hparams[f"{hparams['network']}_encoder"]
@@ -577,6 +576,7 @@ def run_stages(systems, run_opts, folder):
         train_network(hparams, run_opts, folder, teacher_folder)
     if hparams["train_only"]:
         logger.info(f"{folder}: trained, not tested (train_only).")
+        run_on_main(os.utime, args=[folder / run_folder.STAGE])
         return None
     return evaluate(hparams, run_opts, folder)
 
