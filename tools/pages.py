@@ -257,6 +257,9 @@ def sizes():
         row, student = measured[f"{shape}, ONNX static INT8"], systems[system]
         found = comparisons(systems.values(), [f"{system} - mlkd"])
         gain = found[0].found if system != "mlkd" else None
+        seeds = (
+            [f"{100 * value:+.1f}" for value in gain.per_seed] if gain else []
+        )
         rows.append(
             [
                 f"`{system}`",
@@ -266,11 +269,12 @@ def sizes():
                 report.percent(student.score(student.conditions())),
                 f"{100 * gain.mean:+.1f}" if gain else "–",
                 report.between(gain.low, gain.high, "+.1f") if gain else "–",
+                ", ".join(seeds) or "–",
             ]
         )
     header = ["student", "MB, base shape, INT8", "speed, base shape, INT8"]
     header += ["clean UA (%)", "noisy UA (%)", "difference, noisy"]
-    return markdown([*header, INTERVALS[0]], rows)
+    return markdown([*header, INTERVALS[0], "each seed"], rows)
 
 
 def trust():
