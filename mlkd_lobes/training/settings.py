@@ -31,8 +31,8 @@ class Key(namedtuple("Key", ["rule", "affects", "scope"], defaults=[None])):
 
     `affects`: what depends on the value: "everything" (every trained network),
     "teacher", "student", "distillation" (students that distil), "noise" (networks
-    trained on noisy speech), "content" (the contents of the files it names,
-    kept as hashes), "evaluation" or "nothing". "system" marks keys that only a system sets.
+    trained on noisy speech), "content" (the contents of the files it names, kept as
+    hashes), "evaluation" or "nothing". "system" marks keys that only a system sets.
     `scope`: "folder" if all runs of an output folder share it, "run" if it also
     differs between the runs of one system.
     """
