@@ -254,22 +254,18 @@ def sizes():
     measured = {row["name"]: row for row in measured_rows(read("inference"))}
     rows = []
     for system, shape in SHAPES.items():
-        row, student = measured[f"{shape}, ONNX static INT8"], systems[system]
+        size, student = measured[f"{shape}, ONNX static INT8"], systems[system]
         found = comparisons(systems.values(), [f"{system} - mlkd"])
-        gain = found[0].found if system != "mlkd" else None
-        seeds = (
-            [f"{100 * value:+.1f}" for value in gain.per_seed] if gain else []
-        )
+        cells = report.comparisons_table(found).rows if system != "mlkd" else []
+        gain = [row[i] for row in cells for i in (3, 4, 6)] or ["–"] * 3
         rows.append(
             [
                 f"`{system}`",
-                f"{row['file_mb']:.0f}",
-                f"{row['ratio']:.1f} x",
+                f"{size['file_mb']:.0f}",
+                f"{size['ratio']:.1f} x",
                 report.percent(student.score([CLEAN])),
                 report.percent(student.score(student.conditions())),
-                f"{100 * gain.mean:+.1f}" if gain else "–",
-                report.between(gain.low, gain.high, "+.1f") if gain else "–",
-                ", ".join(seeds) or "–",
+                *gain,
             ]
         )
     header = ["student", "MB, base shape, INT8", "speed, base shape, INT8"]

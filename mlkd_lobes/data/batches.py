@@ -340,8 +340,8 @@ class TrainingBatchSampler(Sampler):
         entries = [dataset.data[name] for name in dataset.data_ids]
         self.lengths = [float(entry["length"]) for entry in entries]
         self.max_batch_length, self.seed, self.epoch = max_batch_length, seed, 0
-        own = zip(dataset.data_ids, entries)
-        self.is_again = np.array([e.get("signal", n) != n for n, e in own])
+        named = zip(dataset.data_ids, entries)
+        self.is_again = np.array([e.get("signal", n) != n for n, e in named])
         self.is_unlabelled = np.array([not entry["emo"] for entry in entries])
         labelled = ~self.is_again & ~self.is_unlabelled
         self.labelled = np.flatnonzero(labelled).tolist()

@@ -20,7 +20,7 @@ logger = get_logger(__name__)
 
 # What splits must not share; for noise see `noise_sources`.
 SPEECH_KEYS = ("speaker", "session", "wav")
-NOISE_KEYS = ("noise recording of the same content",)
+NOISE_KEY = "noise recording of the same content"
 
 
 class Overlap(namedtuple("Overlap", ["key", "splits", "shared"])):
@@ -116,14 +116,13 @@ def noise_sources(splits):
     Returns
     -------
     dict of str to list of dict
-        Entries with the keys of `NOISE_KEYS`; a content is named by the first
-        path of it.
+        Entries with `NOISE_KEY`; a content is named by the first path of it.
     """
     first, found = {}, {split: [] for split in splits}
     for split, types in splits.items():
         for path in itertools.chain(*types.values()):
             content = first.setdefault(sampled_sha256(path), path)
-            found[split].append({NOISE_KEYS[0]: content})
+            found[split].append({NOISE_KEY: content})
     return found
 
 

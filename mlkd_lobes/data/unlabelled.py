@@ -293,11 +293,11 @@ class Crops(Dataset):
     ---------
     database : str or pathlib.Path
         From `prepare_unlabelled`.
-    noise : mlkd_lobes.noise.add_noise.KeyedAddNoise, optional
-        Makes them noisy.
+    noise : mlkd_lobes.noise.add_noise.KeyedAddNoise or None
+        Makes them noisy; None: they stay clean.
     """
 
-    def __init__(self, database, noise=None):
+    def __init__(self, database, noise):
         self.database, self.noise = database, noise
         (self.number,) = _query(database, "select count(*) from crops")
 

@@ -215,7 +215,10 @@ def _update(merged, source):
 
 
 def _merge(mapping, source):
-    """Updates a mapping; mappings in both entry by entry."""
+    """Updates a mapping; mappings in both entry by entry.
+
+    hyperpyyaml's `recursive_update` raises where only the new value is a mapping.
+    """
     for key, value in source.items():
         if isinstance(value, dict) and isinstance(mapping.get(key), dict):
             _merge(mapping[key], value)

@@ -13,7 +13,7 @@ from hypothesis import (
 )
 
 from mlkd_lobes.data.batches import torch_threads
-from mlkd_lobes.data.leakage import NOISE_KEYS, noise_sources, refuse_overlaps
+from mlkd_lobes.data.leakage import NOISE_KEY, noise_sources, refuse_overlaps
 from mlkd_lobes.errors import InputError
 from mlkd_lobes.noise import add_noise as noise_module
 from mlkd_lobes.noise.add_noise import (
@@ -375,6 +375,6 @@ def test_copies_of_a_recording_are_found(tmp_path):
         csv = given_csv(tmp_path / split, {"a": short_event(seed)})
         types[split] = read_noise_csv(csv)
     with pytest.raises(InputError) as error:
-        refuse_overlaps(noise_sources(types), NOISE_KEYS)
+        refuse_overlaps(noise_sources(types), [NOISE_KEY])
     first = f"{tmp_path}/train/a.wav"
     assert f"same content(s): {first}" in str(error.value)

@@ -282,6 +282,11 @@ def test_training_alone_leaves_the_test_aside(experiment):
     folder = experiment.arguments["output_folder"] / "teacher"
     assert stage(experiment, "teacher")["valid_UA"] > 0
     assert not (folder / "predictions.csv.gz").exists()
+    # Repeated, it counts as newer than the fold, which was prepared before.
+    before = (folder / "stage.json").stat().st_mtime_ns
+    with pytest.raises(FileNotFoundError):
+        experiment.run("teacher", train_only=True)
+    assert (folder / "stage.json").stat().st_mtime_ns > before
     # The same command without it goes on from there.
     trained = stage(experiment, "teacher")
     assert experiment.run("teacher")["epoch"] == trained["epoch"]

@@ -209,7 +209,7 @@ def _same_teacher(run):
 
 
 def _is_newer(run):
-    """Whether its end is newer than the run's start and what it was prepared from."""
+    """Whether a run ended after its start and what it was prepared from."""
     values, end = run.settings.values, run_folder.STAGE
     earlier = [values[key] for key in TABLE if key.endswith("annotation")]
     if not values["train_only"]:  # then train.py ends with a test

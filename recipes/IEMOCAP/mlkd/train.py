@@ -266,7 +266,7 @@ def prepare(hparams, train=True):
     noises = {s: noise.types for s, (_, noise) in splits_of(hparams).items()}
     sources = leakage.noise_sources(noises)
     leakage.refuse_overlaps(entries, leakage.SPEECH_KEYS, declared)
-    leakage.refuse_overlaps(sources, leakage.NOISE_KEYS, declared)
+    leakage.refuse_overlaps(sources, [leakage.NOISE_KEY], declared)
 
 
 def prepare_noise_csvs(hparams, entries):
