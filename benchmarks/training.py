@@ -34,7 +34,6 @@ from helpers import LABELS, save_encoder, write_wav  # noqa: E402
 from machine import write_figures  # noqa: E402
 
 import speechbrain as sb  # noqa: E402
-from mlkd_lobes.data.batches import TrainingBatchSampler  # noqa: E402
 from mlkd_lobes.evaluation.metrics import peak_memory_mb  # noqa: E402
 from mlkd_lobes.files import write_csv  # noqa: E402
 from mlkd_lobes.models.classifier import (  # noqa: E402
@@ -303,10 +302,9 @@ def waiting(root):
 def training_loader(hparams):
     """Training batches as train.py loads them."""
     data = train.training_set(hparams)
-    limits = hparams["max_batch_length"], hparams["num_buckets"]
     return SaveableDataLoader(
         data,
-        batch_sampler=TrainingBatchSampler(data, *limits, 1),
+        batch_sampler=hparams["train_sampler"](data),
         **train.loader_options(hparams),
     )
 

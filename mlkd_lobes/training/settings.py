@@ -242,6 +242,7 @@ TABLE = {
     "max_grad_norm": Key(POSITIVE, "everything"),
     "max_batch_length": Key(POSITIVE, "everything"),
     "num_buckets": Key(_integer(1), "everything"),
+    "train_sampler": Key(ANY, "everything"),
     "eval_batch_length": Key(POSITIVE, "nothing"),
     "cache_limit": Key(NOT_NEGATIVE, "nothing"),
     "num_workers": Key(_integer(0), "nothing"),

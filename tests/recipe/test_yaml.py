@@ -13,6 +13,7 @@ from experiment import YAML
 from hyperpyyaml import load_hyperpyyaml
 
 from mlkd_lobes.cli import main
+from mlkd_lobes.data.batches import TrainingBatchSampler
 from mlkd_lobes.deployment.models import open_classifier
 from mlkd_lobes.models.distillation import FeatureLoss, MultiLevelProjection
 from mlkd_lobes.models.encoder import SSLEncoder
@@ -60,6 +61,14 @@ class OwnEncoder(SSLEncoder):
         return super().forward(*args, **options)
 
 
+class OwnSampler(TrainingBatchSampler):
+    """A batch sampler in place of the recipe's."""
+
+    def __iter__(self):
+        USED.append("sampler")
+        return super().__iter__()
+
+
 def test_encoders_and_noise_addition_are_speechbrains():
     with open(YAML) as file:
         hparams = load_hyperpyyaml(file, {"data_folder": "corpus"})
@@ -88,6 +97,11 @@ def test_encoders_and_noise_addition_are_speechbrains():
             "noise",
         ),
         ("mlkd_lobes.models.encoder.SSLEncoder", "OwnEncoder", "encoder"),
+        (
+            "mlkd_lobes.data.batches.TrainingBatchSampler",
+            "OwnSampler",
+            "sampler",
+        ),
     ],
 )
 def test_lobes_are_swapped_in_the_yaml_file(

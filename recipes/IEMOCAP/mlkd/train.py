@@ -433,13 +433,11 @@ def prepare_fit(hparams, run_opts, folder, teacher_folder, teacher, sha256):
     """A Brain ready to train, its training batches and validation set."""
     modules = build_modules(hparams, teacher_folder, teacher)
     data, validation = training_set(hparams), validation_grid(hparams)
-    crops = ()
-    if hparams["crops"]:
-        noise = inputs.training_noise(hparams)
-        crops = unlabelled.Crops(hparams["crops"], noise)
-    limits = hparams["max_batch_length"], hparams["num_buckets"]
-    rest = hparams["seed"], hparams["unlabelled_ratio"], crops, n_processes()
-    sampler = batches.TrainingBatchSampler(data, *limits, *rest)
+    place, noise = hparams["crops"], inputs.training_noise(hparams)
+    crops = unlabelled.Crops(place, noise) if place else ()
+    sampler = hparams["train_sampler"](
+        data, crops=crops, processes=n_processes()
+    )
     options = settings.run_options(hparams, run_opts)
     n_updates = checkpoints.updates_per_epoch(
         len(sampler), options["grad_accumulation_factor"]
