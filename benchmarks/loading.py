@@ -75,6 +75,7 @@ def write_encoder(folder):
 
 def parts(checkout):
     """What reads, mixes and computes, in this checkout and in one of eaf24de."""
+    assert "mlkd_lobes" not in sys.modules  # another checkout's
     sys.path[:0] = [str(checkout), str(checkout / "recipes/IEMOCAP/mlkd")]
     if (checkout / "mlkd_lobes/data").is_dir():
         from mlkd_lobes.data import batches
@@ -227,8 +228,11 @@ def main(path, commit=COMMIT):
         )
         write_encoder(root / "encoder")
         result = compare(root, former)
+    # Not above: a run of the earlier commit imports its own mlkd_lobes.
+    from machine import write_figures
+
     document = {"commit_before": commit, "rounds": ROUNDS, "layouts": result}
-    pathlib.Path(path).write_text(json.dumps(document, indent=1) + "\n")
+    write_figures(path, document)
 
 
 if __name__ == "__main__":

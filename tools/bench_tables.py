@@ -40,14 +40,16 @@ def inference_table(result, known):
     return markdown(header, rows)
 
 
-def training_table(result):
-    """Every loop, with the student's CNN frozen and trained."""
-    header = ["training", "utterances/s", "speed", "peak MB"]
+def training_table(result, before):
+    """Speed of every loop, now and in an earlier version."""
+    former = {row["name"]: row["ratio"] for row in before["variants"]}
+    header = ["training", "utterances/s", "speed", "speed, before", "peak MB"]
     rows = [
         [
             row["name"],
             f"{row['utterances_per_second']:.2f}",
-            f"{row['ratio']:.1f} x",
+            f"{row['ratio']:.2f} x",
+            f"{former[row['name']]:.2f} x",
             f"{row['peak_memory_mb']}",
         ]
         for row in result["variants"]
@@ -61,14 +63,14 @@ def loading(training, preparation):
     memory = [e["peak_memory_of_a_worker_mb"] for e in epochs]
     mixing, waiting = training["mixing"], training["waiting_for_data"]
     return (
-        f"Mixing noise of recordings of {mixing['noise_recordings_seconds']} s, "
-        f"which are kept decoded: {mixing['ours_seconds_per_second']} seconds of "
-        f"audio per second on one thread, {mixing['ratio']:.1f} times as many as "
-        f"with `AddNoise`. With a small encoder (12 layers, 128 wide) "
-        f"{100 * waiting['share']:.0f} % of a step are spent waiting for one "
-        f"worker. A corpus of IEMOCAP's size ({preparation['turns']} turns) is "
-        f"prepared in {preparation['seconds']:.0f} s, {preparation['noise_hours']:.0f} "
-        f"hours of noise in {preparation['noise_seconds']:.0f} s; an epoch's "
+        f"Noise of {mixing['noise_recordings_seconds']} s recordings, kept decoded, "
+        f"is mixed into {mixing['ours_seconds_per_second']} s of audio per second on "
+        f"one thread, {mixing['ratio']:.1f} times as fast as with `AddNoise`. With a "
+        f"small encoder (12 layers, 128 wide) and one worker, "
+        f"{100 * waiting['share']:.0f} % of a step is waiting for data. A corpus of "
+        f"IEMOCAP's size ({preparation['turns']} turns) is prepared in "
+        f"{preparation['seconds']:.0f} s, {preparation['noise_hours']:.0f} hours of "
+        f"noise in {preparation['noise_seconds']:.0f} s; an epoch's "
         f"{epochs[0]['utterances']} utterances are loaded and mixed in "
         f"{epochs[-1]['seconds']:.0f} s by {epochs[0]['workers']} workers, each with "
         f"at most {max(memory)} MB in {len(memory)} epochs."
@@ -77,21 +79,22 @@ def loading(training, preparation):
 
 def loading_table(result):
     """Where time goes, before and now."""
-    header = ["ms per utterance, 1 thread", "reading", "mixing", "computing"]
-    header.append("reading and mixing")
+    header = ["ms per utterance, 1 thread", "reading", "mixing"]
+    header += ["speed of both", "computing"]
     rows, names = [], {"training": "first two epochs", "test": "test"}
     for layout, parts in result["layouts"].items():
         for part, found in parts.items():
             for when, ms in found["ms_per_utterance"].items():
                 name = f"{layout}: {names[part]}, {when}"
                 cells = [f"{ms[key]:.1f}" for key in ("reading", "mixing")]
-                cells.append(
-                    f"{ms['computing']:.0f}" if "computing" in ms else ""
-                )
                 ratio = (
                     found["reading_and_mixing_ratio"] if when == "now" else 1
                 )
-                rows.append([name, *cells, f"{ratio:.1f} x"])
+                cells.append(f"{ratio:.1f} x")
+                cells.append(
+                    f"{ms['computing']:.0f}" if "computing" in ms else ""
+                )
+                rows.append([name, *cells])
     return markdown(header, rows)
 
 
@@ -170,7 +173,7 @@ def bench_text():
         [
             inference_table(inference, names),
             inference_table(read("inference_avx2"), names),
-            training_table(training),
+            training_table(training, read("training_before")),
             peer_table(read("peer")),
             loading(training, read("preparation")),
             loading_table(read("loading")),

@@ -9,6 +9,7 @@ them with the files. `make report` also draws the figures.
 
 import copy
 import functools
+import json
 import pathlib
 import re
 
@@ -35,6 +36,7 @@ CALIBRATED = "ravdess/calibrated.zip"
 EXAMPLE = "03-01-05-02-01-02-14"
 TABLE, TABLE_40 = "ravdess/table.zip", "ravdess/table_40.zip"
 EMODB, ASED, SLIM = "emodb/table.zip", "ased/table.zip", "slim/table.zip"
+SLIM_INT8 = "slim/int8.json"
 REPEATED, EMODB_REPEATED = "ravdess/repeated.zip", "emodb/repeated.zip"
 ASED_LAST = "ased/semi_repeated.zip"
 # Folds on whose test speakers no setting was chosen.
@@ -248,10 +250,21 @@ def aims():
     return markdown(header, rows)
 
 
+def int8_cells(own):
+    """How INT8 changes noisy UA (mean over runs), and the runs that the gate refuses."""
+    if not own:
+        return ["–", "–"]
+    found = pd.DataFrame(run["noisy"] for run in own).mean()
+    change = found["UA_int8"] - found["UA_float32"]
+    refused = sum(run["refused"] is not None for run in own)
+    return [f"{100 * change:+.1f}", f"{refused} of {len(own)}"]
+
+
 def sizes():
     """What a student's size and speed cost in UA."""
     systems = {s.name: s for s in pooled(SLIM).systems}
     measured = {row["name"]: row for row in measured_rows(read("inference"))}
+    runs = json.loads((RESULTS / SLIM_INT8).read_text())["runs"]
     rows = []
     for system, shape in SHAPES.items():
         size, student = measured[f"{shape}, ONNX static INT8"], systems[system]
@@ -266,11 +279,13 @@ def sizes():
                 report.percent(student.score([CLEAN])),
                 report.percent(student.score(student.conditions())),
                 *gain,
+                *int8_cells([r for r in runs if r["system"] == system]),
             ]
         )
     header = ["student", "MB, base shape, INT8", "speed, base shape, INT8"]
     header += ["clean UA (%)", "noisy UA (%)", "difference, noisy"]
-    return markdown([*header, INTERVALS[0], "each seed"], rows)
+    header += [INTERVALS[0], "each seed", "INT8, 0 and 10 dB", "INT8 refused"]
+    return markdown(header, rows)
 
 
 def trust():

@@ -69,7 +69,11 @@ def export(
         measured = {"parity": found, "int8": None, "temperature": temperature}
         if int8:
             report("INT8: calibrating on training speech, then testing")
-            measured["int8"] = _quantise(folder, speech)
+            measured["int8"] = quantise(folder, speech)
+            if lost := parity.int8_failure(measured["int8"]):
+                raise InputError(
+                    f"{lost}; nothing was exported; try --without_int8"
+                )
         summary = _summary(folder, about, trained, measured)
         files.write_json(folder / deployment.SUMMARY, summary)
         training, config = describe_training(speech), model.encoder.config
@@ -81,18 +85,15 @@ def export(
     return summary
 
 
-def _quantise(folder, speech):
-    """Writes the INT8 graph; raises if it loses too much UA."""
+def quantise(folder, speech):
+    """Writes the INT8 graph beside the float32 one; both on test speech."""
     wavs = list(speech.training(CALIBRATION_UTTERANCES))
     # Calibration needs complete strides.
     wavs = wavs[: len(wavs) // graph.STRIDE * graph.STRIDE] or wavs
     source, target = folder / deployment.ONNX, folder / deployment.INT8
     graph.write_int8(source, target, wavs)
     graphs = (parity.predict_test(path, speech) for path in (source, target))
-    measured = parity.compare_int8(*graphs)
-    if lost := parity.int8_failure(measured):
-        raise InputError(f"{lost}; nothing was exported; try --without_int8")
-    return {**measured, "calibration_utterances": len(wavs)}
+    return {**parity.compare_int8(*graphs), "calibration_utterances": len(wavs)}
 
 
 def write_speechbrain(model, folder: pathlib.Path) -> None:

@@ -64,6 +64,17 @@ def test_a_runs_model_is_as_calibrated_as_its_export(
     assert np.abs(found - expected).max() < 1e-5
 
 
+def test_int8_that_loses_too_much_is_not_exported(
+    run_folder, tmp_path, monkeypatch
+):
+    lost = {"UA_float32": 0.9, "UA_int8": 0.4, "loss_allowed": 0.01}
+    found = dict.fromkeys(parity.PARTS, lost)
+    monkeypatch.setattr(exporting, "quantise", lambda *_: found)
+    with pytest.raises(InputError, match="loses 50.00 .* --without_int8"):
+        exporting.export(run_folder, tmp_path / "exported")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_export_summary_lists_files_and_labels(exported, run_folder):
     summary = json.loads((exported / "export.json").read_text())
     assert summary["labels"] == LABELS and summary["sample_rate"] == 16000
