@@ -284,7 +284,12 @@ def sizes():
         )
     header = ["student", "MB, base shape, INT8", "speed, base shape, INT8"]
     header += ["clean UA (%)", "noisy UA (%)", "difference, noisy"]
-    header += [INTERVALS[0], "each seed", "INT8 − float32, 0 and 10 dB", "INT8 refused"]
+    header += [
+        INTERVALS[0],
+        "each seed",
+        "INT8 − float32, 0 and 10 dB",
+        "INT8 refused",
+    ]
     return markdown(header, rows)
 
 

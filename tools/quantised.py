@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What INT8 costs in UA: writes what an export would measure of each of some runs.
+"""UA of finished runs in float32 and INT8, as an export measures it.
 
 > OMP_NUM_THREADS=1 python tools/quantised.py results/slim/int8.json RUN...
 """

@@ -86,7 +86,7 @@ def export(
 
 
 def quantise(folder, speech):
-    """Writes the INT8 graph beside the float32 one; both on test speech."""
+    """Writes the INT8 graph beside the float32 one; how both classify test speech."""
     wavs = list(speech.training(CALIBRATION_UTTERANCES))
     # Calibration needs complete strides.
     wavs = wavs[: len(wavs) // graph.STRIDE * graph.STRIDE] or wavs
