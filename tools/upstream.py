@@ -193,6 +193,9 @@ def main(checkout):
         return 2
     print_size(checkout, lay(checkout))
     put_model(checkout)
+    # An earlier check's runs would be resumed, or refused for other settings.
+    for run_folder in (checkout / SCRATCH).glob("IEMOCAP_row_*"):
+        shutil.rmtree(run_folder)
     passed = {}
     for name, command in checks().items():
         print(f"\n===== {name}", flush=True)
