@@ -9,7 +9,6 @@ them with the files. `make report` also draws the figures.
 
 import copy
 import functools
-import json
 import pathlib
 import re
 
@@ -26,6 +25,7 @@ from mlkd_lobes.evaluation.comparison import (
 from mlkd_lobes.evaluation.metrics import markdown
 from mlkd_lobes.evaluation.results import read_predictions
 from mlkd_lobes.evaluation.statistics import seeds_interval
+from mlkd_lobes.files import read_json
 from mlkd_lobes.noise.add_noise import CLEAN
 
 END = "<!-- end of report -->"
@@ -36,7 +36,6 @@ CALIBRATED = "ravdess/calibrated.zip"
 EXAMPLE = "03-01-05-02-01-02-14"
 TABLE, TABLE_40 = "ravdess/table.zip", "ravdess/table_40.zip"
 EMODB, ASED, SLIM = "emodb/table.zip", "ased/table.zip", "slim/table.zip"
-SLIM_INT8 = "slim/int8.json"
 REPEATED, EMODB_REPEATED = "ravdess/repeated.zip", "emodb/repeated.zip"
 ASED_LAST = "ased/semi_repeated.zip"
 # Folds on whose test speakers no setting was chosen.
@@ -264,7 +263,7 @@ def sizes():
     """What a student's size and speed cost in UA."""
     systems = {s.name: s for s in pooled(SLIM).systems}
     measured = {row["name"]: row for row in measured_rows(read("inference"))}
-    runs = json.loads((RESULTS / SLIM_INT8).read_text())["runs"]
+    runs = read_json(RESULTS / "slim/int8.json", dict)["runs"]
     rows = []
     for system, shape in SHAPES.items():
         size, student = measured[f"{shape}, ONNX static INT8"], systems[system]
@@ -284,13 +283,8 @@ def sizes():
         )
     header = ["student", "MB, base shape, INT8", "speed, base shape, INT8"]
     header += ["clean UA (%)", "noisy UA (%)", "difference, noisy"]
-    header += [
-        INTERVALS[0],
-        "each seed",
-        "INT8 − float32, 0 and 10 dB",
-        "INT8 refused",
-    ]
-    return markdown(header, rows)
+    header += [INTERVALS[0], "each seed", "INT8 − float32, 0 and 10 dB"]
+    return markdown([*header, "INT8 refused"], rows)
 
 
 def trust():
