@@ -310,9 +310,8 @@ def read_dataset(hparams, split, with_unlabelled=False):
     if split == "train":
         longest = hparams["max_batch_length"]
     manifest, _ = splits_of(hparams)[split]
-    folder, labels = hparams["data_folder"], hparams["labels"]
-    options = labels, longest, with_unlabelled
-    return batches.read_manifest(manifest, folder, *options)
+    options = hparams["labels"], longest, with_unlabelled
+    return batches.read_manifest(manifest, hparams["data_folder"], *options)
 
 
 def training_set(hparams):
@@ -519,8 +518,7 @@ def run(hparams_file, run_opts, command_line):
     torch.backends.cuda.enable_cudnn_sdp(False)
     read = overrides.read_settings
     resolved = read(hparams_file, command_line)
-    values, systems = resolved.values, {}
-    chosen = [resolved]
+    values, chosen, systems = resolved.values, [resolved], {}
     if values["network"] == "student" and values["teacher_folder"] is None:
         teacher = read(hparams_file, command_line, inputs.TEACHER)
         chosen.insert(0, teacher)  # trained first
@@ -535,8 +533,7 @@ def run(hparams_file, run_opts, command_line):
     device = run_opts["device"] or distributed.infer_device()
     overrides.check_run_options(hparams, run_opts, device)
     run_folder.check_systems(folder.parent, systems)
-    files = values["settings"] or "no settings files"
-    logger.info(f"{folder.name}: {files}, {resolved.overrides}")
+    logger.info(f"{folder.name}: {resolved.overrides}")
     with run_folder.locked(folder):
         with report_full_disk(folder / "hyperparams.yaml"):
             sb.create_experiment_directory(
@@ -588,6 +585,11 @@ def main(argv):
     def _command():
         overrides.check_arguments(argv, parsed[1])
         run(*parsed)
+        if distributed.is_distributed_initialized():
+            # Gloo's threads must end before Python does. A Brain, in a cycle
+            # with its checkpointer, would keep them.
+            gc.collect()
+            torch.distributed.destroy_process_group()
 
     # Every process logs its own error, not only the main one.
     report = functools.partial(logger.error, main_process_only=False)
