@@ -25,7 +25,7 @@ MIN_FREE_BYTES = 1 << 16
 
 @contextlib.contextmanager
 def report_full_disk(path):
-    """Replaces the errors a full disk causes by one that names the disk.
+    """Replaces the errors a full disk causes by one that names the file and the cause.
 
     Arguments
     ---------

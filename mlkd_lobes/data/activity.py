@@ -25,7 +25,7 @@ def speech_bounds(path, start=None, stop=None):
     """Where speech begins and ends in a file with silence around it.
 
     From the first to the last 50 ms whose level is within `AUDIBLE_RANGE_DB` of the
-    loudest ones, and `SPEECH_MARGIN` more at both ends. Pauses stay.
+    loudest ones, and `SPEECH_MARGIN` more at both ends. Pauses in between are kept.
 
     Arguments
     ---------

@@ -38,9 +38,9 @@ UNKNOWN = 2**62
 LOWEST_RATE, HIGHEST_RATE = 4000, 384000
 # Full scale is 1; programs that store integers as floats reach 2^31.
 LARGEST_SAMPLE = 1e10
-# Even silence needs more than a byte for so many samples in any format.
+# No format stores more samples per byte, not even of silence.
 MAX_PER_BYTE = 2**16
-# A given end may lie so far behind the end of the file, in seconds: tables round.
+# A given end may exceed the file's by this many seconds: tables are rounded.
 TOLERANCE = 0.02
 
 

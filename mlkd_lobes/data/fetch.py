@@ -1,6 +1,6 @@
 """Downloads corpora from where their owners put them.
 
-Interrupted downloads go on where they stopped, unpacked folders are complete or
+Interrupted downloads resume where they stopped, unpacked folders are complete or
 absent, and checksums are compared where the owner publishes them; otherwise the
 SHA-256 of the download is printed.
 """

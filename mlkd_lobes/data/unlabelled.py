@@ -99,7 +99,7 @@ def prepare_unlabelled(database, sources, lengths, held_out):
     """Lists unlabelled recordings and cuts them, unless that is done.
 
     The lengths of crops are drawn from those of the labelled utterances; a
-    recording that is no longer than its draw is not cut. Left out, with a
+    recording no longer than the length drawn for it is not cut. Left out, with a
     warning: recordings and named speakers that are held out, and what cannot be
     read.
 
@@ -320,8 +320,8 @@ class Crops(Dataset):
         return _query(self.database, COUNT, seconds)[0]
 
     def __getitem__(self, i):
-        """A crop; if its recording is damaged, the next shorter one of another, or
-        as much of the next longer one where none is shorter."""
+        """A crop; if its recording is damaged, the next shorter one of another or,
+        where there is none, the beginning of the next longer one."""
         damaged, longest = set(), None
         shorter = range(i, -1, -1)
         for place in itertools.chain(shorter, range(i + 1, self.number)):

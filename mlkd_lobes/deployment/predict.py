@@ -112,7 +112,7 @@ def predict(
 
 
 def classify(model, found, batch_length=0.0, speech=None):
-    """Yields a Prediction per part and waveform, in batches of so many seconds."""
+    """Yields a Prediction per part and waveform, in batches of `batch_length` seconds."""
     limit, batch, longest = batch_length * audio.SAMPLE_RATE, [], 0
     for part, wav in found:
         longest = max(longest, len(wav))

@@ -116,7 +116,7 @@ def fit_temperature(probabilities, truth):
     Returns
     -------
     float
-        Above 1 where the model is too sure.
+        Above 1 for an overconfident model.
     """
     rows, logits = np.arange(len(truth)), _logits(probabilities)
 

@@ -90,7 +90,7 @@ def ua_over_snr(systems) -> Figure:
         )
     figure, axes = new_figure(7.5, 4.4)
     _draw_over_snr(axes, systems)
-    axes.set_xlabel("SNR (dB), mean over noise types used in training")
+    axes.set_xlabel("SNR (dB), mean over noise types but unseen ones")
     # The best first, in the order of the lines.
     handles, names = axes.get_legend_handles_labels()
     place = {"loc": "outside right upper", "frameon": False}

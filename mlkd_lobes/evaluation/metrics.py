@@ -254,7 +254,7 @@ def peak_memory_mb(device="cpu"):
         In MiB.
     """
     if str(device).startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated(device) / 2**20
     status = pathlib.Path("/proc/self/status")
     if status.is_file():
         # Linux keeps the parent's `ru_maxrss` when a child starts a program.

@@ -27,7 +27,7 @@ SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
 FEW_SPEAKERS = 8
 METHOD = (
     "Folds are pooled, seeds averaged. A noise type's column is the mean over its "
-    'SNRs, "noisy" the mean over the types used in training. Intervals '
+    'SNRs, "noisy" the mean over all types but unseen ones. Intervals '
     "resample speakers, p flips signs per speaker: both hold for these trained models. "
     '"Over seeds" is the interval of the mean over seeds, for another training. A '
     'difference uses the seeds that both systems have; "runs better" counts folds '

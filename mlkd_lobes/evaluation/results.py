@@ -382,12 +382,15 @@ def code_version():
     str or None
         Hash, with "-dirty" if files differ from it; None outside of git.
     """
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    # An installed copy may lie in the repository of something else.
+    tracked = ["git", "ls-files", "--error-unmatch", __file__]
+    commit = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     folder = pathlib.Path(__file__).parent
     try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True
-        )
+        for command in (tracked, commit):
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, check=True
+            )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

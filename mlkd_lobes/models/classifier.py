@@ -19,7 +19,7 @@ from mlkd_lobes.models.encoder import SAMPLE_RATE, opening, refuse_missing
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.utils.data_utils import batch_pad_right
 
-# What transformers calls classes of which one is right.
+# transformers' name for classes that exclude each other.
 SINGLE_LABEL = "single_label_classification"
 
 
@@ -229,7 +229,7 @@ def load_classifier(folder, encoder_factory, labels):
     ------
     InputError
         If it has no trained head, other labels, a head that mixes layers, or
-        outputs that are no classes of which one is right.
+        outputs that are not classes which exclude each other.
     """
     inside = pathlib.Path(folder, "model")  # of a run
     folder = str(inside if (inside / "config.json").is_file() else folder)

@@ -46,7 +46,7 @@ CLEAN = Condition("clean", None)
 MAX_DRAWS = 20
 # Below this RMS (-100 dBFS) a stretch of noise is silence.
 SILENCE = 1e-5
-# Noise is kept decoded up to so many samples, 200 MB, if no segment is longer than a
+# Noise is kept decoded up to this many samples, 200 MB, if no segment is longer than a
 # minute at 48 kHz. Otherwise every draw is read anew.
 MAX_KEPT, LONGEST_KEPT = 50_000_000, 3_000_000
 
@@ -406,7 +406,7 @@ class KeyedAddNoise(AddNoise):
         else:
             noise = torch.from_numpy(read_frames(segment.path, first, n, rate))
         if len(noise) < n_samples:
-            noise = noise.repeat(math.ceil(n_samples / len(noise)))
+            noise = noise.repeat(math.ceil(n_samples / max(1, len(noise))))
         return noise[:n_samples]
 
     def _decoded(self, segment):

@@ -1,7 +1,7 @@
 """Commands as jobs of a Slurm cluster, by submitit.
 
 A job that is preempted or at the end of its time is queued again by submitit, and its
-commands go on where they stopped, as train.py does.
+commands resume where they stopped, as train.py does.
 """
 
 from __future__ import annotations

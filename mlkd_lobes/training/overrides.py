@@ -167,8 +167,9 @@ def check_arguments(argv, run_opts):
         comment = " #" in f" {value}" and not value.startswith(("'", '"'))
         if name not in options and ("=" in value or comment):
             raise InputError(
-                f"{word}: on the command line a value may contain neither '=' "
-                "nor ' #'; put it into a settings file (--settings=FILE)"
+                f"{word}: on the command line a key begins with '--' and a value "
+                "may contain neither '=' nor ' #'; put such a value into a "
+                "settings file (--settings=FILE)"
             )
 
 

@@ -32,8 +32,8 @@ class TargetCache:
     levels : sequence of int
         The levels they come from.
     limit : float
-        Gigabytes beyond which nothing more is stored; targets that are not are
-        computed each time.
+        Gigabytes to store at most; targets that do not fit are computed each
+        time.
 
     Example
     -------

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
 from unittest.mock import MagicMock
 
 import pandas as pd
@@ -24,6 +25,26 @@ from mlkd_lobes.noise.add_noise import CLEAN, Condition, conditions
 
 LABELS = ["neu", "hap", "sad", "ang"]
 GRID = conditions(["rain", "unseen-room"], [0, 10])
+
+
+def test_a_commit_is_that_of_this_code(tmp_path, monkeypatch):
+    """Not of a repository in which a copy is installed."""
+
+    def git(*words):
+        own = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *own, *words], cwd=tmp_path, check=True)
+
+    for name in ("theirs", "results.py"):
+        (tmp_path / name).write_text(name)
+    git("init", "-q")
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
+    git("add", "theirs")
+    git("commit", "-qm", "theirs")
+    assert results.code_version() is None
+    git("add", ".")
+    assert results.code_version().endswith("-dirty")
+    git("commit", "-qm", "ours")
+    assert len(results.code_version()) == 40
 
 
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)),

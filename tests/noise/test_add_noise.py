@@ -315,6 +315,15 @@ def test_silent_noise_is_an_error_that_names_it(tmp_path):
         KeyedAddNoise(csv).draw("u", 4000)
 
 
+def test_a_segment_of_one_frame_is_an_error_that_names_it(tmp_path):
+    write_wav(tmp_path / "a.wav", torch.ones(8000), 48000)
+    row = f"a,1.0,{tmp_path}/a.wav,wav,start:100 stop:101"
+    (tmp_path / "n.csv").write_text(f"{HEADER}\n{row}\n")
+    noise = KeyedAddNoise(str(tmp_path / "n.csv"))
+    with pytest.raises(InputError, match="a.wav: silent in"):
+        noise.draw("u", 4000)
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="snr_low"):
         KeyedAddNoise("x.csv", snr_low=5, snr_high=0)

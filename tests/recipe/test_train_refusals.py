@@ -185,6 +185,7 @@ def test_a_limit_of_steps_is_refused(experiment, tmp_path):
         ),
         ({"teacher_folder": "./nowhere"}, "nowhere"),
         ({"select": "{take: 1}"}, "select: not for corpus csv"),
+        ({"partial_corpus": True}, "partial_corpus: not for corpus csv"),
         ({"student_layer": 2}, "no key 'student_layer'"),
     ],
 )

@@ -115,8 +115,9 @@ def test_an_empty_mapping_empties(tmp_path):
             "--data_folder=a=b",
             "--data_folder=a=b: .* a value may contain neither",
         ),
-        ("--results_folder=a #2", "neither '=' nor ' #'; put it into"),
-        ("--teacher_folder=#1", "neither '=' nor ' #'; put it into"),
+        ("--results_folder=a #2", "neither '=' nor ' #'; put such a"),
+        ("--teacher_folder=#1", "neither '=' nor ' #'; put such a"),
+        ("data_folder=a", "^data_folder=a: .* a key begins with '--'"),
     ],
 )
 def test_values_that_speechbrain_would_cut_are_refused(argument, message):

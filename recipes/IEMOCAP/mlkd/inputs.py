@@ -25,7 +25,7 @@ CORPORA = ("iemocap", "csv", *corpora.CORPORA)
 # Settings that a corpus does not take; those by name take all but `columns`.
 NOT_TAKEN = {
     "iemocap": ("columns", "select", "crowd_votes", "cut_silence"),
-    "csv": ("select", "crowd_votes"),
+    "csv": ("select", "crowd_votes", "partial_corpus"),
 }
 
 
