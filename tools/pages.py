@@ -12,6 +12,7 @@ import functools
 import pathlib
 import re
 
+import differences
 import pandas as pd
 from bench_tables import bench_text, measured_rows, read
 
@@ -37,70 +38,11 @@ EXAMPLE = "03-01-05-02-01-02-14"
 TABLE, TABLE_40 = "ravdess/table.zip", "ravdess/table_40.zip"
 EMODB, ASED, SLIM = "emodb/table.zip", "ased/table.zip", "slim/table.zip"
 REPEATED, EMODB_REPEATED = "ravdess/repeated.zip", "emodb/repeated.zip"
-ASED_LAST = "ased/semi_repeated.zip"
+ASED_LAST, SPREAD = "ased/semi_repeated.zip", "ravdess/spread.zip"
 # Folds on whose test speakers no setting was chosen.
 UNSEARCHED = (4, 5, 6)
 # Whose calibration is shown, and the SNRs of validation.
 TRUSTED, VALID_SNRS = ("teacher", "student_noisy", "mlkd"), (5,)
-COMPARED = [
-    "mlkd - student_noisy",
-    "mlkd_semi - student_noisy",
-    "student_noisy - student_clean",
-    "kd_last - student_noisy",
-    "teacher_noisy - student_noisy",
-    "mlkd_semi - mlkd",
-    "mlkd - kd_last",
-    "mlkd - teacher",
-    "mlkd - teacher, clean",
-    "mlkd - student_noisy, clean",
-    "mlkd - student_noisy, unseen noise",
-]
-# On ASED, where mlkd_semi is called `semi`.
-CONFIRMED = [
-    "semi - student_noisy",
-    "semi - matched",
-    "semi - control",
-    "matched - student_noisy",
-    "mlkd - student_noisy",
-    "semi - mlkd",
-    "control - student_noisy",
-    "mlkd - control",
-    "repeated - control",
-    "repeated - student_noisy",
-    "repeated - semi",
-    "semi - teacher, clean",
-    "semi - student_noisy, unseen noise",
-    "mlkd - teacher",
-]
-REPETITION = [
-    "semi - student_noisy",
-    "semi - control",
-    "repeated - control",
-    "repeated - student_noisy",
-    "control - student_noisy",
-    "repeated - semi",
-    "semi - teacher, clean",
-    "semi - student_noisy, unseen noise",
-    "semi - control, unseen noise",
-]
-TOGETHER = [
-    "semi_repeated - student_noisy",
-    "semi_repeated - control",
-    "repeated - student_noisy",
-    "repeated - control",
-    "repeated - semi_repeated",
-    "control - student_noisy",
-    "repeated - control, unseen noise",
-]
-# ASED, all five folds.
-POOLED = [
-    "repeated - student_noisy",
-    "repeated - control",
-    "control - student_noisy",
-    "repeated - control, unseen noise",
-]
-# EmoDB, where `student_noisy` was not run again.
-ON_EMODB = ["semi - control", "repeated - control"]
 # Names of the students of slim.yaml in benchmarks/inference.py.
 SHAPES = {
     "mlkd": "student",
@@ -154,9 +96,14 @@ SEARCHES = {
 
 
 def table_text(name, compared):
-    """A committed table and its differences; how to read them is written once."""
-    wanted = comparisons(pooled(name).systems, compared)
-    text = report.report_text(pooled(name), wanted, short=True)
+    """A committed table and its differences."""
+    return text_of(pooled(name), compared)
+
+
+def text_of(found, compared):
+    """Tables of pooled runs; how to read them is written once."""
+    wanted = comparisons(found.systems, compared)
+    text = report.report_text(found, wanted, short=True)
     return text.replace(" " + report.METHOD, "")
 
 
@@ -203,8 +150,19 @@ def all_folds():
     places = [RESULTS / ASED, RESULTS / ASED_LAST]
     runs = find_runs(places, systems=[BASELINE, "control", "repeated"])
     runs = [run for run in runs if run.results["seed"] == 1]
-    found = comparisons(pool(runs).systems, POOLED)
+    found = comparisons(pool(runs).systems, differences.ASED_POOLED)
     return markdown(*report.comparisons_table(found))
+
+
+def spread_out():
+    """`semi` with its unlabelled speech spread over the epoch, beside seed 1."""
+    beside = [BASELINE, "control", "semi"]
+    runs = find_runs([RESULTS / REPEATED], systems=beside)
+    runs = [run for run in runs if run.results["seed"] == 1]
+    for run in find_runs([RESULTS / SPREAD], systems=["semi"]):
+        own = {**run.results, "system": "spread"}
+        runs.append(run._replace(results=own))
+    return text_of(pool(runs), differences.SPREAD)
 
 
 def unsearched():
@@ -212,7 +170,7 @@ def unsearched():
     rows = []
     for name, epochs in ((TABLE_40, 40), (TABLE, 20)):
         systems = pooled(name, UNSEARCHED).systems
-        (found,) = comparisons(systems, COMPARED[:1])
+        (found,) = comparisons(systems, differences.RECIPE[:1])
         rows.append([str(epochs), *difference(found)])
     return markdown(["epochs", "difference", *INTERVALS], rows)
 
@@ -405,20 +363,20 @@ def update_text(text, name, block):
 def blocks():
     """Every page's machine-made blocks by name."""
     results = {
-        "table of 20 epochs": table_text(TABLE, COMPARED),
-        "table of 40 epochs": table_text(TABLE_40, COMPARED),
-        "EmoDB": table_text(EMODB, COMPARED),
+        "table of 20 epochs": table_text(TABLE, differences.RECIPE),
+        "table of 40 epochs": table_text(TABLE_40, differences.RECIPE),
+        "EmoDB": table_text(EMODB, differences.RECIPE),
         "how to read the tables": report.METHOD,
         "aims": aims(),
         "folds 4 to 6": unsearched(),
     }
     searches = {n: search_table(*search) for n, search in SEARCHES.items()}
     confirmed = {
-        "ASED, both together": table_text(ASED_LAST, TOGETHER),
+        "ASED, both together": table_text(ASED_LAST, differences.ASED_LAST),
         "ASED, all folds": all_folds(),
-        "ASED": table_text(ASED, CONFIRMED),
-        "RAVDESS": table_text(REPEATED, REPETITION),
-        "EmoDB": table_text(EMODB_REPEATED, ON_EMODB),
+        "ASED": table_text(ASED, differences.ASED),
+        "RAVDESS": table_text(REPEATED, differences.RAVDESS),
+        "EmoDB": table_text(EMODB_REPEATED, differences.EMODB),
     }
     return {
         "README.md": {"answers": answers()},
