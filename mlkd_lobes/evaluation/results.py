@@ -383,13 +383,14 @@ def code_version():
         Hash, with "-dirty" if files differ from it; None outside of git.
     """
     # An installed copy may lie in the repository of something else.
-    tracked = ["git", "ls-files", "--error-unmatch", __file__]
-    commit = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    folder = pathlib.Path(__file__).parent
+    file = pathlib.Path(__file__)
+    git = ["git", "-C", str(file.parent)]
+    tracked = [*git, "ls-files", "--error-unmatch", file.name]
+    commit = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         for command in (tracked, commit):
             done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, check=True
+                command, capture_output=True, text=True, check=True
             )
     except (OSError, subprocess.CalledProcessError):
         return None

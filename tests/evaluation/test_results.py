@@ -27,6 +27,7 @@ LABELS = ["neu", "hap", "sad", "ang"]
 GRID = conditions(["rain", "unseen-room"], [0, 10])
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_a_commit_is_that_of_this_code(tmp_path, monkeypatch):
     """Not of a repository in which a copy is installed."""
 
