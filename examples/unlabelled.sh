@@ -1,6 +1,6 @@
 #!/bin/sh
 # The fifth search of docs/searches.md and the tests of docs/confirmation.md, seed by
-# seed; started again, it goes on where it stopped. STAGE: search, or ased, ravdess,
+# seed; started again, it resumes where it stopped. STAGE: search, or ased, ravdess,
 # emodb with the systems to train. FOLDS and SEEDS: such as 4,5 and 1; default: all, and
 # three.
 #

@@ -69,9 +69,7 @@ class EmotionModel:
             )
         # Not `>`, which is false for NaN.
         if not np.abs(samples).max() <= LARGEST_SAMPLE:
-            raise InputError(
-                "audio: holds NaN, infinite or absurdly large samples"
-            )
+            raise InputError("audio: NaN, infinite or absurd samples")
         mono = samples.reshape(len(samples), -1).mean(1, dtype=np.float32)
         if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
             raise InputError(f"sample_rate: {sample_rate} Hz is out of range")

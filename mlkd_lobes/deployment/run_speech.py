@@ -59,8 +59,8 @@ class RunSpeech:
         used = [k for k in kinds if not k.startswith(UNSEEN_PREFIX)]
         if not used or not all(self.manifests.values()):
             raise InputError(
-                f"{run}: has no labelled utterances, or no test noise of a type "
-                "used in training"
+                f"{run}: has no labelled utterances, or no test noise but "
+                "unseen noise"
             )
         self.conditions = conditions(used, SNRS)
 

@@ -50,7 +50,7 @@ class Comparison(
 ):
     """UA of system `one` minus that of `other`.
 
-    `under` "noisy" (types used in training), "clean" or "unseen noise"; the `seeds`
+    `under` "noisy" (all types but unseen ones), "clean" or "unseen noise"; the `seeds`
     both have; `found`, a statistics.Difference; the difference `per_run`, of every
     fold and seed, exactly 0 where they are equal.
     """
@@ -129,7 +129,7 @@ class System:
         self.counts = statistics.speaker_counts(tables, labels, grid)
 
     def noise_types(self, unseen=False) -> list[str]:
-        """Noise types used in training, or those that were not."""
+        """Noise types but unseen ones, or only those."""
         return metrics.noise_types(next(iter(self.runs.values())), unseen)
 
     def distortions(self) -> dict[str, Condition]:
@@ -147,7 +147,7 @@ class System:
         ]
 
     def snrs(self, kind=None) -> list[float]:
-        """SNRs of the noise used in training, or of one type."""
+        """SNRs of the noise that is not unseen, or of one type."""
         return sorted({c.snr_db for c in self.conditions(kind)})
 
     def _entries(self, conditions, seeds=None):

@@ -82,11 +82,11 @@ def _draw_over_snr(axes, systems, kind=None):
 
 @matplotlib.rc_context(STYLE)
 def ua_over_snr(systems) -> Figure:
-    """UA over SNR, mean over the noise types used in training."""
+    """UA over SNR, mean over the noise types but unseen ones."""
     if not systems[0].snrs():
         raise InputError(
-            "these runs were not tested in noise of the training types: there "
-            "is no UA over SNR to draw"
+            "these runs were tested in no noise but unseen noise: there is "
+            "no UA over SNR to draw"
         )
     figure, axes = new_figure(7.5, 4.4)
     _draw_over_snr(axes, systems)

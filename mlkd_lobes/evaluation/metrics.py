@@ -102,7 +102,7 @@ def noise_types(results, unseen=False):
     results : dict
         The content of results.json.
     unseen : bool
-        Those not used in training instead of the others.
+        The unseen ones instead of the others.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def noisy_mean(results, name="UA", noise=None, snr=None):
     name : str
         The metric.
     noise : str, optional
-        Only this type; default: all used in training.
+        Only this type; default: all but unseen ones.
     snr : float, optional
         Only this SNR; default: all.
 

@@ -387,11 +387,10 @@ def code_version():
     git = ["git", "-C", str(file.parent)]
     tracked = [*git, "ls-files", "--error-unmatch", file.name]
     commit = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
+    options = {"stderr": subprocess.DEVNULL, "text": True}
     try:
         for command in (tracked, commit):
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=True
-            )
+            found = subprocess.check_output(command, **options)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return found.strip()

@@ -293,29 +293,7 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, wavs, wav_lens=None):
-        """Targets from clean speech.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Clean waveforms [batch, time].
-        wav_lens : torch.Tensor, optional
-            True lengths [batch] relative to the longest.
-
-        Returns
-        -------
-        features : torch.Tensor
-            Hidden states [levels, batch, frames, width].
-        logits : torch.Tensor
-            Logits [batch, classes].
-        n_frames : torch.Tensor
-            True frames [batch].
-        """
-        logits, encoded = self.classifier(wavs, wav_lens, self.levels)
-        return torch.stack(encoded.levels), logits, encoded.n_frames
-
-    def each(self, wavs):
+    def forward(self, wavs):
         """Targets of waveforms, computed in one batch.
 
         Arguments
@@ -329,8 +307,10 @@ class FrozenTeacher(nn.Module):
             Of each, hidden states [levels, frames, width] and logits [classes].
         """
         padded, lengths = batch_pad_right(wavs)
-        features, logits, n_frames = self(padded, lengths.to(padded.device))
-        ends = enumerate(n_frames.tolist())
+        lengths = lengths.to(padded.device)
+        logits, encoded = self.classifier(padded, lengths, self.levels)
+        features = torch.stack(encoded.levels)
+        ends = enumerate(encoded.n_frames.tolist())
         return [(features[:, i, :n], logits[i]) for i, n in ends]
 
 

@@ -58,7 +58,7 @@ def test_other_rates_channels_and_lengths(exported, speech):
         (np.zeros((2, 2, 2), "f"), "not an array of shape"),
         (np.zeros((2, 900), "f"), r"not an array of shape \(2, 900\)"),
         (np.zeros(100, np.int16), "expected floats within ±1, not int16"),
-        (np.full(100, np.nan), "holds NaN, infinite"),
+        (np.full(100, np.nan), "audio: NaN, infinite"),
     ],
 )
 def test_unusable_samples_are_refused(exported, samples, message):

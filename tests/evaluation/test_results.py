@@ -31,6 +31,11 @@ GRID = conditions(["rain", "unseen-room"], [0, 10])
 def test_a_commit_is_that_of_this_code(tmp_path, monkeypatch):
     """Not of a repository in which a copy is installed."""
 
+    for name in [n for n in os.environ if n.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+
     def git(*words):
         own = ["-c", "user.name=a", "-c", "user.email=a@b"]
         subprocess.run(["git", *own, *words], cwd=tmp_path, check=True)

@@ -113,11 +113,12 @@ def test_teacher_ignores_train_and_gives_repeatable_targets(make_encoder):
     modules = torch.nn.ModuleDict({"teacher": teacher}).train()
     assert not any(module.training for module in teacher.modules())
     assert not any(p.requires_grad for p in teacher.parameters())
-    wavs, lengths = torch.randn(2, 8000), torch.ones(2)
-    first, second = modules["teacher"](wavs, lengths), teacher(wavs, lengths)
-    assert torch.equal(first[0], second[0])
-    assert first[0].shape == (2, 2, 24, 24)
-    assert not first[0].requires_grad
+    wavs = torch.randn(2, 8000).unbind()
+    first, second = modules["teacher"](wavs), teacher(wavs)
+    for (features, logits), (again, _) in zip(first, second):
+        assert torch.equal(features, again)
+        assert features.shape == (2, 24, 24) and logits.shape == (4,)
+        assert not features.requires_grad
 
 
 def test_teachers_in_half_precision_are_opened_in_single(

@@ -30,7 +30,7 @@ def test_cached_targets_are_the_computed_ones(make_encoder, tmp_path):
     teacher = FrozenTeacher(classifier, [2, 4])
     cache = TargetCache(tmp_path, state_sha256(classifier), [2, 4])
     wavs = [torch.randn(n) for n in (9000, 3600, 6300)]
-    printed = [teacher.each([wav])[0] for wav in wavs]
+    printed = [teacher([wav])[0] for wav in wavs]
     ids = ["a/b", "c d", "ü"]
 
     def compute(places):
@@ -51,8 +51,8 @@ def test_targets_computed_together_are_those_computed_alone(make_encoder):
         EmotionClassifier(make_encoder(), ["a", "b"]), [1, 4]
     )
     wavs = [torch.randn(n) for n in (9000, 3600, 6300)]
-    for wav, (features, logits) in zip(wavs, teacher.each(wavs)):
-        ((own_features, own_logits),) = teacher.each([wav])
+    for wav, (features, logits) in zip(wavs, teacher(wavs)):
+        ((own_features, own_logits),) = teacher([wav])
         assert features.shape == own_features.shape
         assert torch.allclose(features, own_features, atol=1e-4)
         assert torch.allclose(logits, own_logits, atol=1e-4)

@@ -97,16 +97,6 @@ class EmotionBrain(sb.Brain):
         self.snrs.append(batch.snr.cpu())
         return loss
 
-    def check_loss_isfinite(self, loss):
-        """Ends a training that diverges before its weights are lost."""
-        super().check_loss_isfinite(loss)
-        skips = self.scaler.is_enabled() or self.skip_nonfinite_grads
-        if self.nonfinite_count and not skips:
-            raise InputError(
-                f"{self.hparams.system}: the loss is not finite in epoch {self.epoch}; "
-                f"choose a lower {self.hparams.network}_lr or head_lr"
-            )
-
     @property
     def distilling(self):
         """Whether the epoch is in the first of two stages, without labels."""
@@ -219,7 +209,7 @@ class MLKDBrain(EmotionBrain):
             # Alone they do not depend on the batch, but leave a GPU idle.
             gpu = self.device_type == "cuda"
             groups = [wavs] if gpu else [[wav] for wav in wavs]
-            return [t for own in groups for t in self.modules.teacher.each(own)]
+            return [t for own in groups for t in self.modules.teacher(own)]
 
         return self.hparams.cache.get(batch.key, compute, self.device)
 
@@ -233,23 +223,31 @@ def splits_of(hparams):
     }
 
 
-def arguments_of(function, hparams, **own):
-    """The arguments of a preparation: settings of these names, and its own."""
-    values = {**hparams, **own}
-    return {key: values[key] for key in inspect.signature(function).parameters}
-
-
 def prepare(hparams, train=True):
     """Prepares manifests, noise CSVs and, to train, crops; refuses overlaps."""
     function, protocol = inputs.find_corpus(hparams)
     declared = None if hparams["skip_prep"] else protocol.declared
     if not hparams["skip_prep"]:
+        options = {
+            "data_folder": hparams["data_folder"],
+            "save_folder": os.path.join(hparams["output_folder"], "manifests"),
+            "corpus": hparams["corpus"],
+            "labels": hparams["labels"],
+            "label_map": hparams["label_map"],
+            "protocol": hparams["protocol"],
+            "fold": hparams["fold"],
+            "partial_corpus": hparams["partial_corpus"],
+            "columns": hparams["columns"],
+            "n_folds": hparams["n_folds"],
+            "select": hparams["select"],
+            "crowd_votes": hparams["crowd_votes"],
+            "cut_silence": hparams["cut_silence"],
+        }
         for key in inputs.NOT_TAKEN.get(hparams["corpus"], ["columns"]):
-            if hparams[key]:
+            if options[key]:
                 raise InputError(f"{key}: not for corpus {hparams['corpus']}")
-        place = os.path.join(hparams["output_folder"], "manifests")
-        options = arguments_of(function, hparams, save_folder=place)
-        run_on_main(function, kwargs=options)
+        taken = inspect.signature(function).parameters
+        run_on_main(function, kwargs={key: options[key] for key in taken})
     entries, own = {}, hparams["unlabelled"] in (True, "corpus")
     for split in splits_of(hparams):
         # Of all utterances, also unlabelled ones: they must not overlap either.
@@ -276,12 +274,16 @@ def prepare_noise_csvs(hparams, entries):
     csv_files = [noise.csv_file for _, noise in splits_of(hparams).values()]
     if folder not in [pathlib.Path(file).parent for file in csv_files]:
         return
-    own = {
+    options = {
         "save_folder": folder,
+        "noise_corpus": hparams["noise_corpus"],
+        "noise_folder": hparams["noise_folder"],
+        "noise_types": hparams["noise_types"],
+        "babble_folder": hparams["babble_folder"],
+        "unseen_noise": hparams["unseen_noise"],
         "corpus_files": {entry["wav"] for entry in entries},
         "corpus_speakers": {entry["speaker"] for entry in entries},
     }
-    options = arguments_of(prepare_noise, hparams, **own)
     run_on_main(prepare_noise, kwargs=options)
 
 
