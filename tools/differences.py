@@ -46,6 +46,7 @@ RAVDESS = [
 SPREAD = [
     "spread - semi",
     "spread - student_noisy",
+    "semi - student_noisy",
     "spread - control",
     "spread - control, unseen noise",
 ]

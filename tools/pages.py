@@ -388,6 +388,7 @@ def blocks():
             "calibration of fold 1": trust_of_one_fold(),
         },
         "docs/app.md": {"example": example()},
+        "docs/unlabelled.md": {"spread": spread_out()},
         "docs/performance.md": {
             "results/bench": bench_text(),
             "sizes": sizes(),
