@@ -48,6 +48,7 @@ SPREAD = [
     "spread - student_noisy",
     "semi - student_noisy",
     "spread - control",
+    "spread - student_noisy, unseen noise",
     "spread - control, unseen noise",
 ]
 ASED_LAST = [

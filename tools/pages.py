@@ -59,7 +59,7 @@ ANSWERS = [
     ("Does distillation help?", "mlkd - student_noisy"),
     ("… with unlabelled speech?", "semi - student_noisy"),
     ("… with repeated labelled speech?", "repeated - student_noisy"),
-    ("Does repetition help without a teacher?", "control - student_noisy"),
+    ("Does repetition help on its own?", "control - student_noisy"),
     ("Is unlabelled speech better than that?", "semi - control"),
     ("Is distilled repetition better than that?", "repeated - control"),
     ("Are several levels better than one?", "mlkd - kd_last"),
