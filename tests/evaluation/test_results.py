@@ -30,7 +30,6 @@ GRID = conditions(["rain", "unseen-room"], [0, 10])
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_a_commit_is_that_of_this_code(tmp_path, monkeypatch):
     """Not of a repository in which a copy is installed."""
-
     for name in [n for n in os.environ if n.startswith("GIT_")]:
         monkeypatch.delenv(name)
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
